@@ -1,0 +1,233 @@
+"""The command line: the only place where master meets worker."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import gateway
+from gateway.config import Config, ConfigErrors, load
+from gateway.config.dump import effective, schema
+from gateway.config.files import control_path, find
+from gateway.errors import GatewayError
+from gateway.master.control import ask
+
+_FILE = click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    help="The configuration file. Default: ./gateway.toml, then /etc/gateway/gateway.toml.",
+)
+_CONTROL = click.option("--control", metavar="PATH", help="The control socket, when it is not the file's.")
+
+
+def _fail(error: object) -> NoReturn:
+    """One plain sentence (or one for each mistake), exit 1."""
+    click.echo(str(error), err=True)
+    sys.exit(1)
+
+
+def _guarded(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except (GatewayError, ConfigErrors) as error:
+        _fail(error)
+
+
+def _load(path: str | None) -> tuple[Path, Config]:
+    from gateway.worker.assembly import check
+
+    found = find(path)
+    config = load(found)
+    check(config)
+    return found, config
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gateway.__version__, prog_name="gateway")
+def main() -> None:
+    """An HTTP gateway: one master, one worker per CPU, reloads that lose nothing."""
+
+
+@main.command()
+@_FILE
+def run(path: str | None) -> None:
+    """Start in the foreground."""
+    from gateway.master.master import Master
+    from gateway.observer.observer import run_observer
+    from gateway.scoreboard import Role
+    from gateway.worker.assembly import check
+    from gateway.worker.worker import run_worker
+
+    def start() -> int:
+        found = find(path).absolute()
+        master = Master(found, {Role.WORKER: run_worker, Role.OBSERVER: run_observer}, check)
+        return master.run()
+
+    sys.exit(_guarded(start))
+
+
+@main.command()
+@_FILE
+def check(path: str | None) -> None:
+    """Read the configuration and say all that is wrong with it."""
+    found, config = _guarded(lambda: _load(path))
+    listeners, routes, upstreams = len(config.listeners), len(config.routes), len(config.upstreams)
+    click.echo(f"{found}: ok ({listeners} listeners, {routes} routes, {upstreams} upstreams)")
+
+
+@main.command()
+@_FILE
+def config(path: str | None) -> None:
+    """Print the effective configuration, every default spelled out, secrets redacted."""
+    click.echo(_guarded(lambda: effective(_load(path)[1])))
+
+
+@main.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    click.echo(schema())
+
+
+def _ask(path: str | None, control: str | None, question: dict[str, Any], timeout: float | None = 10.0) -> dict[str, Any]:
+    def work() -> dict[str, Any]:
+        return ask(control or control_path(find(path)), question, timeout)
+
+    answer: dict[str, Any] = _guarded(work)
+    return answer
+
+
+@main.command()
+@_FILE
+@_CONTROL
+def reload(path: str | None, control: str | None) -> None:
+    """Reload the configuration and wait for the outcome."""
+    answer = _ask(path, control, {"do": "reload"}, timeout=None)
+    if not answer["ok"]:
+        _fail(answer["error"])
+    for line in answer["changes"]:
+        click.echo(line)
+    if not answer["changes"]:
+        click.echo("nothing changed in the configuration")
+    click.echo(f"generation {answer['generation']} serves")
+
+
+@main.command()
+@_FILE
+@_CONTROL
+def stop(path: str | None, control: str | None) -> None:
+    """Stop gracefully: finish what is under way, then end."""
+    _ask(path, control, {"do": "stop"})
+
+
+@main.command()
+@_FILE
+@_CONTROL
+@click.argument("workers", type=click.IntRange(1, 128))
+def scale(path: str | None, control: str | None, workers: int) -> None:
+    """Run this many workers until the next reload."""
+    answer = _ask(path, control, {"do": "scale", "workers": workers})
+    if not answer["ok"]:
+        _fail(answer["error"])
+    click.echo(f"{workers} workers wanted")
+
+
+@main.command()
+@_FILE
+@_CONTROL
+def reopen(path: str | None, control: str | None) -> None:
+    """Reopen the log files (after they were rotated)."""
+    answer = _ask(path, control, {"do": "reopen"})
+    if not answer["ok"]:
+        _fail(answer["error"])
+
+
+@main.command()
+@_FILE
+@_CONTROL
+@click.option("--json", "as_json", is_flag=True, help="As JSON, also on a terminal.")
+def status(path: str | None, control: str | None, as_json: bool) -> None:
+    """Show the master, the observer and every worker."""
+    answer = _ask(path, control, {"do": "status"})
+    if as_json or not sys.stdout.isatty():
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        click.echo(_table(answer))
+
+
+_COLUMNS = (
+    ("process", 12), ("pid", 8), ("gen", 4), ("state", 9), ("age", 8), ("cpu s", 8), ("memory", 8), ("conns", 6),
+    ("requests", 10),
+)  # fmt: skip
+
+
+def _table(answer: dict[str, Any]) -> str:
+    """The human form of `status`."""
+    rows = [_row("master", answer["master"] | {"generation": answer["generation"], "state": "running"})]
+    if answer["observer"] is not None:
+        rows.append(_row("observer", answer["observer"]))
+    rows += [_row(f"worker {one['slot']}", one) for one in answer["workers"]]
+    restarts = ", ".join(f"{count} {reason}" for reason, count in answer["restarts"].items() if count) or "none"
+    listeners = ", ".join(f"{name} on {address}" for name, address in answer["listeners"].items())
+    return "\n".join(
+        (
+            f"gateway {answer['version']}, {answer['config']}, generation {answer['generation']}",
+            f"listening: {listeners}" + (f"; admin on {answer['admin']}" if answer["admin"] else ""),
+            f"workers wanted: {answer['workers_wanted']}; restarts: {restarts}",
+            "",
+            "".join(title.ljust(width) if index == 0 else title.rjust(width) for index, (title, width) in enumerate(_COLUMNS)),
+            *rows,
+        )
+    )
+
+
+def _row(name: str, one: dict[str, Any]) -> str:
+    cells = (
+        name,
+        one["pid"],
+        one["generation"],
+        one["state"],
+        _span(one["age_seconds"]),
+        f"{one['cpu_seconds']:.2f}",
+        f"{one['private_bytes'] / 2**20:.1f}M",
+        one.get("connections", "-"),
+        one.get("requests", "-"),
+    )
+    return "".join(
+        str(cell).ljust(width) if index == 0 else str(cell).rjust(width)
+        for index, (cell, (_, width)) in enumerate(zip(cells, _COLUMNS, strict=True))
+    )
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.1f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+@main.command()
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
+def demo(workers: int) -> None:
+    """Start two small applications and a gateway in front of them, and say what to try."""
+    from gateway.demo import run_demo
+
+    sys.exit(_guarded(lambda: run_demo(workers)))
+
+
+def _quietly() -> None:
+    """A closed pipe (`gateway status | head`) is no error worth a traceback."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    _quietly()
+    main()
+

@@ -1,0 +1,117 @@
+"""What concerns several places of a configuration at once: names that clash, names that lead nowhere.
+
+Pure. It reads the raw document and not the model, so these mistakes are told together with all the others; whatever has
+the wrong type here is left to the model to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.config.model import Route
+from gateway.config.problems import KeyPath, Problem, closest, dotted
+from gateway.config.values import Address, TcpAddress, parse_listen, shown
+
+
+def check(data: dict[str, Any]) -> list[Problem]:
+    listeners = [*_tables(data, "listeners")]
+    routes = [*_tables(data, "routes")]
+    upstreams = data.get("upstreams", {})
+    return [
+        *_names(listeners),
+        *_names(routes),
+        *_addresses(data, listeners),
+        *_answers(routes),
+        *(_destinations(routes, upstreams) if isinstance(upstreams, dict) else ()),
+        *_unreachable(routes),
+    ]
+
+
+_Item = tuple[KeyPath, dict[str, Any]]
+
+
+def _tables(data: dict[str, Any], key: str) -> Iterator[_Item]:
+    value = data.get(key)
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        if isinstance(item, dict):
+            yield (key, index), item
+
+
+def _names(items: list[_Item]) -> Iterator[Problem]:
+    first: dict[str, KeyPath] = {}
+    for path, item in items:
+        name = item.get("name")
+        if isinstance(name, str) and (taken := first.setdefault(name, path)) != path:
+            yield Problem((*path, "name"), f"{shown(name)} is already the name of {dotted(taken)}", other=taken)
+
+
+def _addresses(data: dict[str, Any], listeners: list[_Item]) -> Iterator[Problem]:
+    admin = data.get("admin")
+    items = [*listeners, *([(("admin",), admin)] if isinstance(admin, dict) else [])]
+    seen: list[tuple[KeyPath, Address]] = []
+    for path, item in items:
+        try:
+            address = parse_listen(item.get("listen"))
+        except ValueError:
+            continue
+        for other, taken in seen:
+            if _clash(address, taken):
+                message = f"{address} is already taken by {dotted(other)}, which listens on {taken}"
+                yield Problem((*path, "listen"), message, other=(*other, "listen"))
+                break
+        seen.append((path, address))
+
+
+def _clash(one: Address, two: Address) -> bool:
+    """Whether both can't be bound. ":80" and "[::]:80" take all of IPv4 as well."""
+    if not (isinstance(one, TcpAddress) and isinstance(two, TcpAddress)):
+        return one == two
+    if one.port != two.port or one.port == 0:  # with port 0 each gets a free one
+        return False
+    hosts = {_EVERYWHERE.get(host, host) for host in (one.host, two.host)}
+    return len(hosts) == 1 or hosts == {"::", "0.0.0.0"}
+
+
+_EVERYWHERE = {"": "::", "localhost": "127.0.0.1"}
+
+
+def _answers(routes: list[_Item]) -> Iterator[Problem]:
+    for path, route in routes:
+        given = [key for key in ("upstream", "respond") if key in route]
+        if not given:
+            yield Problem(path, "a route needs either upstream or respond")
+        elif len(given) > 1:
+            yield Problem((*path, "respond"), "a route has either upstream or respond, not both")
+
+
+def _destinations(routes: list[_Item], upstreams: dict[str, Any]) -> Iterator[Problem]:
+    for path, route in routes:
+        name = route.get("upstream")
+        if isinstance(name, str) and name not in upstreams:
+            yield Problem((*path, "upstream"), f"there is no upstream {shown(name)}", closest(name, upstreams))
+
+
+def _unreachable(routes: list[_Item]) -> Iterator[Problem]:
+    """Routes whose every request an identical route takes: the one of higher priority, else the first in the file."""
+    valid: list[tuple[KeyPath, Route]] = []
+    for path, item in routes:
+        try:
+            valid.append((path, Route.model_validate(item)))
+        except ValidationError:
+            continue
+    takers: dict[object, KeyPath] = {}
+    for path, route in sorted(valid, key=lambda item: -item[1].priority):
+        predicates = (
+            route.path,
+            frozenset(route.methods),
+            frozenset(route.headers.items()),
+            frozenset(route.query.items()),
+            frozenset(route.client_ip),
+        )
+        hosts = dict.fromkeys(route.hosts or ("",))
+        taken = [takers.setdefault((host, predicates), path) for host in hosts]
+        if path not in taken:
+            yield Problem(path, f"never reached: identical to {dotted(taken[0])}", other=taken[0])

@@ -1,0 +1,87 @@
+"""`${NAME}` and `${NAME:-default}` in the strings of a configuration.
+
+Pure: the environment is an argument. Values are expanded before the model sees them and stay marked as `Expanded`, so
+that only a key which wants a number reads "2" as one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.config.problems import KeyPath, Problem
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
+_INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>.*))?", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+class Expanded(str):
+    """A string that took something from the environment."""
+
+    __slots__ = ()
+
+
+def as_read(value: object) -> object:
+    """What a value from the environment says when its key wants a number or a boolean; anything else unchanged."""
+    if isinstance(value, Expanded):
+        if _NUMBER.fullmatch(value):
+            return int(value)
+        if value in ("true", "false"):
+            return value == "true"
+    return value
+
+
+def expand_text(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The text with its references replaced, and one message for each that can't be."""
+    wrong: list[str] = []
+
+    def replace(found: re.Match[str]) -> str:
+        if found[0] == "$${":
+            return "${"
+        inside = _INSIDE.fullmatch(found["inside"])
+        if not found["end"]:
+            wrong.append(f'"{found[0]}" has no closing brace; "$${{" is a plain "${{"')
+        elif inside is None:
+            wrong.append(f'"{found[0]}" names no environment variable; "$${{" is a plain "${{"')
+        elif "${" in (inside["default"] or ""):
+            wrong.append(f'the default in "{found[0]}" can\'t refer to another variable')
+        elif inside["default"] is not None:
+            return environ.get(inside["name"]) or inside["default"]
+        elif inside["name"] in environ:
+            return environ[inside["name"]]
+        else:
+            wrong.append(f"the environment variable {inside['name']} is not set, and no default is given")
+        return ""
+
+    expanded = _REFERENCE.sub(replace, text)
+    return (text if expanded == text and not wrong else Expanded(expanded)), wrong
+
+
+def expand(value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> tuple[Any, list[Problem]]:
+    """A copy of parsed TOML with all strings expanded. A string that can't be is left empty and reported."""
+    problems: list[Problem] = []
+
+    def walk(value: Any, path: KeyPath) -> Any:
+        match value:
+            case str():
+                text, wrong = expand_text(value, environ)
+                problems.extend(Problem(path, message) for message in wrong)
+                return text
+            case list():
+                return [walk(item, (*path, index)) for index, item in enumerate(value)]
+            case dict():
+                return {key: walk(item, (*path, key)) for key, item in value.items()}
+            case _:
+                return value
+
+    return walk(value, path), problems
+
+
+def untouched(problems: list[Problem], unread: list[Problem]) -> Iterator[Problem]:
+    """Those problems that don't merely follow from a value which could not be expanded."""
+    paths = {problem.path for problem in unread}
+    for problem in problems:
+        if not any(problem.path[:length] in paths for length in range(len(problem.path) + 1)):
+            yield problem

@@ -1,0 +1,235 @@
+"""The types that the fields of the model are made of.
+
+Each is a plain Python type that knows how it is written in the file, how it is written back, and how it looks in the
+JSON Schema. They replace pydantic's own validators, so a wrong value costs exactly one error, in our words.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+
+from gateway.config import values
+from gateway.config.environment import as_read
+from gateway.config.values import Address, TcpAddress, UnixAddress, shown
+
+MOST = (1 << 31) - 1  # what fits the C int that most of these numbers end up in
+NAME = r"[A-Za-z0-9_.-]{1,64}"
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, section 5.6.2
+_LONGEST_REGEX = 1000
+
+
+def _whole(least: int, most: int = MOST) -> Callable[[object], int]:
+    """A validator for whole numbers in this range."""
+
+    def check(value: object) -> int:
+        number = as_read(value)
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(f"expected a whole number, got {shown(value)}")
+        if not least <= number <= most:
+            bounds = f"from {least} to {most}" if most < MOST or number > most else f"of at least {least}"
+            raise ValueError(f"expected a whole number {bounds}, got {shown(number)}")
+        return number
+
+    return check
+
+
+def _integer(least: int, most: int | None = None) -> WithJsonSchema:
+    bounds = {"minimum": least} if most is None else {"minimum": least, "maximum": most}
+    return WithJsonSchema({"type": "integer", **bounds})
+
+
+Count = Annotated[int, PlainValidator(_whole(1)), _integer(1)]
+CountOrZero = Annotated[int, PlainValidator(_whole(0)), _integer(0)]
+Weight = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
+Priority = Annotated[int, PlainValidator(_whole(-MOST)), WithJsonSchema({"type": "integer"})]
+Status = Annotated[int, PlainValidator(_whole(200, 599)), _integer(200, 599)]
+
+
+def _workers(value: object) -> int | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, str) and not isinstance(as_read(value), int):
+        raise ValueError(f'expected a whole number or "auto", got {shown(value)}')
+    return _whole(1, 4096)(value)
+
+
+Workers = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 4096}, {"const": "auto"}]}),
+]
+
+Duration = Annotated[
+    float,
+    PlainValidator(values.parse_duration),
+    PlainSerializer(values.format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{values.DURATION}$", "examples": ["250ms", "30s", "5m", "1h"]}),
+]
+Size = Annotated[
+    int,
+    PlainValidator(values.parse_size),
+    PlainSerializer(values.format_size, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{values.SIZE}$", "examples": ["64KiB", "10MiB", "1GB"]}),
+]
+ListenAddress = Annotated[
+    Address,
+    PlainValidator(values.parse_listen),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(unix:/.+|fd:\d+|systemd:.+|[^/]*:\d{1,5})$",
+            "examples": [":8080", "127.0.0.1:8080", "[::]:443", "unix:/run/app.sock", "fd:3", "systemd:web"],
+        }
+    ),
+]
+EndpointAddress = Annotated[
+    TcpAddress | UnixAddress,
+    PlainValidator(values.parse_endpoint),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(unix:/.+|http://[^/]+|[^/]+:\d{1,5})$",
+            "examples": ["10.0.0.1:8080", "app.internal:8080", "http://10.0.0.1:8080", "unix:/run/app.sock"],
+        }
+    ),
+]
+
+
+def _matching(pattern: str, what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {what}, got {shown(value)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _text(pattern: str, **more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", **more})
+
+
+Name = Annotated[str, _matching(NAME, "1 to 64 letters, digits, '_', '.' or '-'"), _text(NAME)]
+NonEmpty = Annotated[str, _matching(r"[^\0]+", "some text"), _text(r"[\s\S]+")]
+FilePath = Annotated[str, _matching(r"[^\0]*[^\0/]", "the path of a file"), _text(r"[\s\S]*[^/]")]
+Method = Annotated[
+    str,
+    _matching(r"(?![^A-Z]*[a-z])" + TOKEN, 'a method in upper case such as "GET"'),
+    _text(r"[!#$%&'*+.^_`|~0-9A-Z-]+", examples=["GET", "POST"]),
+]
+# Line ends and NUL would let a value become a second field; the other controls are of no use to anybody.
+FieldValue = Annotated[
+    str,
+    _matching(r"([^\x00-\x20\x7f]([^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?", "a header value on one line"),
+    _text(r"[^\x00-\x08\x0a-\x1f\x7f]*"),
+]
+FieldName = Annotated[
+    str, _matching(TOKEN, 'a header name such as "x-tenant"'), AfterValidator(str.lower), _text(TOKEN)
+]
+LogTarget = Annotated[
+    FilePath,
+    _text(r"[\s\S]*[^/]", examples=["stdout", "stderr", "off", "/var/log/gateway/access.log"]),
+]
+
+
+def _error_log(value: str) -> str:
+    if value in ("stdout", "off"):
+        raise ValueError(f'expected "stderr" or the path of a file, got {shown(value)}')
+    return value
+
+
+ErrorLogTarget = Annotated[
+    FilePath,
+    AfterValidator(_error_log),
+    _text(r"[\s\S]*[^/]", examples=["stderr", "/var/log/gateway/error.log"]),
+]
+
+
+def _socket_path(value: str) -> str:
+    if len(value.encode()) > values.SUN_PATH:
+        raise ValueError(f"the path of a unix socket has at most {values.SUN_PATH} bytes, got {shown(value)}")
+    return value
+
+
+SocketPath = Annotated[FilePath, AfterValidator(_socket_path), _text(r"[\s\S]*[^/]")]
+
+
+def _url_path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f'expected a path that starts with "/", got {shown(value)}')
+    if found := re.search(r"[?#\x00-\x1f\x7f]", value):
+        raise ValueError(f"a path is matched without {shown(found[0])} and what follows it, got {shown(value)}")
+    return value
+
+
+def _regex(value: str) -> str:
+    if len(value) > _LONGEST_REGEX:
+        raise ValueError(f"expected a regular expression of at most {_LONGEST_REGEX} characters, got {len(value)}")
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return value
+
+
+UrlPath = Annotated[str, AfterValidator(_url_path), _text(r"/[^?#]*", examples=["/", "/v1"])]
+Regex = Annotated[str, AfterValidator(_regex), WithJsonSchema({"type": "string", "maxLength": _LONGEST_REGEX})]
+
+
+def _host(value: str) -> str:
+    what = 'a host such as "example.com" or "*.example.com", without a port'
+    if value.startswith("["):
+        try:
+            return f"[{ipaddress.IPv6Address(value.removeprefix('[').removesuffix(']'))}]"
+        except ValueError:
+            raise ValueError(f"expected {what}, got {shown(value)}") from None
+    star, name = ("*.", value[2:]) if value.startswith("*.") else ("", value)
+    try:
+        name = name.removesuffix(".").encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        name = ""
+    if len(name) > 253 or not all(re.fullmatch(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", label) for label in name.split(".")):
+        raise ValueError(f"expected {what}, got {shown(value)}")
+    return star + name
+
+
+Host = Annotated[
+    str, AfterValidator(_host), WithJsonSchema({"type": "string", "examples": ["example.com", "*.example.com"]})
+]
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        pass
+    try:
+        near = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f'expected a network such as "10.0.0.0/8", got {shown(value)}') from None
+    raise ValueError(f"expected a network, got an address inside {near}: {shown(value)}")
+
+
+Network = Annotated[
+    str, AfterValidator(_network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]})
+]
+
+
+def _distinct(table: object) -> object:
+    """Field names that differ only in case are one name: the second would silently win."""
+    if isinstance(table, dict):
+        lowered: dict[str, str] = {}
+        for name in table:
+            first = lowered.setdefault(str(name).lower(), str(name))
+            if first != name:
+                raise ValueError(f"{shown(first)} and {shown(name)} are the same header")
+    return table
+
+
+Fields = Annotated[dict[FieldName, FieldValue], BeforeValidator(_distinct)]

@@ -1,0 +1,50 @@
+"""From a file to a Config, or to all of its mistakes at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.config import files
+from gateway.config.checks import check
+from gateway.config.document import Document, gather
+from gateway.config.environment import expand, untouched
+from gateway.config.explain import explain
+from gateway.config.model import Config
+from gateway.config.problems import ConfigError, ConfigErrors, Problem
+
+
+def load(path: Path | str, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read a configuration with all that it includes. Raises ConfigErrors, and nothing else.
+
+    Relative paths of files in it start at the directory of `path`.
+    """
+    path = Path(path)
+    document = gather(path, environ)
+    data, unread = expand(document.data, environ)
+    files.anchor(data, path.absolute().parent)
+    config, problems = _validated(data)
+    problems = [*unread, *untouched([*problems, *check(data)], unread)]
+    if problems or config is None:
+        raise ConfigErrors(_placed(problems, document))
+    return config
+
+
+def _validated(data: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+    try:
+        return Config.model_validate(data), []
+    except ValidationError as error:
+        return None, explain(error, data)
+
+
+def _placed(problems: list[Problem], document: Document) -> list[ConfigError]:
+    def placed(problem: Problem) -> ConfigError:
+        other = f" ({document.place(problem.other)})" if problem.other else ""
+        return document.error(problem.path, problem.message + other, problem.hint)
+
+    order = {file: index for index, file in enumerate(document.files)}
+    return sorted(map(placed, problems), key=lambda error: (order[error.file], error.line, error.column))

@@ -1,0 +1,81 @@
+"""What can go wrong, as values that carry facts.
+
+An error says which endpoint, whether any byte of the request was handed to the kernel, and one reason code. It never
+builds a response: `proxy/answers.py` turns classes into HTTP answers. Reason codes are the error types of the
+Proxy-Status field (RFC 9209, section 2.3) wherever it has one.
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """Anything this project raises on purpose. `str()` is one plain sentence."""
+
+
+class StartError(GatewayError):
+    """The master can't start or go on: address in use, no permission, a file that is missing."""
+
+
+class UpstreamError(GatewayError):
+    """An exchange with an endpoint failed.
+
+    endpoint: its address as configured, "" when none was chosen.
+    sent: whether any byte of the request may have reached the endpoint.
+    reused: whether it happened on a connection that had served requests before.
+    """
+
+    reason = "proxy_internal_error"
+
+    def __init__(self, endpoint: str, message: str, *, sent: bool = False, reused: bool = False) -> None:
+        super().__init__(f"{endpoint}: {message}" if endpoint else message)
+        self.endpoint = endpoint
+        self.sent = sent
+        self.reused = reused
+
+
+class ConnectFailed(UpstreamError):
+    """Refused, unreachable, or the name does not resolve. Nothing was sent."""
+
+    reason = "connection_refused"
+
+
+class ConnectTimeout(UpstreamError):
+    """No connection within `timeouts.connect`. Nothing was sent."""
+
+    reason = "connection_timeout"
+
+
+class ResponseTimeout(UpstreamError):
+    """No response head within `timeouts.response`."""
+
+    reason = "http_response_timeout"
+
+
+class IdleTimeout(UpstreamError):
+    """A body stood still for `timeouts.idle`."""
+
+    reason = "connection_read_timeout"
+
+
+class ConnectionCut(UpstreamError):
+    """The endpoint closed or reset the connection before the message was whole."""
+
+    reason = "connection_terminated"
+
+
+class BadResponse(UpstreamError):
+    """What the endpoint sent is not HTTP/1.1 as RFC 9112 has it."""
+
+    reason = "http_protocol_error"
+
+
+class NoEndpoint(UpstreamError):
+    """No endpoint of the upstream is ready."""
+
+    reason = "destination_unavailable"
+
+
+class QueueTimeout(UpstreamError):
+    """All connections to the endpoint were busy for longer than `pool.queue_timeout`."""
+
+    reason = "connection_limit_reached"

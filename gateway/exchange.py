@@ -1,0 +1,56 @@
+"""One request and its answer, as everybody involved comes to know it.
+
+The listener makes it, the router and the proxy add what they learn, the access log and the metrics read it once, at the
+end. One object for each request; nothing per-request lives anywhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# How an exchange ended; anything else in `ended` is the reason code of an error.
+OK = "ok"
+CLIENT_GONE = "client_gone"
+
+
+class Exchange:
+    """Facts of one request. Times are seconds of the monotonic clock, durations seconds, sizes bytes of body."""
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "connect_time",
+        "ended",
+        "endpoint",
+        "first_byte",
+        "forwarded",
+        "host",
+        "listener",
+        "method",
+        "retries",
+        "reused",
+        "route",
+        "started",
+        "status",
+        "target",
+    )
+
+    def __init__(self, listener: Any, client: str, started: float) -> None:
+        self.listener = listener  # the listener's own entry in the assembly; opaque here
+        self.client = client
+        self.started = started
+        self.method = b""
+        self.host = b""
+        self.target = b""
+        self.status = 0
+        self.forwarded = b""  # the fields that introduce the client to the endpoint, up to "x-forwarded-host: "
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.route: Any = None  # the matched routes.Route, None for none
+        self.endpoint = ""
+        self.connect_time = 0.0
+        self.first_byte = 0.0
+        self.reused = False
+        self.retries = 0
+        self.ended = OK

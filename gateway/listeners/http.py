@@ -1,0 +1,176 @@
+"""The door to uvicorn: its server, embedded, with our protocol class, several sockets and our own way to leave.
+
+`Door` starts when the master says go, accepts on every socket of its slot, and leaves without losing anything: what
+waits in a queue that nobody will inherit is accepted first, requests under way are finished, idle connections get their
+next request answered with `Connection: close` and are only closed towards the end, one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from gateway.child import EXIT_BOOT
+from gateway.listeners.http1 import Http1Connection
+from gateway.listeners.listener import Entry
+
+# A queue counts as empty when nothing came out of it for this long: longer than a handshake that was under way when new
+# connections were steered elsewhere, on anything but a satellite.
+_QUIET = 0.3
+_QUIET_STEP = 0.02
+# A listener that is removed has nowhere to steer to: however busy it is, this long and no longer.
+_QUIET_MOST = 2.0
+# The part of the drain in which idle connections are closed: late, because each may still bring a request, and spread,
+# because their clients will all come back at once.
+_CLOSE_FROM, _CLOSE_TO = 0.6, 0.9
+# When the whole gateway stops there is no successor to wait for: idle connections go within this.
+_CLOSE_AT_STOP = 0.5
+
+
+class Door(uvicorn.Server):
+    """Serves one worker's listeners. `run` returns when everything is answered or the drain's deadline has passed."""
+
+    def __init__(
+        self,
+        app: Any,
+        entries: Collection[Entry],
+        sockets: dict[str, socket.socket],
+        ready: Callable[[], None],
+        left: Callable[[list[str]], None],
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Http1Connection,  # type: ignore[arg-type]
+            ws="none",
+            lifespan="on",
+            loop="none",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+        )
+        super().__init__(config)
+        self.entries = list(entries)
+        self._sockets = sockets
+        self._ready = ready
+        self._left = left
+        self._go = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._leaving: frozenset[str] = frozenset()
+        self._timeout = 0.0
+        self._stopping = False
+        self._listening: dict[str, asyncio.Server] = {}
+        self._abort = asyncio.Event()
+
+    async def run_until_left(self) -> None:
+        """uvicorn's own order of things, without its signal handlers: they would end the process by the signal."""
+        await self._serve()
+
+    def go(self) -> None:
+        """Start to accept."""
+        self._go.set()
+
+    def drain(self, timeout: float, leaving: Collection[str], stopping: bool) -> None:
+        """Leave. leaving: the listeners whose queue nobody inherits; stopping: the whole gateway goes."""
+        self._timeout = timeout
+        self._leaving = frozenset(leaving)
+        self._stopping = stopping
+        self._go.set()
+        self._leave.set()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._leave.set()
+        self._go.set()
+        self._abort.set()
+
+    # uvicorn's three acts.
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(EXIT_BOOT)
+        self._ready()
+        await self._go.wait()
+        loop = asyncio.get_running_loop()
+        for entry in self.entries:
+            make = partial(
+                self.config.http_protocol_class,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                entry=entry,
+            )
+            sock = self._sockets[entry.name]
+            self._listening[entry.name] = await loop.create_server(make, sock=sock, backlog=entry.backlog)
+        self.servers = list(self._listening.values())
+        self.started = True
+
+    async def main_loop(self) -> None:
+        await self._leave.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        for entry in self.entries:
+            entry.draining = True
+            if entry.name not in self._leaving:
+                self._listening[entry.name].close()  # the successor listens on the same socket
+        await self._unless_aborted(self._empty_queues())
+        self._close_idle(loop, deadline)
+        while not self._abort.is_set() and (self.server_state.connections or self.server_state.tasks):
+            left = deadline - loop.time()
+            if left <= 0:
+                break
+            await asyncio.sleep(min(left, 0.05))
+        for connection in list(self.server_state.connections):
+            connection.abort()  # type: ignore[union-attr]
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await asyncio.sleep(0)
+        await self.lifespan.shutdown()
+
+    async def _unless_aborted(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        aborted = asyncio.ensure_future(self._abort.wait())
+        await asyncio.wait((task, aborted), return_when=asyncio.FIRST_COMPLETED)
+        task.cancel()
+        aborted.cancel()
+
+    async def _empty_queues(self) -> None:
+        """Accept on the sockets that nobody inherits until nothing comes any more, then say so."""
+        leaving = [entry for entry in self.entries if entry.name in self._leaving]
+        if not leaving:
+            return
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _QUIET_MOST
+        accepted = -1
+        quiet_since = loop.time()
+        while loop.time() < end and loop.time() - quiet_since < _QUIET:
+            now_accepted = sum(entry.cells[entry.accepted_cell] for entry in leaving)
+            if now_accepted != accepted:
+                accepted = now_accepted
+                quiet_since = loop.time()
+            await asyncio.sleep(_QUIET_STEP)
+        for entry in leaving:
+            self._listening[entry.name].close()
+        self._left([entry.name for entry in leaving])
+
+    def _close_idle(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        """Put every connection on the list of those that are closed if they are idle at their time."""
+        span = deadline - loop.time()
+        for connection in self.server_state.connections:
+            if self._stopping:
+                wait = random.uniform(0, min(_CLOSE_AT_STOP, span))
+            else:
+                wait = random.uniform(_CLOSE_FROM, _CLOSE_TO) * span
+            loop.call_later(wait, connection.close_if_idle)  # type: ignore[union-attr]

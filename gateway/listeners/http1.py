@@ -1,0 +1,618 @@
+"""One client connection speaking HTTP/1.1: parses, enforces limits and deadlines, and speaks ASGI to the application.
+
+Plugged into uvicorn by `Config(http=...)`, with its own class because a proxy's protocol differs from uvicorn's in
+nearly every method: fields stay in blocks (see `wire.py`), trailers never become headers, a refused Upgrade has its body
+read as a body, every wait has a deadline, and a client that goes away cancels the work at once.
+
+Two lifetimes, two classes: `Http1Connection` is the connection, `Http1Exchange` one request and its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import Any
+from urllib.parse import unquote
+
+from gateway.exchange import CLIENT_GONE, OK, Exchange
+from gateway.listeners.listener import Entry
+from gateway.peek import waiting
+from gateway.wire import HOP_BY_HOP, ChunkedBody, RequestHead, ResponseHead, WireError, is_field, read_request, refusal
+
+log = logging.getLogger("gateway.http")
+
+# What a request body may hold back in this process before the client is no longer read from. One socket buffer's worth:
+# enough to keep a fast link busy, little enough for thousands of uploads.
+_BODY_HIGH = 256 * 1024
+# Pipelined bytes kept while a request is being answered.
+_PIPELINE_HIGH = 64 * 1024
+# Below this a body is copied behind its head into one write; above, the copy costs more than a second buffer.
+_JOIN = 16 * 1024
+# After an answer that ends the connection while the client still sends: how long what it sends is thrown away, so that
+# the answer is not lost to a reset (RFC 9112, section 9.6).
+_LINGER = 2.0
+
+_ASGI = {"version": "3.0", "spec_version": "2.5"}
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")}
+_STATUS_TEXT = {
+    200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content", 206: b"Partial Content",
+    301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 304: b"Not Modified", 307: b"Temporary Redirect",
+    308: b"Permanent Redirect", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large", 414: b"URI Too Long",
+    421: b"Misdirected Request", 425: b"Too Early", 429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
+    502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
+}  # fmt: skip
+
+
+class Http1Exchange(Exchange):
+    """One request of a connection: the ASGI `receive` and `send`, and the framing of the answer."""
+
+    __slots__ = (
+        "_answered", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told", "_head_out",
+        "_held", "_left", "_received", "_waiter", "has_body", "head", "keep_alive", "refused", "task",
+    )  # fmt: skip
+
+    def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
+        Exchange.__init__(self, connection.entry, connection.client, now)
+        self.head = head
+        self.method = head.method
+        self.host = head.special.get(b"host", b"")
+        self.target = head.target
+        self.forwarded = connection.forwarded
+        self.keep_alive = head.keep_alive
+        self.has_body = head.length != 0
+        self.refused: WireError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._connection = connection
+        self._answered = False  # a final response head was given to us
+        self._complete = False  # the response is wholly written
+        self._received = not self.has_body  # the request body is wholly read
+        self._end_told = False
+        self._left = head.length  # bytes of request body to come; of the response body once answered (-1: not counted)
+        self._chunks: list[bytes] | None = None
+        self._held = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._head_out = b""
+        self._chunked = False
+        self._decoder = ChunkedBody() if head.length < 0 else None
+        self._continue = self.has_body and b"expect" in head.special and head.minor == 1
+
+    async def run(self) -> None:
+        """The request's task: the application, and what becomes of it if it fails."""
+        try:
+            await self.listener.app(self._scope(), self.receive, self.send)
+        except asyncio.CancelledError:
+            if self.refused is None:
+                self.ended = CLIENT_GONE
+                if not self.status:
+                    self.status = 499
+            else:
+                self._fail(self.refused.status, self.refused.reason)
+        except Exception:
+            log.exception("the application failed on %r", self.target)
+            self._fail(500, "proxy_internal_error")
+        else:
+            if not self._complete and self.ended == OK:
+                if not self._connection.closed:
+                    log.error("the application left %r without a whole answer", self.target)
+                self._fail(500, "proxy_internal_error")
+        self._connection.turn_over(self)
+
+    def _fail(self, status: int, reason: str) -> None:
+        """Answer with an error where that's still possible; else leave the answer visibly cut."""
+        self.ended = reason
+        self.keep_alive = False
+        if not self._answered and not self._connection.closed:
+            self.status = status
+            self._connection.write_refusal(status, reason)
+            self._complete = True
+
+    def _scope(self) -> dict[str, Any]:
+        head, connection = self.head, self._connection
+        path, _, query = head.target.partition(b"?")
+        text = path.decode("latin-1")
+        method = _METHODS.get(head.method)
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": "1.1" if head.minor else "1.0",
+            "method": method if method is not None else head.method.decode("ascii"),
+            "scheme": connection.entry.scheme,
+            "path": unquote(text) if b"%" in path else text,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head,
+            "client": connection.peer,
+            "server": connection.local,
+            "state": connection.state.copy(),
+            "gateway": self,
+        }
+
+    # The request body.
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what belongs to this body and return the rest. Raises WireError for bytes that can't be a body."""
+        rest = b""
+        if self._decoder is not None:
+            for piece in self._decoder.feed(data):
+                self._keep(piece)
+            if self._decoder.done:
+                self._received = True
+                rest = self._decoder.rest
+        else:
+            if len(data) > self._left:
+                rest = data[self._left :]
+                data = data[: self._left]
+            self._keep(data)
+            self._left -= len(data)
+            self._received = not self._left
+        if self.bytes_in > self.listener.max_body:
+            raise WireError(413, "body_too_large")
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return rest
+
+    def _keep(self, piece: bytes) -> None:
+        self.bytes_in += len(piece)
+        if self._complete:
+            return  # nobody will ask for it
+        if self._chunks is None:
+            self._chunks = []
+        self._chunks.append(piece)
+        self._held += len(piece)
+
+    @property
+    def received(self) -> bool:
+        """Whether the request is wholly read."""
+        return self._received
+
+    @property
+    def choked(self) -> bool:
+        """Whether the client must wait until the application has taken what is held."""
+        return self._held > _BODY_HIGH
+
+    async def receive(self) -> dict[str, Any]:
+        while True:
+            if self._chunks:
+                body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+                self._chunks = None
+                self._held = 0
+                self._end_told = self._received
+                self._connection.resume_reading()
+                return {"type": "http.request", "body": body, "more_body": not self._received}
+            if self._received and not self._end_told:
+                self._end_told = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            if self._connection.closed:
+                return {"type": "http.disconnect"}
+            if self._continue and not self._answered:
+                self._continue = False
+                self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    # The answer.
+
+    async def send(self, message: dict[str, Any]) -> None:
+        connection = self._connection
+        if connection.choked is not None:
+            await connection.choked
+        if connection.closed:
+            return
+        kind = message["type"]
+        if kind == "http.response.body":
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start":
+            self._send_start(message["status"], message.get("headers", ()))
+        else:
+            raise RuntimeError(f"this listener doesn't know the ASGI message {kind!r}")
+
+    def _send_start(self, status: int, headers: Any) -> None:
+        """Make the response head. It leaves with the first body message, as ASGI has it."""
+        if self._answered:
+            raise RuntimeError("the response was started twice")
+        self._answered = True
+        self.status = status
+        entry, request = self.listener, self.head
+        if type(headers) is ResponseHead and headers.status == status:
+            lines = headers.lines
+            special = headers.special
+            length = special.get(b"content-length")
+            if b"via" in special:
+                lines += b"\r\nvia: " + special[b"via"]
+            date = special.get(b"date") or entry.clock.date
+        else:
+            lines, length, date = _lines(status, headers)
+            date = date or entry.clock.date
+        if not self._received or entry.draining or self._connection.requests >= entry.max_requests:
+            self.keep_alive = False
+        framing = b""
+        self._left = -1
+        if status == 204 or status < 200:
+            self._left = 0
+        elif request.method == b"HEAD" or status == 304:
+            self._left = 0
+            if length is not None:
+                framing = b"\r\ncontent-length: " + length
+        elif length is not None:
+            self._left = int(length)
+            framing = b"\r\ncontent-length: " + length
+        elif request.minor:
+            self._chunked = True
+            framing = b"\r\ntransfer-encoding: chunked"
+        else:
+            self.keep_alive = False
+        if not self.keep_alive:
+            framing += b"\r\nconnection: close"
+        elif not request.minor:
+            framing += b"\r\nconnection: keep-alive"
+        self._head_out = b"%b\r\ndate: %b%b\r\n\r\n" % (lines, date, framing)
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if not self._answered or self._complete:
+            raise RuntimeError("a response body must follow its start and end once")
+        write = self._connection.write
+        size = len(body)
+        if self._chunked:
+            self.bytes_out += size
+            ending = b"" if more else b"0\r\n\r\n"
+            if size > _JOIN:
+                self._connection.write_many((self._head_out + b"%x\r\n" % size, body, b"\r\n" + ending))
+            elif size:
+                write(b"%b%x\r\n%b\r\n%b" % (self._head_out, size, body, ending))
+            elif self._head_out or ending:
+                write(self._head_out + ending)
+        else:
+            if self._left >= 0:
+                if size > self._left:
+                    if self._left or (self.head.method != b"HEAD" and self.status not in (204, 304)):
+                        raise RuntimeError("the response body is longer than its content-length")
+                    body, size = b"", 0
+                self._left -= size
+            self.bytes_out += size
+            if size > _JOIN:
+                if self._head_out:
+                    self._connection.write_many((self._head_out, body))
+                else:
+                    write(body)
+            elif self._head_out or size:
+                write(self._head_out + body)
+        self._head_out = b""
+        if not more:
+            if self._left > 0:
+                raise RuntimeError("the response body is shorter than its content-length")
+            self._complete = True
+
+    @property
+    def complete(self) -> bool:
+        return self._complete
+
+    @property
+    def answered(self) -> bool:
+        """Whether a final response head was given to us: from here on there is no other answer."""
+        return self._answered
+
+    def cut(self, reason: str) -> None:
+        """End the exchange in the middle of its answer, visibly: the client must not take what it has for the whole."""
+        self.ended = reason
+        self.keep_alive = False
+        self._connection.abort()
+
+    def wake(self) -> None:
+        """The client is gone: whoever waits for its body learns so."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _lines(status: int, headers: Any) -> tuple[bytes, bytes | None, bytes]:
+    """A status line and fields from ASGI pairs: (lines, content-length, date). Raises RuntimeError for unsendable ones."""
+    lines = [b"HTTP/1.1 %d %b" % (status, _STATUS_TEXT.get(status, b""))]
+    length = None
+    date = b""
+    for name, value in headers:
+        name = name.lower()
+        if name == b"content-length":
+            length = bytes(value)
+        elif name == b"date":
+            date = value
+        elif name not in HOP_BY_HOP:
+            if not is_field(name, value):
+                raise RuntimeError(f"not a header field: {name!r}: {value!r}")
+            lines.append(name + b": " + value)
+    return b"\r\n".join(lines), length, date
+
+
+class Http1Connection(asyncio.Protocol):
+    """A client's connection, from accept to close."""
+
+    __slots__ = (
+        "_buffer", "_lingering", "_paused", "_server_state", "_transport", "choked", "client", "closed", "deadline",
+        "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "state",
+    )  # fmt: skip
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], entry: Entry, _loop: Any = None) -> None:
+        self.entry = entry
+        self.state = app_state
+        self.exchange: Http1Exchange | None = None
+        self.closed = False
+        self.choked: asyncio.Future[None] | None = None
+        self.requests = 0
+        self.deadline = 0.0
+        self.look = 0
+        self._server_state = server_state
+        self._buffer = b""
+        self._paused = False
+        self._lingering = False
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: Any) -> None:
+        entry = self.entry
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        local = transport.get_extra_info("sockname")
+        self.peer = peer[:2] if isinstance(peer, tuple) else None
+        self.local = local[:2] if isinstance(local, tuple) else (str(local), None)
+        self.client = _plain(self.peer[0]) if self.peer else "unix"
+        self._server_state.connections.add(self)
+        entry.connections.add(self)
+        cells = entry.cells
+        cells[entry.accepted_cell] += 1
+        cells[entry.open_cell] += 1
+        # What every request of this connection tells the endpoint about its client.
+        self.forwarded = b"\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: " % (
+            self.client.encode(),
+            entry.scheme.encode(),
+        )
+        if len(entry.connections) > entry.max_connections:
+            self._refuse(WireError(503, "connection_limit_reached"))
+            return
+        entry.wheel.arm(self, monotonic() + entry.head_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            if self._lingering:
+                return
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._start(data)
+        elif not exchange.received:
+            self._read_body(exchange, data)
+        else:
+            self._buffer += data
+            if len(self._buffer) > _PIPELINE_HIGH:
+                self._pause_reading()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        entry = self.entry
+        self.closed = True
+        self.deadline = 0.0
+        self._server_state.connections.discard(self)
+        entry.connections.discard(self)
+        entry.cells[entry.open_cell] -= 1
+        if self.choked is not None:
+            if not self.choked.done():
+                self.choked.set_result(None)
+            self.choked = None
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.wake()
+            if exchange.task is not None and not exchange.complete:
+                exchange.task.cancel()
+
+    def pause_writing(self) -> None:
+        self.choked = asyncio.get_running_loop().create_future()
+        self.entry.wheel.arm(self, monotonic() + self.entry.write_idle)
+
+    def resume_writing(self) -> None:
+        if self.choked is not None:
+            if not self.choked.done():
+                self.choked.set_result(None)
+            self.choked = None
+        self.deadline = 0.0
+        self._watch_body()
+
+    # From bytes to a request.
+
+    def _start(self, data: bytes) -> None:
+        """Begin the request at the start of data, or keep data until it is one."""
+        entry = self.entry
+        now = monotonic()
+        try:
+            found = read_request(data)
+            if found is None:
+                if data[:2] == b"\r\n":  # an empty line before a request is forgiven (RFC 9112, section 2.2)
+                    data = data[2:]
+                    if data:
+                        self._start(data)
+                    return
+                refused = refusal(data, entry.max_line, entry.max_head)
+                if refused is not None:
+                    raise refused
+                if not self._buffer and (not self.deadline or self.requests):
+                    entry.wheel.arm(self, now + entry.head_timeout)
+                self._buffer = data
+                return
+            head, end = found
+            if end > entry.max_line:
+                self._check_size(head, end)
+            if head.block.count(b"\n") > entry.max_fields:
+                raise WireError(431, "too_many_header_fields")
+            if head.length > entry.max_body:
+                raise WireError(413, "body_too_large")
+            expect = head.special.get(b"expect")
+            if expect is not None and expect.lower() != b"100-continue":
+                raise WireError(417, "expectation_unknown")
+        except WireError as refused:
+            self._refuse(refused)
+            return
+        self.deadline = 0.0
+        self.requests += 1
+        self._server_state.total_requests += 1
+        exchange = self.exchange = Http1Exchange(self, head, now)
+        task = exchange.task = asyncio.get_running_loop().create_task(exchange.run())
+        tasks = self._server_state.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        rest = data[end:]
+        if exchange.has_body:
+            self._read_body(exchange, rest)
+        elif rest:
+            self._buffer = rest
+
+    def _check_size(self, head: RequestHead, end: int) -> None:
+        if head.block and end - len(head.block) - 2 > self.entry.max_line:
+            raise WireError(414, "request_line_too_long")
+        if end > self.entry.max_head:
+            raise WireError(431, "header_fields_too_large")
+
+    def _read_body(self, exchange: Http1Exchange, data: bytes) -> None:
+        if data:
+            try:
+                self._buffer = exchange.feed(data)
+            except WireError as refused:
+                exchange.refused = refused
+                exchange.keep_alive = False
+                if exchange.task is not None:
+                    exchange.task.cancel()
+                return
+            if exchange.choked:
+                self._pause_reading()
+        self._watch_body()
+
+    def _watch_body(self) -> None:
+        """Put the client under the body's deadline while it is its turn to send."""
+        exchange = self.exchange
+        if exchange is None or self.choked is not None:
+            return
+        if exchange.received or self._paused:
+            self.deadline = 0.0
+        else:
+            self.entry.wheel.arm(self, monotonic() + self.entry.body_idle)
+
+    # What an exchange asks of its connection.
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def write_many(self, pieces: tuple[bytes, ...]) -> None:
+        self._transport.writelines(pieces)
+
+    def _pause_reading(self) -> None:
+        if not self._paused and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self.closed:
+            self._paused = False
+            self._transport.resume_reading()
+            self._watch_body()
+
+    def turn_over(self, exchange: Http1Exchange) -> None:
+        """The exchange is over: tell its story, then go on to the next request or to the end."""
+        entry = self.entry
+        self.exchange = None
+        entry.finished(exchange)
+        if self.closed:
+            return
+        if not exchange.complete:
+            self._transport.abort()  # a cut answer must look cut: never an orderly end of the body
+        elif exchange.keep_alive and exchange.received:
+            if self._buffer:
+                data, self._buffer = self._buffer, b""
+                self.resume_reading()
+                self._start(data)
+            else:
+                if self._paused:
+                    self.resume_reading()
+                entry.wheel.arm(self, monotonic() + entry.keep_alive)
+        elif exchange.received:
+            self._transport.close()
+        else:
+            self._linger()
+
+    # Ends.
+
+    def _refuse(self, refused: WireError) -> None:
+        """Answer what can't be a request, and close. It is logged and counted like any other exchange."""
+        exchange = Exchange(self.entry, self.client, monotonic())
+        exchange.status = refused.status
+        exchange.ended = refused.reason
+        self.write_refusal(refused.status, refused.reason)
+        self.entry.finished(exchange)
+        self._linger()
+
+    def write_refusal(self, status: int, reason: str) -> None:
+        text = b"%d %b: %b\n" % (status, _STATUS_TEXT.get(status, b"Refused"), reason.encode())
+        self._transport.write(
+            b"HTTP/1.1 %d %b\r\ndate: %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+            b"proxy-status: gateway; error=http_request_error; details=%b\r\nconnection: close\r\n\r\n%b"
+            % (status, _STATUS_TEXT.get(status, b"Refused"), self.entry.clock.date, len(text), reason.encode(), text)
+        )
+
+    def _linger(self) -> None:
+        """Say that we are done, and throw away what still comes, so that the answer is not lost to a reset."""
+        self._lingering = True
+        self._buffer = b""
+        self.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.entry.wheel.arm(self, monotonic() + _LINGER)
+
+    def overdue(self) -> None:
+        """The deadline that was armed last has passed."""
+        exchange = self.exchange
+        if self.closed:
+            return
+        if exchange is None:
+            if self._buffer and not self._lingering:
+                self._refuse(WireError(408, "request_head_timeout"))
+            else:
+                self._transport.close()
+        elif self.choked is not None:
+            exchange.ended = "client_write_timeout"
+            self._transport.abort()
+        elif not exchange.received and exchange.task is not None:
+            exchange.refused = WireError(408, "request_body_timeout")
+            exchange.task.cancel()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way or half read."""
+        return self.exchange is None and not self._buffer
+
+    def close_if_idle(self) -> None:
+        """End an idle keep-alive connection, unless a request is already waiting in its socket."""
+        if self.closed or not self.idle or self._lingering:
+            return
+        if waiting(self._transport):
+            return
+        self._transport.close()
+
+    def shutdown(self) -> None:
+        """uvicorn's call at its own shutdown; the worker's drain has run before it."""
+        if self.exchange is None:
+            self._transport.close()
+        else:
+            self.exchange.keep_alive = False
+
+    def abort(self) -> None:
+        if not self.closed:
+            self._transport.abort()
+
+
+def _plain(address: str) -> str:
+    """An IPv4 client of a dual-stack socket by its IPv4 address."""
+    return address[7:] if address.startswith("::ffff:") else address

@@ -1,0 +1,724 @@
+"""The master: binds, forks, supervises, reloads. It never touches a request.
+
+One loop, as in nginx: take up what happened, bury the dead, look after the living, and then compare what is wanted with
+what there is and act on the difference (`_converge`). Nothing else starts or ends a child, so every path (a crash, a
+reload, a scale, a stop) is the same path with another idea of what is wanted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from setproctitle import setproctitle
+
+from gateway.child import EXIT_BOOT, hear, ids, tell
+from gateway.config import Config, ConfigErrors, load
+from gateway.config.diff import changes
+from gateway.errors import GatewayError, StartError
+from gateway.log import Files, set_up
+from gateway.master import limits, upgrade
+from gateway.master.children import Child
+from gateway.master.control import Control, Reply
+from gateway.master.events import Events, Handler
+from gateway.master.generation import Generation, open_sockets, wanted_workers
+from gateway.master.nursery import Nursery, Run
+from gateway.master.pidfile import PidFile
+from gateway.master.sockets import Listening
+from gateway.master.status import process, status
+from gateway.master.systemd import Notifier, forget, listen_fds
+from gateway.metrics.plan import Plan
+from gateway.scoreboard import Fact, Role, Scoreboard, State, Word
+
+log = logging.getLogger("gateway")
+
+_TICK = 1.0  # seconds between two looks at heartbeats when nothing happens
+_SETTLING = 0.02  # the same while something is under way
+_YOUNG = 10.0  # a worker that lived longer than this is replaced at once, a younger one after a pause
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 30.0  # seconds, doubled with each young death
+_ABORT_GRACE = 2.0  # seconds between ABRT, on which a hung worker dumps its stacks, and KILL
+_MEMORY_EVERY = 5.0  # seconds between two looks at workers' memory: reading it costs the kernel milliseconds
+
+
+class Master:
+    """run: by role, what a child does. check: builds everything a configuration asks for and raises GatewayError."""
+
+    def __init__(self, path: Path, run: dict[Role, Run], check: Callable[[Config], None]) -> None:
+        self._path = path
+        self._check = check
+        self._notifier = Notifier(os.environ)
+        self._inherited_fds = listen_fds(os.environ, os.getpid())
+        forget(os.environ)
+        legacy = upgrade.inherit()
+        self._board = legacy.board if legacy else Scoreboard.create()
+        self._plan = legacy.plan if legacy else Plan()
+        self._children: list[Child] = legacy.children if legacy else []
+        self._open: dict[str, Listening] = legacy.listening if legacy else {}
+        self._legacy = legacy
+        self._current: Generation | None = None
+        self._starting: Generation | None = None
+        self._starting_until = 0.0
+        self._new_sockets: list[Listening] = []
+        self._waiting: list[Reply] = []  # who waits for the outcome of the reload under way
+        self._next_reload: list[Reply] | None = None  # one more was asked for meanwhile
+        self._backoff: dict[tuple[Role, int], tuple[int, float]] = {}  # young deaths, and not before when
+        self._broken: set[int] = set()  # slots whose worker can't boot with this configuration
+        self._stopping = False
+        self._paused = False
+        self._exit = 0
+        self._rehearsal: subprocess.Popen[bytes] | None = None
+        self._next_watchdog = 0.0
+        self._next_memory = 0.0
+        self._why = ""
+        taken = {child.seat for child in self._children} | {0}
+        self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken)
+        self._events: Events
+        self._control: Control
+        self._pid_file: PidFile | None = None
+
+    # The life of the master.
+
+    def run(self) -> int:
+        """Serve until told to stop. Returns the exit status; raises GatewayError when it can't even begin."""
+        config = load(self._path)
+        self._nofile = limits.raise_nofile()
+        ids(config.process)
+        files = Files(config.log)
+        set_up(config.log, files)
+        self._check(config)
+        self._events = Events()
+        self._claim(config)
+        try:
+            self._take_over(config, files)
+            self._begin(config, files)
+            while not self._finished():
+                for event in self._events.wait(self._patience()):
+                    self._handle(event)
+                self._reap()
+                self._watch()
+                self._converge()
+        finally:
+            self._end()
+        return self._exit
+
+    def _claim(self, config: Config) -> None:
+        """The control socket and the pid file: they say that this gateway is ours."""
+        self._control = Control(config.process.control, self._events, self._answer)
+        if config.process.pid_file is not None:
+            self._pid_file = PidFile(Path(config.process.pid_file))
+            try:
+                self._pid_file.create()
+            except GatewayError:
+                self._control.close()
+                raise
+        header = self._board.header
+        seat = self._board.seat(0)
+        seat[Fact.ROLE], seat[Fact.PID], seat[Fact.STATE] = Role.MASTER, os.getpid(), State.READY
+        header[Word.SEATS_USED] = max(1, header[Word.SEATS_USED])
+        header[Word.STARTED] = header[Word.STARTED] or int(time.time())
+
+    def _take_over(self, config: Config, files: Files) -> None:
+        """After an upgrade: the workers of the program before us are the generation that serves."""
+        legacy = self._legacy
+        if legacy is None:
+            return
+        self._current = Generation(legacy.generation, config, files, wanted=legacy.wanted)
+        named = {str(listener.listen): listener.name for listener in config.listeners}
+        for address, listening in self._open.items():
+            if config.admin is not None and address == str(config.admin.listen):
+                self._current.admin = listening
+            else:
+                self._current.listening[named.get(address, address)] = listening
+        for child in self._children:
+            self._events.watch(child.channel, self._hearing(child))
+        log.info("upgraded in place; generation %d goes on until its successor is ready", legacy.generation)
+
+    def _finished(self) -> bool:
+        return self._stopping and not self._children
+
+    def _patience(self) -> float:
+        settling = self._starting or self._stopping or any(child.state != State.READY for child in self._children)
+        if settling or (self._current and len(self._children) < self._current.wanted):
+            return _SETTLING * 5
+        return min(_TICK, self._current.config.process.heartbeat_timeout / 4 if self._current else _TICK)
+
+    def _end(self) -> None:
+        for child in self._children:  # only after an error: nobody is left behind
+            child.kill(signal.SIGKILL)
+            try:
+                os.waitpid(child.pid, 0)
+            except ChildProcessError:
+                pass
+        for listening in self._open.values():
+            listening.close()
+        if self._pid_file is not None:
+            self._pid_file.remove()
+        self._control.close()
+
+    def _close_in_child(self) -> None:
+        self._events.close_in_child()
+        self._control.close_in_child()
+
+    # What happens.
+
+    def _handle(self, event: signal.Signals | Handler) -> None:
+        if not isinstance(event, signal.Signals):
+            event()
+            return
+        match event:
+            case signal.SIGHUP:
+                self._reload([])
+            case signal.SIGTERM | signal.SIGQUIT | signal.SIGINT:
+                self._stop()
+            case signal.SIGUSR1:
+                self._reopen()
+            case signal.SIGUSR2:
+                self._rehearse()
+            case signal.SIGTTIN:
+                self._scale(self._wanted() + 1)
+            case signal.SIGTTOU:
+                self._scale(max(1, self._wanted() - 1))
+            case signal.SIGWINCH:
+                log.info("stopping the workers; the sockets stay open until a reload")
+                self._paused = True
+
+    def _answer(self, question: dict[str, Any], reply: Reply) -> None:
+        """A question from the control socket."""
+        match question.get("do"):
+            case "status":
+                reply(self._status())
+            case "reload":
+                self._reload([reply])
+            case "stop":
+                self._stop()
+                reply({"ok": True})
+            case "scale" if isinstance(question.get("workers"), int) and 1 <= question["workers"] <= 128:
+                try:
+                    self._scale(question["workers"])
+                except GatewayError as error:
+                    reply({"ok": False, "error": str(error)})
+                else:
+                    reply({"ok": True, "workers": question["workers"]})
+            case "reopen":
+                reply(self._reopen())
+            case _:
+                reply({"ok": False, "error": "not a question this gateway knows"})
+
+    def _hearing(self, child: Child) -> Handler:
+        def heard() -> None:
+            while True:
+                try:
+                    message, _ = hear(child.channel)
+                except BlockingIOError:
+                    return
+                if message is None:
+                    self._events.unwatch(child.channel)
+                    return
+                match message["say"]:
+                    case "ready":
+                        child.happened("ready")
+                    case "failed":
+                        child.why = message["why"]
+                    case "left":
+                        child.holds.clear()
+
+        return heard
+
+    # Reload.
+
+    def _reload(self, replies: list[Reply]) -> None:
+        """Build generation n+1 completely; only when all of it is ready does n drain. Any failure changes nothing."""
+        if self._stopping:
+            for reply in replies:
+                reply({"ok": False, "error": "the gateway is stopping"})
+            return
+        if self._starting is not None or self._rehearsal is not None:
+            self._next_reload = (self._next_reload or []) + replies
+            return
+        self._waiting = replies
+        self._board.header[Word.RELOADS] += 1
+        self._notifier.reloading()
+        try:
+            config = load(self._path)
+            ids(config.process)
+            self._check(config)
+            current = self._current
+            files = current.files if current and current.config.log == config.log else Files(config.log)
+            self._begin(config, files)
+        except (GatewayError, ConfigErrors) as error:
+            self._refuse(str(error))
+
+    def _begin(self, config: Config, files: Files) -> None:
+        """Start the next generation. Raises GatewayError, and then nothing of it is left."""
+        number = (self._current.number if self._current else 0) + 1
+        generation = Generation(number, config, files, wanted=wanted_workers(config))
+        self._new_sockets = open_sockets(generation, self._open, self._inherited_fds)
+        self._plan.cover(config)
+        self._starting = generation
+        self._starting_until = time.monotonic() + config.process.boot_timeout
+        self._converge()
+
+    def _refuse(self, reason: str) -> None:
+        """A reload (or the start) has failed: the old generation goes on, and everybody is told why."""
+        header = self._board.header
+        header[Word.RELOADS_FAILED] += 1
+        header[Word.RELOAD_OK] = 0
+        header[Word.RELOAD_TIME] = int(time.time())
+        generation = self._current.number if self._current else 0
+        log.error("reload refused, generation %d goes on: %s", generation, reason)
+        self._notifier.ready(f"generation {generation}; the last reload was refused: {reason}")
+        replies, self._waiting = self._waiting, []
+        for reply in replies:
+            reply({"ok": False, "error": reason, "generation": generation})
+
+    def _abort_starting(self, reason: str) -> None:
+        """Take generation n+1 down."""
+        failed, self._starting = self._starting, None
+        for child in self._children:
+            if failed is not None and child.generation == failed.number and child.state != State.GONE:
+                child.doomed = child.doomed or "boot"
+                child.holds.clear()
+                child.kill(signal.SIGKILL)
+        for listening in self._new_sockets:
+            self._open.pop(str(listening.address), None)
+            listening.close()
+        self._new_sockets = []
+        if self._current is None:
+            self._why = reason
+            self._stopping = True
+            self._exit = 1
+            log.error("cannot start: %s", reason)
+        else:
+            self._refuse(reason)
+
+    def _promote(self, generation: Generation) -> None:
+        """All of n+1 is ready: it takes the connections from here, n drains."""
+        old, self._current = self._current, generation
+        self._starting = None
+        self._new_sockets = []
+        self._paused = False
+        self._backoff.clear()
+        self._broken.clear()
+        set_up(generation.config.log, generation.files)
+        for listener in generation.config.listeners:
+            listening = generation.listening[listener.name]
+            listening.set_backlog(listener.backlog)
+        for child in self._of(generation):
+            self._let_go(child, generation)
+        header = self._board.header
+        header[Word.GENERATION] = generation.number
+        header[Word.WANTED] = generation.wanted
+        header[Word.RELOAD_OK] = 1
+        header[Word.RELOAD_TIME] = int(time.time())
+        changed: list[str] = []
+        if old is None or self._legacy is not None:
+            self._legacy = None
+            self._announce(generation)
+        else:
+            changed = changes(old.config, generation.config)
+            log.info("generation %d serves; %s", generation.number, "; ".join(changed) or "nothing changed")
+        if old is not None and old.files is not generation.files:
+            old.files.close()
+        setproctitle(f"gateway: master [{self._path}] generation {generation.number}")
+        self._notifier.ready(f"generation {generation.number}, {generation.wanted} workers")
+        replies, self._waiting = self._waiting, []
+        for reply in replies:
+            reply({"ok": True, "generation": generation.number, "changes": changed})
+
+    def _let_go(self, child: Child, generation: Generation) -> None:
+        """A child is ready: its slot listens, and it may accept."""
+        if child.role is Role.OBSERVER:
+            if generation.admin is not None:
+                generation.admin.listen(child.slot)
+        else:
+            for listening in generation.listening.values():
+                listening.listen(child.slot)
+        child.go()
+
+    def _announce(self, generation: Generation) -> None:
+        config = generation.config
+        where = ", ".join(f"{name} on {listening.bound}" for name, listening in generation.listening.items())
+        log.info("generation %d serves with %d workers: %s", generation.number, generation.wanted, where)
+        if generation.admin is not None:
+            log.info("admin on %s", generation.admin.bound)
+        pools = sum(len(upstream.endpoints) * upstream.pool.max_connections for upstream in config.upstreams.values())
+        for warning in limits.warnings(
+            nofile=self._nofile,
+            workers=generation.wanted,
+            connections_per_worker=sum(listener.limits.connections for listener in config.listeners),
+            upstream_connections_per_worker=pools,
+            backlogs={listener.name: listener.backlog for listener in config.listeners},
+            somaxconn=limits.somaxconn(),
+        ):
+            log.warning("%s", warning)
+
+    # Other orders.
+
+    def _stop(self) -> None:
+        """The first time: finish what is under way. The second time: end at once."""
+        if self._stopping:
+            log.warning("told to stop again: ending at once")
+            for child in self._children:
+                child.doomed = child.doomed or "stop"
+                child.kill(signal.SIGKILL)
+            return
+        log.info("stopping")
+        self._stopping = True
+        self._notifier.stopping()
+        if self._starting is not None:
+            self._starting = None
+        for child in self._children:
+            self._drain(child, stopping=True)
+
+    def _reopen(self) -> dict[str, Any]:
+        """New log files behind the same descriptors, in every process."""
+        if self._current is None:
+            return {"ok": False, "error": "the gateway is not up yet"}
+        files = self._current.files
+        try:
+            fds = files.reopen()
+        except StartError as error:
+            log.error("logs not reopened: %s", error)
+            return {"ok": False, "error": str(error)}
+        for child in self._children:
+            tell(child.channel, {"do": "reopen"}, fds)
+        log.info("log files reopened")
+        return {"ok": True}
+
+    def _scale(self, workers: int) -> None:
+        """Another number of workers until the next reload. Raises BindError when a new slot gets no socket."""
+        current = self._current
+        if current is None or self._stopping or workers > 128:
+            return
+        for listening in current.listening.values():
+            for slot in range(workers):
+                listening.socket(slot)
+        log.info("scaling from %d to %d workers", current.wanted, workers)
+        current.wanted = workers
+        self._board.header[Word.WANTED] = workers
+
+    def _rehearse(self) -> None:
+        """USR2: let the installed program prove itself before it replaces this one."""
+        if self._rehearsal is None and self._starting is None and not self._stopping and self._current is not None:
+            log.info("upgrade: the installed program reads the configuration")
+            self._rehearsal = upgrade.rehearse(str(self._path))
+
+    def _rehearsed(self, code: int) -> None:
+        rehearsal, self._rehearsal = self._rehearsal, None
+        current = self._current
+        if rehearsal is None or current is None or self._stopping:
+            return
+        said = rehearsal.stdout.read().decode(errors="replace").strip() if rehearsal.stdout else ""
+        if code != 0:
+            log.error("upgrade refused, this program goes on: %s", said or f"the installed one ended with {code}")
+            return
+        if self._pid_file is not None:
+            self._pid_file.remove()
+        self._control.close()
+        legacy = upgrade.Legacy(
+            current.number, current.wanted, self._board, self._plan, self._open, self._children
+        )
+        try:
+            upgrade.become(str(self._path), legacy)
+        except OSError as error:
+            log.error("upgrade refused, this program goes on: %s", error.strerror)
+            self._claim(current.config)
+
+    # Looking after children.
+
+    def _wanted(self) -> int:
+        return self._current.wanted if self._current is not None and not self._paused else 0
+
+    def _of(self, generation: Generation) -> list[Child]:
+        return [child for child in self._children if child.generation == generation.number]
+
+    def _reap(self) -> None:
+        """Bury whoever has ended: our children, the rehearsal, and as PID 1 also strangers."""
+        while True:
+            try:
+                pid, raw = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(raw)
+            if self._rehearsal is not None and pid == self._rehearsal.pid:
+                self._rehearsal.returncode = code
+                self._rehearsed(code)
+                continue
+            child = next((child for child in self._children if child.pid == pid), None)
+            if child is not None:
+                self._bury(child, code)
+
+    def _bury(self, child: Child, code: int) -> None:
+        self._hearing(child)()  # its last words
+        was = child.state
+        child.happened("exit")
+        child.holds.clear()
+        self._children.remove(child)
+        try:
+            self._events.unwatch(child.channel)
+        except (KeyError, ValueError):
+            pass
+        child.channel.close()
+        self._nursery.buried(child)
+        if was is State.DRAINING or self._stopping or child.doomed == "boot":
+            if code != 0 and not child.doomed:
+                log.warning("%s ended with %s while it drained", child.name, _ending(code))
+            return
+        starting = self._starting
+        reason = child.why or f"it ended with {_ending(code)}"
+        if starting is not None and child.generation == starting.number:
+            self._abort_starting(f"{child.name.partition(' [')[0]} did not get ready: {reason}")
+            return
+        header = self._board.header
+        header[Word.RESTARTS_HANG if child.doomed == "hang" else Word.RESTARTS_CRASH] += 1
+        log.error("%s is gone: %s", child.name, child.doomed or reason)
+        if code == EXIT_BOOT and was is State.BOOTING:
+            header[Word.RESTARTS_BOOT] += 1
+            self._broken.add(child.slot)
+            log.error("%s can't boot: not tried again before the next reload", child.name)
+            return
+        key = (child.role, child.slot)
+        deaths, _ = self._backoff.get(key, (0, 0.0))
+        if child.age > _YOUNG:
+            self._backoff.pop(key, None)
+        else:
+            pause = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**deaths) * random.uniform(0.8, 1.2)
+            self._backoff[key] = (deaths + 1, time.monotonic() + pause)
+
+    def _watch(self) -> None:
+        """Heartbeats, deadlines, wear; and the watchdog of systemd, fed only while a worker beats."""
+        now = time.monotonic()
+        current = self._current
+        if self._starting is not None and now > self._starting_until:
+            late = [child.name for child in self._of(self._starting) if child.state is State.BOOTING]
+            timeout = self._starting.config.process.boot_timeout
+            self._abort_starting(f"not ready within {timeout:g} s: {', '.join(late) or 'no worker came up'}")
+        for child in self._children:
+            if child.kill_at and now > child.kill_at:
+                child.doomed = child.doomed or "overdue"
+                child.kill(signal.SIGKILL)
+                child.kill_at = now + _TICK
+        if current is None:
+            return
+        timeout = current.config.process.heartbeat_timeout
+        for child in self._children:
+            if child.state is State.BOOTING:
+                if child.generation == current.number and child.age > current.config.process.boot_timeout:
+                    child.doomed = "hang"
+                    child.kill(signal.SIGKILL)
+            elif not child.doomed and child.silence() > timeout:
+                log.error("%s: its event loop has stood still for %.1f s; its stacks follow", child.name, child.silence())
+                child.doomed = "hang"
+                child.kill(signal.SIGABRT)
+                child.kill_at = now + _ABORT_GRACE
+        self._wear(current, now)
+        interval = self._notifier.watchdog_interval
+        if interval is not None and now >= self._next_watchdog:
+            self._next_watchdog = now + interval / 2
+            if self._paused or any(child.serving and not self._is_hung(child) for child in self._children):
+                self._notifier.watchdog()
+
+    def _is_hung(self, child: Child) -> bool:
+        """Whether it must not get new connections: silent for half the time after which it is killed."""
+        current = self._current
+        return current is not None and child.silence() > current.config.process.heartbeat_timeout / 2
+
+    def _wear(self, current: Generation, now: float) -> None:
+        """Note which workers are worn out. One at a time is replaced, the successor first."""
+        limit = current.config.process
+        if not (limit.max_requests or limit.max_age or limit.max_memory):
+            return
+        workers = [child for child in self._of(current) if child.role is Role.WORKER]
+        if any(child.retire or child.state is State.BOOTING for child in workers):
+            return
+        look_at_memory = limit.max_memory is not None and now >= self._next_memory
+        if look_at_memory:
+            self._next_memory = now + _MEMORY_EVERY
+        for child in workers:
+            if limit.max_requests and child.requests > limit.max_requests * child.wear:
+                child.retire = f"{child.requests} requests"
+            elif limit.max_age and child.age > limit.max_age * child.wear:
+                child.retire = f"age {child.age:.0f} s"
+            elif look_at_memory and limit.max_memory:
+                used = process(child.pid)["private_bytes"]
+                if used > limit.max_memory:
+                    child.retire = f"{used >> 20} MiB of memory"
+            if child.retire:
+                log.info("%s is replaced: %s", child.name, child.retire)
+                self._board.header[Word.RESTARTS_RECYCLED] += 1
+                return
+
+    # Wanted and actual.
+
+    def _converge(self) -> None:
+        if self._stopping:
+            for child in self._children:
+                self._drain(child, stopping=True)
+            return
+        if self._starting is not None:
+            self._raise(self._starting)
+        if self._current is not None:
+            self._keep(self._current)
+            self._retire_old(self._current)
+            self._close_sockets(self._current)
+            self._steer()
+            if self._broken >= set(range(max(1, self._wanted()))) and not self._children and not self._starting:
+                self._why, self._stopping, self._exit = "no worker can boot", True, 1
+        if self._starting is None and self._next_reload is not None:
+            replies, self._next_reload = self._next_reload, None
+            self._reload(replies)
+
+    def _raise(self, generation: Generation) -> None:
+        """Bring up every child of the starting generation; promote it when all are ready."""
+        there = {(child.role, child.slot): child for child in self._of(generation)}
+        wanted = [(Role.WORKER, slot) for slot in range(generation.wanted)]
+        if generation.admin is not None:
+            wanted.append((Role.OBSERVER, 0))
+        for role, slot in wanted:
+            if (role, slot) not in there:
+                self._spawn(role, slot, generation)
+        if all(key in there and there[key].state is State.READY for key in wanted):
+            self._promote(generation)
+
+    def _keep(self, current: Generation) -> None:
+        """One serving child in each wanted slot, and none elsewhere."""
+        if current.admin is not None and not self._paused:
+            self._keep_one(current, Role.OBSERVER, 0)
+        for slot in range(self._wanted()):
+            if slot not in self._broken:
+                self._keep_one(current, Role.WORKER, slot)
+        for child in self._of(current):
+            if child.role is Role.WORKER and child.slot >= self._wanted():
+                self._drain(child)
+
+    def _keep_one(self, current: Generation, role: Role, slot: int) -> None:
+        here = [
+            child
+            for child in self._of(current)
+            if child.role is role and child.slot == slot and child.state in (State.BOOTING, State.READY)
+        ]
+        fresh = [child for child in here if not child.retire]
+        if not fresh:
+            _, not_before = self._backoff.get((role, slot), (0, 0.0))
+            if time.monotonic() >= not_before and (here or not self._waits_for_upgrade(current, role)):
+                self._spawn(role, slot, current)
+        for child in fresh:
+            if child.state is State.READY:
+                if not child.serving:
+                    self._let_go(child, current)
+                for old in here:
+                    if old.retire:
+                        self._drain(old)
+
+    def _waits_for_upgrade(self, current: Generation, role: Role) -> bool:
+        """While a generation adopted in an upgrade is about to be replaced, its dead are not replaced by newcomers."""
+        return self._legacy is not None and self._starting is not None
+
+    def _retire_old(self, current: Generation) -> None:
+        starting = self._starting.number if self._starting is not None else current.number
+        for child in self._children:
+            if child.generation not in (current.number, starting):
+                self._drain(child)
+
+    def _drain(self, child: Child, *, stopping: bool = False) -> None:
+        """Tell a child to leave; the queues that no other process will accept from it empties first."""
+        current = self._current
+        if child.state not in (State.BOOTING, State.READY):
+            return
+        config = current.config if current is not None else None
+        timeout = config.process.drain_timeout if config is not None else 0.0
+        child.drain(timeout, self._orphans(child, stopping), stopping)
+
+    def _orphans(self, child: Child, stopping: bool) -> set[str]:
+        """The addresses whose queue no other process will accept from once this child has left."""
+        current = self._current
+        if current is None or self._paused or child.role is Role.OBSERVER:
+            return set()
+        if stopping or child.slot >= self._wanted():
+            return set(child.holds)
+        return child.holds - {str(listening.address) for listening in current.listening.values()}
+
+    def _close_sockets(self, current: Generation) -> None:
+        """Close what is neither wanted nor held: sockets of listeners that are gone, and of slots that are."""
+        held = {(address, child.slot) for child in self._children for address in child.holds}
+        keep = current.addresses() | (self._starting.addresses() if self._starting is not None else set())
+        wanted = max(current.wanted, self._starting.wanted if self._starting is not None else 0, 1)
+        for address, listening in list(self._open.items()):
+            if address not in keep:
+                if not any(holder == address for holder, _ in held):
+                    listening.close()
+                    del self._open[address]
+                continue
+            if self._paused:
+                continue
+            for slot in listening.slots:
+                if slot >= wanted and (address, slot) not in held:
+                    listening.close_slot(slot)
+
+    def _steer(self) -> None:
+        """New connections go to the slots where somebody accepts: not to one that is leaving, dead or hung."""
+        current = self._current
+        if current is None:
+            return
+        slots = {
+            child.slot
+            for child in self._of(current)
+            if child.role is Role.WORKER
+            and child.serving
+            and child.state is State.READY
+            and not child.doomed
+            and not self._is_hung(child)
+        }
+        for listening in current.listening.values():
+            listening.steer(slots)
+
+    def _spawn(self, role: Role, slot: int, generation: Generation) -> None:
+        try:
+            child = self._nursery.spawn(role, slot, generation, self._open.values(), self._children)
+        except (GatewayError, OSError) as error:
+            if generation is self._starting:
+                self._abort_starting(f"cannot start a worker: {error}")
+            else:
+                log.error("cannot start a worker: %s", error)
+                self._backoff[role, slot] = (9, time.monotonic() + _BACKOFF_MOST)
+            return
+        self._children.append(child)
+        self._events.watch(child.channel, self._hearing(child))
+
+    def _status(self) -> dict[str, Any]:
+        current = self._current
+        header = self._board.header
+        return status(
+            self._children,
+            config=str(self._path),
+            generation=current.number if current else 0,
+            wanted=self._wanted(),
+            listeners={name: one.bound for name, one in current.listening.items()} if current else {},
+            admin=current.admin.bound if current and current.admin else None,
+            reloads={
+                "asked": header[Word.RELOADS],
+                "failed": header[Word.RELOADS_FAILED],
+                "last_ok": bool(header[Word.RELOAD_OK]),
+                "last_time": header[Word.RELOAD_TIME],
+            },
+            restarts={
+                "crash": header[Word.RESTARTS_CRASH],
+                "hang": header[Word.RESTARTS_HANG],
+                "recycled": header[Word.RESTARTS_RECYCLED],
+                "boot": header[Word.RESTARTS_BOOT],
+            },
+            ok=True,
+        )
+
+
+def _ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"

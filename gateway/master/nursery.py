@@ -1,0 +1,102 @@
+"""Where children are made: a seat on the scoreboard, a channel, a fork."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from gateway.child import Birth
+from gateway.errors import StartError
+from gateway.master.children import Child
+from gateway.master.generation import Generation
+from gateway.master.sockets import Listening
+from gateway.metrics.plan import Plan
+from gateway.scoreboard import SEATS, Fact, Role, Scoreboard, State
+
+Run = Callable[[Birth], NoReturn | None]
+
+
+class Nursery:
+    """run: by role, what a child does with its life. close_foreign: run in the child, closes what only the master uses."""
+
+    def __init__(
+        self, board: Scoreboard, plan: Plan, run: dict[Role, Run], close_foreign: Callable[[], None], taken: set[int]
+    ) -> None:
+        self._board = board
+        self._plan = plan
+        self._run = run
+        self._close_foreign = close_foreign
+        self._taken = taken
+
+    def spawn(
+        self, role: Role, slot: int, generation: Generation, everything: Iterable[Listening], siblings: Iterable[Child]
+    ) -> Child:
+        """Fork a child. everything: all sockets the master has open; the child keeps those of its slot and role only."""
+        seat = self._free_seat()
+        cells = self._board.take(seat, self._plan.gauges())
+        cells[Fact.ROLE] = role
+        cells[Fact.SLOT] = slot
+        cells[Fact.GENERATION] = generation.number
+        cells[Fact.STATE] = State.BOOTING
+        cells[Fact.STARTED] = int(time.time() * 1000)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if role is Role.OBSERVER:
+            mine = {"admin": generation.admin} if generation.admin is not None else {}
+        else:
+            mine = dict(generation.listening)
+        channels = [sibling.channel for sibling in siblings]
+        others = list(everything)
+
+        def close_foreign() -> None:
+            self._close_foreign()
+            ours.close()
+            for channel in channels:
+                channel.close()
+            kept = set(map(id, mine.values()))
+            for listening in others:
+                listening.keep_only(slot if id(listening) in kept else None)
+
+        birth = Birth(
+            role=role,
+            slot=slot,
+            generation=generation.number,
+            workers=generation.wanted,
+            config=generation.config,
+            board=self._board,
+            plan=self._plan,
+            seat=seat,
+            sockets={name: listening.socket(slot) for name, listening in mine.items()},
+            channel=theirs,
+            files=generation.files,
+            master=os.getpid(),
+            close_foreign=close_foreign,
+        )
+        # What lives now is shared with every child: the collector must not write into it and so make it private.
+        gc.collect()
+        gc.freeze()
+        pid = os.fork()
+        if pid == 0:
+            self._run[role](birth)
+            os._exit(1)
+        theirs.close()
+        ours.setblocking(False)
+        cells[Fact.PID] = pid
+        names = {str(listening.address): name for name, listening in mine.items()}
+        return Child(role, slot, generation.number, seat, cells, pid, ours, names, set(names))
+
+    def _free_seat(self) -> int:
+        """The lowest seat nobody sits on: low numbers keep the scoreboard small. Seat 0 is the master's."""
+        for seat in range(1, SEATS):
+            if seat not in self._taken:
+                self._taken.add(seat)
+                return seat
+        raise StartError(f"{SEATS - 1} processes are still there; wait until old generations have drained")
+
+    def buried(self, child: Child) -> None:
+        """A child is gone: nothing of it is open any more, and its seat is free."""
+        self._board.leave(child.seat, self._plan.gauges())
+        self._taken.discard(child.seat)

@@ -1,0 +1,120 @@
+"""Upgrade in place (`USR2`): the newly installed program takes over under the same PID.
+
+First the new program reads the configuration in a process of its own; if it can't even do that, nothing happens. Then
+this process becomes it by exec, and finds in a memfd what it inherits: sockets, scoreboard, children. To the new master
+the old workers are the generation that serves; it starts the next one as for a reload, and if that fails they go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.master.children import Child
+from gateway.master.events import SIGNALS
+from gateway.master.sockets import Listening
+from gateway.metrics.plan import Plan
+from gateway.scoreboard import Role, Scoreboard, State
+
+_VARIABLE = "GATEWAY_UPGRADE"
+_FORMAT = 1  # of the state below; another one is not understood and the workers are left to drain
+
+
+@dataclass(slots=True)
+class Legacy:
+    """What a master leaves to the one that follows."""
+
+    generation: int
+    wanted: int
+    board: Scoreboard
+    plan: Plan
+    listening: dict[str, Listening] = field(default_factory=dict)  # by address
+    children: list[Child] = field(default_factory=list)
+
+
+def rehearse(config: str) -> subprocess.Popen[bytes]:
+    """Let the installed program check the configuration; its exit status says whether it can take over."""
+    command = [sys.executable, "-m", "gateway", "check", "-c", config]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def become(config: str, legacy: Legacy) -> None:
+    """Replace this program by the installed one. Returns only if that fails (OSError)."""
+    children = []
+    for child in legacy.children:
+        os.set_inheritable(child.channel.fileno(), True)
+        row = {
+            name: getattr(child, name)
+            for name in ("slot", "generation", "seat", "pid", "born", "serving", "kill_at", "wear", "names")
+        }
+        row |= {"role": child.role.value, "state": child.state.value, "holds": sorted(child.holds)}
+        children.append(row | {"channel": child.channel.fileno()})
+    for listening in legacy.listening.values():
+        listening.set_inheritable(True)
+    os.set_inheritable(legacy.board.fd, True)
+    state = {
+        "format": _FORMAT,
+        "generation": legacy.generation,
+        "wanted": legacy.wanted,
+        "board": legacy.board.fd,
+        "plan": legacy.plan.dump(),
+        "listening": [listening.fds() for listening in legacy.listening.values()],
+        "children": children,
+    }
+    memory = os.memfd_create("gateway-upgrade", 0)
+    os.write(memory, msgspec.json.encode(state))
+    environ = {**os.environ, _VARIABLE: str(memory)}
+    # Between exec and the new program's handlers a signal would have its default effect, which is the end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.set_wakeup_fd(-1)
+    try:
+        os.execve(sys.executable, [sys.executable, "-m", "gateway", "run", "-c", config], environ)
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.close(memory)
+        for listening in legacy.listening.values():
+            listening.set_inheritable(False)
+        raise
+
+
+def inherit() -> Legacy | None:
+    """What the master before us left, None when we are the first or can't read it."""
+    fd = os.environ.pop(_VARIABLE, None)
+    if fd is None:
+        return None
+    with os.fdopen(int(fd), "rb") as memory:
+        memory.seek(0)
+        state: dict[str, Any] = msgspec.json.decode(memory.read())
+    if state["format"] != _FORMAT:
+        return None
+    os.set_inheritable(state["board"], False)
+    board = Scoreboard.adopt(state["board"])
+    plan = Plan.load(state["plan"])
+    if board is None:  # another layout: counters begin anew
+        board, plan = Scoreboard.create(), Plan()
+    children = []
+    for row in state["children"]:
+        channel = socket.socket(fileno=row.pop("channel"))
+        channel.set_inheritable(False)
+        channel.setblocking(False)
+        row |= {"role": Role(row["role"]), "state": State(row["state"]), "holds": set(row["holds"])}
+        children.append(Child(channel=channel, cells=board.seat(row["seat"]), **row))
+    listening = [Listening.adopt(one) for one in state["listening"]]
+    return Legacy(
+        generation=state["generation"],
+        wanted=state["wanted"],
+        board=board,
+        plan=plan,
+        listening={str(one.address): one for one in listening},
+        children=children,
+    )
+
+
+__all__ = ["Legacy", "become", "inherit", "rehearse"]

@@ -1,0 +1,56 @@
+"""Counts one exchange: the only place where the data path writes metrics."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any
+
+from gateway.exchange import Exchange
+from gateway.metrics.plan import (
+    BOUNDS,
+    LATENCY_DURATION,
+    LATENCY_FIRST_BYTE,
+    NO_ROUTE,
+    ROUTE_BYTES_IN,
+    ROUTE_BYTES_OUT,
+    ROUTE_CLASSES,
+    Plan,
+)
+from gateway.scoreboard import Cells, Fact
+
+_SUM = len(BOUNDS) + 1
+
+
+def recorder(
+    cells: Cells, plan: Plan, listeners: list[str], write_log: Callable[[Exchange, float, float], None] | None
+) -> Callable[[Exchange], None]:
+    """A function that takes each exchange at its end. write_log: the access log, None when it is off."""
+    latency = plan.block("latency", NO_ROUTE)
+    unrouted = {name: (plan.block("route", name, NO_ROUTE, ""), latency) for name in listeners}
+
+    def finished(x: Any) -> None:
+        now = monotonic()
+        duration = now - x.started
+        route = x.route
+        name = x.listener.name
+        at, histogram = unrouted[name] if route is None else route.series[name]
+        kind = x.status // 100
+        cells[at + (kind if kind < ROUTE_CLASSES else 0)] += 1
+        if x.bytes_in:
+            cells[at + ROUTE_BYTES_IN] += x.bytes_in
+        cells[at + ROUTE_BYTES_OUT] += x.bytes_out
+        at = histogram + LATENCY_DURATION
+        cells[at + bisect_left(BOUNDS, duration)] += 1
+        cells[at + _SUM] += int(duration * 1e6)
+        first = x.first_byte
+        if first:
+            at = histogram + LATENCY_FIRST_BYTE
+            cells[at + bisect_left(BOUNDS, first)] += 1
+            cells[at + _SUM] += int(first * 1e6)
+        cells[Fact.REQUESTS] += 1
+        if write_log is not None:
+            write_log(x, time(), duration)
+
+    return finished

@@ -1,0 +1,163 @@
+"""The seats added up and printed in Prometheus' text format (version 0.0.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gateway.metrics import plan as p
+from gateway.metrics.plan import Plan
+from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State, Word
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+def exposition(board: Scoreboard, plan: Plan) -> str:
+    """Everything there is to know, one family after the other."""
+    seats = board.seats()
+    totals = _totals(seats, plan)
+    out: list[str] = []
+    _routes(out, plan, totals)
+    _latencies(out, plan, totals)
+    _upstreams(out, plan, totals)
+    _listeners(out, plan, totals)
+    _processes(out, seats)
+    _master(out, board)
+    return "\n".join(out) + "\n"
+
+
+def _totals(seats: Sequence[Cells], plan: Plan) -> list[int]:
+    """The sum over all seats for each cell that any series uses."""
+    end = max((start for known in plan.blocks.values() for start in known.values()), default=Fact.SERIES) + 64
+    rows = [seat[:end].tolist() for seat in seats]
+    return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * end
+
+
+def _family(out: list[str], name: str, kind: str, text: str) -> None:
+    out.append(f"# HELP gateway_{name} {text}")
+    out.append(f"# TYPE gateway_{name} {kind}")
+
+
+def _line(out: list[str], name: str, labels: Iterable[tuple[str, str]], value: float) -> None:
+    inner = ",".join(f'{key}="{_quoted(text)}"' for key, text in labels)
+    out.append(f"gateway_{name}{{{inner}}} {value:g}" if isinstance(value, float) else f"gateway_{name}{{{inner}}} {value}")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _known(plan: Plan, kind: str) -> list[tuple[list[tuple[str, str]], int]]:
+    """The series of a kind with their labels; the catch-all only when it was needed."""
+    names = p.LABELS[kind]
+    return [(list(zip(names, key, strict=True)), start) for key, start in plan.blocks[kind].items()]
+
+
+def _routes(out: list[str], plan: Plan, totals: list[int]) -> None:
+    known = _known(plan, "route")
+    _family(out, "requests_total", "counter", "Requests answered, by status class.")
+    for labels, start in known:
+        for kind, name in enumerate(_CLASSES):
+            if totals[start + kind]:
+                _line(out, "requests_total", [*labels, ("code", name)], totals[start + kind])
+    for name, offset, text in (
+        ("request_bytes_total", p.ROUTE_BYTES_IN, "Bytes of request bodies received."),
+        ("response_bytes_total", p.ROUTE_BYTES_OUT, "Bytes of response bodies sent."),
+    ):
+        _family(out, name, "counter", text)
+        for labels, start in known:
+            _line(out, name, labels, totals[start + offset])
+
+
+def _latencies(out: list[str], plan: Plan, totals: list[int]) -> None:
+    for name, offset, text in (
+        ("request_duration_seconds", p.LATENCY_DURATION, "From the request head to the end of the answer."),
+        ("first_byte_seconds", p.LATENCY_FIRST_BYTE, "From the request head to the response head of the endpoint."),
+    ):
+        _family(out, name, "histogram", text)
+        for labels, start in _known(plan, "latency"):
+            at = start + offset
+            count = 0
+            for index, bound in enumerate(p.BOUNDS):
+                count += totals[at + index]
+                _line(out, name + "_bucket", [*labels, ("le", f"{bound:g}")], count)
+            count += totals[at + len(p.BOUNDS)]
+            _line(out, name + "_bucket", [*labels, ("le", "+Inf")], count)
+            _line(out, name + "_sum", labels, totals[at + len(p.BOUNDS) + 1] / 1e6)
+            _line(out, name + "_count", labels, count)
+
+
+def _upstreams(out: list[str], plan: Plan, totals: list[int]) -> None:
+    for name, kind, offset, text in (
+        ("upstream_connections_opened_total", "counter", p.UPSTREAM_OPENED, "Connections opened to endpoints."),
+        ("upstream_connections_reused_total", "counter", p.UPSTREAM_REUSED, "Requests sent on a kept connection."),
+        ("upstream_retries_total", "counter", p.UPSTREAM_RETRIES, "Requests tried again after this endpoint failed."),
+        ("upstream_failures_total", "counter", p.UPSTREAM_FAILURES, "Exchanges that failed through the endpoint."),
+        ("upstream_connections_open", "gauge", p.UPSTREAM_OPEN, "Connections to endpoints, busy and idle."),
+    ):
+        _family(out, name, kind, text)
+        for labels, start in _known(plan, "upstream"):
+            _line(out, name, labels, totals[start + offset])
+
+
+def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:
+    known = _known(plan, "listener")
+    _family(out, "connections_accepted_total", "counter", "Client connections accepted.")
+    for labels, start in known:
+        _line(out, "connections_accepted_total", labels, totals[start + p.LISTENER_ACCEPTED])
+    _family(out, "connections_open", "gauge", "Client connections, by what they do.")
+    for labels, start in known:
+        idle = totals[start + p.LISTENER_IDLE]
+        busy = max(0, totals[start + p.LISTENER_OPEN] - idle)
+        _line(out, "connections_open", [*labels, ("state", "busy")], busy)
+        _line(out, "connections_open", [*labels, ("state", "idle")], idle)
+
+
+def _processes(out: list[str], seats: Sequence[Cells]) -> None:
+    workers = [seat for seat in seats if seat[Fact.ROLE] == Role.WORKER and seat[Fact.STATE] != State.GONE]
+    for name, fact, text in (
+        ("worker_connections_open", Fact.OPEN, "Client connections of a worker."),
+        ("worker_requests", Fact.REQUESTS, "Requests answered by a worker since it started."),
+        ("worker_upstream_connections_open", Fact.UPSTREAM_OPEN, "Connections a worker has to endpoints."),
+        ("worker_loop_lag_seconds", Fact.LAG, "How late the event loop's last beat came."),
+        ("worker_start_time_seconds", Fact.STARTED, "When a worker started, in unix time."),
+    ):
+        _family(out, name, "gauge", text)
+        for seat in workers:
+            labels = [
+                ("worker", str(seat[Fact.SLOT])),
+                ("generation", str(seat[Fact.GENERATION])),
+                ("state", State(seat[Fact.STATE]).name.lower()),
+                ("pid", str(seat[Fact.PID])),
+            ]
+            value: float = seat[fact]
+            if fact is Fact.REQUESTS:
+                value = seat[fact] - seat[Fact.BASE_REQUESTS]
+            elif fact is Fact.LAG:
+                value = seat[fact] / 1e6
+            elif fact is Fact.STARTED:
+                value = seat[fact] / 1e3
+            _line(out, name, labels, value)
+
+
+def _master(out: list[str], board: Scoreboard) -> None:
+    header = board.header
+    for name, kind, word, text in (
+        ("config_generation", "gauge", Word.GENERATION, "Generation of workers that serves."),
+        ("config_last_reload_success", "gauge", Word.RELOAD_OK, "1 when the last reload succeeded."),
+        ("config_last_reload_time_seconds", "gauge", Word.RELOAD_TIME, "When the last reload ended, in unix time."),
+        ("reloads_total", "counter", Word.RELOADS, "Reloads asked for."),
+        ("reloads_failed_total", "counter", Word.RELOADS_FAILED, "Reloads that changed nothing."),
+        ("workers_wanted", "gauge", Word.WANTED, "Workers the current generation should have."),
+    ):
+        _family(out, name, kind, text)
+        out.append(f"gateway_{name} {header[word]}")
+    _family(out, "worker_restarts_total", "counter", "Workers replaced, by reason.")
+    for reason, word in (
+        ("crash", Word.RESTARTS_CRASH),
+        ("hang", Word.RESTARTS_HANG),
+        ("recycled", Word.RESTARTS_RECYCLED),
+        ("boot", Word.RESTARTS_BOOT),
+    ):
+        _line(out, "worker_restarts_total", [("reason", reason)], header[word])

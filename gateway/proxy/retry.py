@@ -1,0 +1,19 @@
+"""Whether a failed exchange may be tried again. Pure."""
+
+from __future__ import annotations
+
+from gateway.errors import ConnectionCut, QueueTimeout, UpstreamError
+
+# RFC 9110, section 9.2.2. A proxy must not repeat others by itself.
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+
+def elsewhere(error: UpstreamError) -> bool:
+    """Another endpoint may be asked: this one got nothing of the request."""
+    return not error.sent and not isinstance(error, QueueTimeout)
+
+
+def again(error: UpstreamError, method: bytes, has_body: bool) -> bool:
+    """The same endpoint may be asked on another connection: a kept one was closed before any byte of a response, which
+    happens when its keep-alive time runs out as we write; repeating is safe if the method is and no body was spent."""
+    return isinstance(error, ConnectionCut) and error.reused and method in IDEMPOTENT and not has_body

@@ -1,0 +1,57 @@
+"""Smooth weighted round robin (nginx's ngx_http_upstream_round_robin.c).
+
+nginx adds each weight to a current weight, takes the greatest and subtracts the total. For fixed weights that sequence
+repeats after sum(weights) / gcd(weights) picks, so it is worked out once, at `rebuild`, and a pick is one list look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from math import gcd
+
+from gateway.upstream.balancers.balancer import Balancer
+from gateway.upstream.endpoint import Endpoint
+
+# Longer cycles are approximated by scaling the weights down; beyond this length the share of each differs by < 0.1 %.
+_MAX_CYCLE = 8192
+
+
+def cycle(weights: Sequence[int]) -> list[int]:
+    """The indices nginx would pick, one whole period. Ties go to the first."""
+    divisor = reduce(gcd, weights)
+    weights = [weight // divisor for weight in weights]
+    total = sum(weights)
+    if total > _MAX_CYCLE:
+        weights = [max(1, round(weight * _MAX_CYCLE / total)) for weight in weights]
+        total = sum(weights)
+    current = [0] * len(weights)
+    picks = []
+    for _ in range(total):
+        for index, weight in enumerate(weights):
+            current[index] += weight
+        best = max(range(len(weights)), key=current.__getitem__)
+        current[best] -= total
+        picks.append(best)
+    return picks
+
+
+class RoundRobin(Balancer):
+    def __init__(self, offset: float = 0.0) -> None:
+        super().__init__(offset)
+        self._cycle: list[Endpoint] = []
+        self._at = 0
+
+    def rebuild(self, ready: Sequence[Endpoint]) -> None:
+        self._cycle = [ready[index] for index in cycle([endpoint.weight for endpoint in ready])] if ready else []
+        self._at = int(self.offset * len(self._cycle))
+
+    def order(self, key: bytes) -> Iterator[Endpoint]:
+        picks = self._cycle
+        if not picks:
+            return
+        at = self._at
+        self._at = at + 1 if at + 1 < len(picks) else 0
+        first = picks[at]
+        yield first
+        yield from dict.fromkeys(endpoint for endpoint in picks[at + 1 :] + picks[:at] if endpoint is not first)

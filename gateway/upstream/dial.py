@@ -1,0 +1,35 @@
+"""Opening a connection to an endpoint. Its failures are `ConnectFailed` and `ConnectTimeout`, never an OSError."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from gateway.config.values import UnixAddress
+from gateway.errors import ConnectFailed, ConnectTimeout
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.http1 import Connection
+from gateway.wheel import Wheel
+
+
+async def dial(endpoint: Endpoint, wheel: Wheel, connect: float, response: float, idle: float) -> Connection:
+    """A new connection. connect, response, idle: the upstream's timeouts in seconds."""
+    loop = asyncio.get_running_loop()
+
+    def make() -> Connection:
+        return Connection(endpoint, wheel, response, idle)
+
+    try:
+        async with asyncio.timeout(connect):
+            if isinstance(endpoint.address, UnixAddress):
+                _, connection = await loop.create_unix_connection(make, endpoint.address.path)
+            else:
+                transport, connection = await loop.create_connection(make, endpoint.address.host, endpoint.address.port)
+                sock = transport.get_extra_info("socket")
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except TimeoutError:
+        raise ConnectTimeout(endpoint.name, f"no connection within {connect:g} s") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConnectFailed(endpoint.name, f"cannot connect ({reason})") from None
+    return connection

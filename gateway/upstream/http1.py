@@ -1,0 +1,297 @@
+"""One connection to an endpoint speaking HTTP/1.1: sends a head, streams a body, reads one response at a time.
+
+It judges what it reads by `wire.py` and nothing else: a malformed response is `BadResponse` and the connection is done
+for; bytes nobody asked for make it unusable. Everything that fails is an `UpstreamError` that says what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any
+
+from gateway.errors import BadResponse, ConnectionCut, IdleTimeout, ResponseTimeout, UpstreamError
+from gateway.peek import waiting
+from gateway.upstream.endpoint import Endpoint
+from gateway.wheel import Wheel
+from gateway.wire import ChunkedBody, ResponseHead, WireError, read_response
+
+# The head of a response: four times what we accept from clients, as origins set large cookies (nginx: 4k-8k buffers by
+# default and a well-known source of its 502s; Go: 1 MiB).
+_MAX_HEAD = 128 * 1024
+# What a response body may hold back here before the endpoint is no longer read from: the same as towards clients.
+_BODY_HIGH = 256 * 1024
+# An idle connection younger than this was looked at by the event loop a moment ago; an older one is asked by a system
+# call whether the endpoint has closed it, since that is when keep-alive times run out.
+_FRESH = 0.5
+
+_CLOSED = "closed the connection"
+
+
+class Connection(asyncio.Protocol):
+    """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
+
+    __slots__ = (
+        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_left",
+        "_paused", "_response_timeout", "_transport", "_waiter", "_wheel", "busy", "choked", "closed", "counted",
+        "deadline", "endpoint", "look", "made", "request_sent", "served", "since",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
+        self.endpoint = endpoint
+        self.closed = False
+        self.busy = False  # lent out
+        self.counted = False  # whether the pool knows it
+        self.served = 0  # responses read to their end
+        self.made = self.since = monotonic()  # since: when it became idle
+        self.request_sent = True
+        self.choked: asyncio.Future[None] | None = None
+        self.deadline = 0.0
+        self.look = 0
+        self._wheel = wheel
+        self._response_timeout = response_timeout
+        self._idle_timeout = idle_timeout
+        self._buffer = b""
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: ResponseHead | None = None
+        self._bodyless = False
+        self._decoder: ChunkedBody | None = None
+        self._left = 0
+        self._done = True
+        self._error: UpstreamError | None = None
+
+    # What the pool asks.
+
+    def usable(self, now: float) -> bool:
+        """Whether it may carry another request: open, and nothing has arrived while nobody asked."""
+        if self.closed or self._buffer:
+            return False
+        return now - self.since < _FRESH or not waiting(self._transport)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange it carried is over on both sides, with nothing left over."""
+        head = self._head
+        return (
+            self._done
+            and self._error is None
+            and not self.closed
+            and self.request_sent
+            and head is not None
+            and head.keep_alive
+            and not self._buffer
+        )
+
+    def close(self) -> None:
+        self.deadline = 0.0
+        if not self.closed:
+            self._transport.abort()
+
+    # One exchange.
+
+    def send(self, head: bytes, bodyless: bool, more: bool) -> None:
+        """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body follows."""
+        self._head = None
+        self._error = None
+        self._done = False
+        self._bodyless = bodyless
+        self.request_sent = not more
+        self._wheel.arm(self, monotonic() + (self._idle_timeout if more else self._response_timeout))
+        self._transport.write(head)
+
+    async def send_body(self, pieces: tuple[bytes, ...], more: bool) -> None:
+        """Hand on a part of the request body; returns when the endpoint keeps up. A dead connection takes it silently:
+        what became of the exchange is `response()`'s to say."""
+        if self.closed:
+            return
+        self._transport.writelines(pieces)
+        if not more:
+            self.request_sent = True
+        if self._head is None:
+            self._wheel.arm(self, monotonic() + (self._idle_timeout if more else self._response_timeout))
+        if self.choked is not None:
+            await self.choked
+
+    async def response(self) -> ResponseHead:
+        """The final response head. Raises UpstreamError."""
+        while self._head is None:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        return self._head
+
+    @property
+    def done(self) -> bool:
+        """Whether the response has wholly arrived; `take()` has the rest of it."""
+        return self._done
+
+    def take(self) -> bytes:
+        """What has arrived of the body, b"" for nothing yet."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._held = 0
+        if self._paused and not self.closed:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def arrival(self) -> None:
+        """Returns when more of the body is there to `take`, or all of it. Raises UpstreamError when it breaks off."""
+        while not self._chunks and not self._done:
+            if self._error is not None:
+                raise self._error
+            self._wheel.arm(self, monotonic() + self._idle_timeout)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self._error is None:
+            self._error = error
+        self.close()
+        self._wake()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._done:  # nobody asked: whatever it is, this connection can't be trusted any more
+            self._buffer = data
+            if not self.busy:
+                self.close()
+            return
+        try:
+            if self._head is None:
+                data = self._read_head(self._buffer + data if self._buffer else data)
+                if self._head is None:
+                    return
+            self._read_body(data)
+        except WireError as error:
+            self._fail(self._broken(BadResponse, f"sent a malformed response ({error.reason})"))
+        else:
+            self._wake()
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Read interim heads until the final one; what follows it is returned."""
+        while True:
+            found = read_response(data, self._bodyless)
+            if found is None:
+                if len(data) > _MAX_HEAD or b"\r\n\r\n" in data or not _STARTS.startswith(data[:7]):
+                    raise WireError(502, "head_malformed")
+                self._buffer = data
+                return b""
+            head, end = found
+            data = data[end:]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                raise WireError(502, "upgrade_not_asked_for")
+        self._buffer = b""
+        self._head = head
+        self._left = head.length
+        self._decoder = ChunkedBody() if head.length == -1 else None
+        if not head.length:
+            self._finish(data)
+            return b""
+        return data
+
+    def _read_body(self, data: bytes) -> None:
+        if self._done:
+            return
+        decoder = self._decoder
+        if decoder is not None:
+            for piece in decoder.feed(data):
+                self._keep(piece)
+            if decoder.done:
+                self._finish(decoder.rest)
+        elif self._left >= 0:
+            size = len(data)
+            if size < self._left:
+                self._left -= size
+                self._keep(data)
+            else:
+                rest = data[self._left :]
+                self._keep(data if not rest else data[: self._left])
+                self._left = 0
+                self._finish(rest)
+        else:
+            self._keep(data)
+        if self._held > _BODY_HIGH and not self._paused and not self._done:
+            self._paused = True
+            self.deadline = 0.0  # it is not the endpoint that stands still
+            self._transport.pause_reading()
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._chunks.append(piece)
+            self._held += len(piece)
+
+    def _finish(self, rest: bytes) -> None:
+        self._done = True
+        self.deadline = 0.0
+        self.served += 1
+        self._buffer = rest
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.deadline = 0.0
+        if not self._done and self._error is None:
+            if self._head is not None and self._left == -2 and exc is None:
+                self._finish(b"")
+            else:
+                self._error = self._broken(ConnectionCut, f"{_CLOSED} in the middle" if self._head else _CLOSED)
+        if self.choked is not None:
+            if not self.choked.done():
+                self.choked.set_result(None)
+            self.choked = None
+        self._wake()
+        if self.counted:
+            self.endpoint.pool.lost(self)
+
+    def pause_writing(self) -> None:
+        self.choked = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self.choked is not None:
+            if not self.choked.done():
+                self.choked.set_result(None)
+            self.choked = None
+
+    def overdue(self) -> None:
+        if not self.busy:
+            self.close()  # idle for long enough
+        elif self._head is None and self.request_sent:
+            self._fail(self._broken(ResponseTimeout, f"no response within {self._response_timeout:g} s"))
+        else:
+            self._fail(self._broken(IdleTimeout, f"nothing moved for {self._idle_timeout:g} s"))
+
+    def _broken(self, kind: type[UpstreamError], message: str) -> UpstreamError:
+        return kind(self.endpoint.name, message, sent=True, reused=self.served > 0)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "busy" if self.busy else "idle"
+        return f"<Connection {self.endpoint.name} {state} {self.served} served>"
+
+
+_STARTS = b"HTTP/1."

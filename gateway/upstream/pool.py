@@ -1,0 +1,180 @@
+"""The connections to one endpoint, of one worker.
+
+The one used last is lent first (LIFO): the rest can grow old and be closed. Busy and idle together never exceed
+`max_connections`; who comes then waits in line for `queue_timeout`. A cancelled request gives its place back at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic
+
+from gateway.config.model import Pool as PoolConfig
+from gateway.config.model import UpstreamTimeouts
+from gateway.errors import ConnectFailed, QueueTimeout
+from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
+from gateway.scoreboard import Cells, Fact
+from gateway.upstream.dial import dial
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.http1 import Connection
+from gateway.wheel import Wheel
+
+
+class _Place:
+    """Someone in line. Its future gets a connection, or None for leave to dial one."""
+
+    __slots__ = ("deadline", "future", "look")
+
+    def __init__(self, future: asyncio.Future[Connection | None]) -> None:
+        self.future = future
+        self.deadline = 0.0
+        self.look = 0
+
+    def overdue(self) -> None:
+        if not self.future.done():
+            self.future.set_exception(TimeoutError())
+
+
+class Pool:
+    def __init__(
+        self, endpoint: Endpoint, config: PoolConfig, timeouts: UpstreamTimeouts, wheel: Wheel, cells: Cells
+    ) -> None:
+        self._endpoint = endpoint
+        self._wheel = wheel
+        self._cells = cells
+        self._max = config.max_connections
+        self._max_idle = config.max_idle
+        self._idle_timeout = config.idle_timeout
+        self._max_age = config.max_age or float("inf")
+        self._queue_timeout = config.queue_timeout
+        self._timeouts = (timeouts.connect, timeouts.response, timeouts.idle)
+        self._idle: list[Connection] = []
+        self._line: deque[_Place] = deque()
+        self._total = 0  # connections that exist or are being dialled
+        self._closing = False
+
+    def take(self) -> Connection | None:
+        """An idle connection that is fit for use; None when there is none and `acquire` must be awaited."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.usable(monotonic()):
+                connection.busy = True
+                connection.deadline = 0.0
+                self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
+                return connection
+            connection.close()
+        return None
+
+    async def acquire(self) -> Connection:
+        """A connection when `take` had none: a new one, or the next that comes free. Raises UpstreamError."""
+        if self._total >= self._max:
+            connection = await self._queue()
+            if connection is not None:
+                return connection
+        else:
+            self._total += 1
+        try:
+            connection = await dial(self._endpoint, self._wheel, *self._timeouts)
+            if connection.closed:
+                raise ConnectFailed(self._endpoint.name, "closed the connection at once")
+        except BaseException:
+            self._total -= 1
+            self._next_in_line()
+            raise
+        cells = self._cells
+        cells[self._endpoint.cells + UPSTREAM_OPENED] += 1
+        cells[self._endpoint.cells + UPSTREAM_OPEN] += 1
+        cells[Fact.UPSTREAM_OPEN] += 1
+        connection.busy = connection.counted = True
+        return connection
+
+    async def _queue(self) -> Connection | None:
+        place = _Place(asyncio.get_running_loop().create_future())
+        self._line.append(place)
+        self._wheel.arm(place, monotonic() + self._queue_timeout)
+        try:
+            connection = await place.future
+        except TimeoutError:
+            self._forget(place)
+            message = f"all {self._max} connections were busy for {self._queue_timeout:g} s"
+            raise QueueTimeout(self._endpoint.name, message) from None
+        except asyncio.CancelledError:
+            self._forget(place)
+            if place.future.done() and not place.future.cancelled() and place.future.exception() is None:
+                given = place.future.result()  # it was called up in the same moment: pass the turn on
+                if given is None:
+                    self._total -= 1
+                    self._next_in_line()
+                else:
+                    self._put_back(given)
+            raise
+        finally:
+            place.deadline = 0.0
+        return connection
+
+    def _forget(self, place: _Place) -> None:
+        try:
+            self._line.remove(place)
+        except ValueError:
+            pass
+
+    def release(self, connection: Connection) -> None:
+        """Take a lent connection back: for the next request when it is fit for one, else to close it."""
+        if connection.closed:
+            return
+        if connection.reusable and not self._closing and monotonic() - connection.made < self._max_age:
+            self._put_back(connection)
+        else:
+            connection.busy = False
+            connection.close()
+
+    def _put_back(self, connection: Connection) -> None:
+        if connection.closed:
+            return
+        while self._line:
+            place = self._line.popleft()
+            if not place.future.done():
+                self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
+                place.future.set_result(connection)
+                return
+        connection.busy = False
+        if len(self._idle) >= self._max_idle:
+            connection.close()
+            return
+        now = monotonic()
+        connection.since = now
+        self._idle.append(connection)
+        self._wheel.arm(connection, now + self._idle_timeout)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection of ours has ended, however it came about."""
+        self._total -= 1
+        cells = self._cells
+        cells[self._endpoint.cells + UPSTREAM_OPEN] -= 1
+        cells[Fact.UPSTREAM_OPEN] -= 1
+        if not connection.busy:
+            try:
+                self._idle.remove(connection)
+            except ValueError:
+                pass
+        self._next_in_line()
+
+    def _next_in_line(self) -> None:
+        """A place came free: whoever waits longest may dial."""
+        while self._line and self._total < self._max:
+            place = self._line.popleft()
+            if not place.future.done():
+                self._total += 1
+                place.future.set_result(None)
+
+    def close(self) -> None:
+        """Keep nothing any more: idle connections are closed now, busy ones when they come back."""
+        self._closing = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._endpoint.name} {len(self._idle)} idle, {self._total} in all, {len(self._line)} waiting>"

@@ -1,0 +1,156 @@
+"""From a configuration to the objects that serve it: the only file that sees every room, and the order of the onion.
+
+Everything the configuration decides is decided here, once. What is built is not changed afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from gateway.config import Config
+from gateway.config import model as configured
+from gateway.exchange import Exchange
+from gateway.listeners.listener import Clock, Entry
+from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, NO_ROUTE, Plan
+from gateway.proxy.answers import Answers
+from gateway.proxy.forward import Forward
+from gateway.proxy.respond import Respond
+from gateway.proxy.router import Router
+from gateway.proxy.routes import Route, Table, compiled
+from gateway.scoreboard import SEAT_CELLS, Cells
+from gateway.upstream.balancers import BALANCERS
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.pool import Pool
+from gateway.upstream.upstream import Upstream
+from gateway.wheel import Wheel
+
+# Our name in Via and Proxy-Status: a pseudonym, as RFC 9110 section 7.6.3 allows, since a host name tells outsiders
+# more than they need.
+VIA = b"gateway"
+
+
+class GatewayApp(Starlette):
+    """The worker's application. Lifespan goes Starlette's way; a request goes straight to the proxy, which is the one
+    route there is: matching it anew for each request would cost 4 us and always say yes."""
+
+    def __init__(self, front: Any, lifespan: Any) -> None:
+        super().__init__(routes=[Mount("/", app=front)], lifespan=lifespan)
+        self._front = front
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["app"] = self
+        if scope["type"] == "http":
+            await self._front(scope, receive, send)
+        else:
+            await self.router(scope, receive, send)
+
+
+@dataclass(slots=True)
+class Assembled:
+    """A worker's object graph."""
+
+    app: GatewayApp
+    entries: list[Entry]
+    upstreams: dict[str, Upstream]
+    clock: Clock
+
+
+def assemble(
+    config: Config,
+    plan: Plan,
+    cells: Cells,
+    wheel: Wheel,
+    finished: Callable[[Exchange], None],
+    offset: float = 0.0,
+) -> Assembled:
+    """Build everything. offset: 0 <= offset < 1, this worker's place among its siblings; balancers start there."""
+    upstreams = {
+        name: _upstream(name, upstream, plan, cells, wheel, offset) for name, upstream in config.upstreams.items()
+    }
+    forwards = {name: Forward(upstream, VIA, cells) for name, upstream in upstreams.items()}
+    listeners = [listener.name for listener in config.listeners]
+    routes = []
+    for index, route in enumerate(config.routes):
+        inner = Respond(route.respond) if route.respond is not None else forwards[route.upstream or ""]
+        made = compiled(route, index, inner)
+        made.series = _series(plan, listeners, made)
+        routes.append((route, made))
+    # The onion, outermost first: answers (what a router or a forward raises becomes a response), router.
+    front = Answers(Router(Table(routes)))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        for upstream in upstreams.values():
+            upstream.close()
+
+    app = GatewayApp(front, lifespan)
+    clock = Clock()
+    entries = [_entry(listener, app, plan, cells, wheel, clock, finished) for listener in config.listeners]
+    return Assembled(app, entries, upstreams, clock)
+
+
+def _series(plan: Plan, listeners: list[str], route: Route) -> dict[str, tuple[int, int]]:
+    latency = plan.block("latency", route.name)
+    return {name: (plan.block("route", name, route.name, route.upstream), latency) for name in listeners}
+
+
+def _upstream(
+    name: str, config: configured.Upstream, plan: Plan, cells: Cells, wheel: Wheel, offset: float
+) -> Upstream:
+    endpoints = []
+    for one in config.endpoints:
+        block = plan.block("upstream", name, str(one.address))
+        endpoint = Endpoint(name, one.address, one.weight, block)
+        endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells)
+        endpoints.append(endpoint)
+    return Upstream(name, endpoints, BALANCERS[config.balance](offset), wheel, cells)
+
+
+def _entry(
+    config: configured.Listener,
+    app: Any,
+    plan: Plan,
+    cells: Cells,
+    wheel: Wheel,
+    clock: Clock,
+    finished: Callable[[Exchange], None],
+) -> Entry:
+    block = plan.block("listener", config.name)
+    plan.block("route", config.name, NO_ROUTE, "")
+    return Entry(
+        name=config.name,
+        app=app,
+        limits=config.limits,
+        timeouts=config.timeouts,
+        wheel=wheel,
+        clock=clock,
+        cells=cells,
+        open_cell=block + LISTENER_OPEN,
+        idle_cell=block + LISTENER_IDLE,
+        accepted_cell=block + LISTENER_ACCEPTED,
+        finished=finished,
+        backlog=config.backlog,
+    )
+
+
+def check(config: Config) -> None:
+    """Build it all and throw it away: what can't be assembled must not reach a running gateway. Raises GatewayError."""
+    plan = Plan()
+    plan.cover(config)
+    cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
+    wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
+    assemble(config, plan, cells, wheel, lambda exchange: None)
+
+
+def running_wheel() -> Wheel:
+    """A wheel on the running event loop."""
+    loop = asyncio.get_running_loop()
+    return Wheel(loop.call_later, loop.time)

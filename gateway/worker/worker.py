@@ -1,0 +1,139 @@
+"""A worker's life: boot, say ready, wait for go, serve, drain, leave with exit code 0."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from email.utils import formatdate
+from time import monotonic_ns, time
+
+import uvloop
+
+from gateway import child
+from gateway.child import EXIT_BOOT, Birth
+from gateway.errors import GatewayError
+from gateway.listeners.http import Door
+from gateway.log import AccessLog
+from gateway.metrics.recorder import recorder
+from gateway.scoreboard import Fact, State
+from gateway.worker.assembly import Assembled, assemble, running_wheel
+
+log = logging.getLogger("gateway")
+
+BEAT = 0.5  # seconds; a tenth of the shortest heartbeat_timeout that makes sense
+
+
+def run_worker(birth: Birth) -> None:
+    """The child's whole life. Never returns."""
+    code = EXIT_BOOT
+    try:
+        child.begin(birth)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Worker(birth).live())
+        code = 0
+    except GatewayError as error:
+        child.tell(birth.channel, {"say": "failed", "why": str(error)})
+    except SystemExit as exit:
+        code = exit.code if isinstance(exit.code, int) else EXIT_BOOT
+    except BaseException as error:
+        log.exception("the worker broke")
+        child.tell(birth.channel, {"say": "failed", "why": f"{type(error).__name__}: {error}"})
+        code = 1
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class _Worker:
+    def __init__(self, birth: Birth) -> None:
+        self._birth = birth
+        self._cells = birth.cells
+        self._access: AccessLog | None = None
+        self._door: Door
+        self._made: Assembled
+        self._last_beat = 0
+
+    async def live(self) -> None:
+        birth = self._birth
+        loop = asyncio.get_running_loop()
+        config = birth.config
+        if birth.files.access >= 0:
+            self._access = AccessLog(birth.files.access, config.log.access_format, birth.slot, loop.call_later)
+        finished = recorder(
+            self._cells,
+            birth.plan,
+            [listener.name for listener in config.listeners],
+            self._access.write if self._access is not None else None,
+        )
+        offset = birth.slot / max(1, birth.workers)
+        self._made = assemble(config, birth.plan, self._cells, running_wheel(), finished, offset)
+        self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._told_to_stop)
+        birth.channel.setblocking(False)
+        loop.add_reader(birth.channel, self._listen_to_master)
+        self._beat(loop)
+        gc.freeze()
+        await self._door.run_until_left()
+        self._count()
+        if self._access is not None:
+            self._access.flush()
+
+    def _ready(self) -> None:
+        child.tell(self._birth.channel, {"say": "ready"})
+
+    def _left(self, listeners: list[str]) -> None:
+        child.tell(self._birth.channel, {"say": "left", "listeners": listeners})
+
+    def _listen_to_master(self) -> None:
+        while True:
+            try:
+                message, fds = child.hear(self._birth.channel)
+            except BlockingIOError:
+                return
+            if message is None:  # the master is gone; nobody will ever say more
+                asyncio.get_running_loop().remove_reader(self._birth.channel)
+                self._told_to_stop()
+                return
+            match message["do"]:
+                case "go":
+                    child.show(self._birth, State.READY)
+                    self._door.go()
+                case "drain":
+                    child.show(self._birth, State.DRAINING)
+                    self._door.drain(message["timeout"], message["leaving"], message["stopping"])
+                case "reopen":
+                    if self._access is not None:
+                        self._access.flush()
+                    self._birth.files.replace(fds)
+
+    def _told_to_stop(self) -> None:
+        """TERM or QUIT sent to this worker itself, or the master is gone: the same as a graceful stop."""
+        child.show(self._birth, State.DRAINING)
+        names = [entry.name for entry in self._made.entries]
+        self._door.drain(self._birth.config.process.drain_timeout, names, stopping=True)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Prove that the event loop turns, renew the clock, count what is open."""
+        cells = self._cells
+        now = monotonic_ns()
+        if self._last_beat:
+            cells[Fact.LAG] = max(0, (now - self._last_beat) // 1000 - int(BEAT * 1e6))
+        self._last_beat = now
+        cells[Fact.BEAT] = now
+        self._made.clock.date = formatdate(time(), usegmt=True).encode()
+        self._count()
+        loop.call_later(BEAT, self._beat, loop)
+
+    def _count(self) -> None:
+        cells = self._cells
+        connections = 0
+        for entry in self._made.entries:
+            connections += len(entry.connections)
+            cells[entry.idle_cell] = sum(connection.exchange is None for connection in entry.connections)
+        cells[Fact.OPEN] = connections
+        cells[Fact.BUSY] = len(self._door.server_state.tasks)
