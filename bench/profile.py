@@ -21,7 +21,7 @@ WARM_SECONDS = 1.0
 TIME_TO_ATTACH = 2.0  # py-spy reads the symbols of every library first
 TIME_TO_WRITE = 30.0
 # --native: uvloop, httptools and msgspec are C and would otherwise be charged to who calls them.
-OPTIONS = ("record", "--native", "--format", "raw", "--rate", "500")
+OPTIONS = ("record", "--native", "--format", "raw", "--rate", "500", "--function")
 
 
 class Unprofilable(Exception):

@@ -35,7 +35,9 @@ class Events:
         self._selector.register(sock, selectors.EVENT_READ, handler)
 
     def unwatch(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
+        """Nothing happens when it is not watched (any more)."""
+        if sock.fileno() in self._selector.get_map():
+            self._selector.unregister(sock)
 
     def wait(self, timeout: float) -> Iterator[signal.Signals | Handler]:
         """The signals that came, then the handlers of sockets that have something to read."""

@@ -99,14 +99,23 @@ class Master:
             self._take_over(config, files)
             self._begin(config, files)
             while not self._finished():
-                for event in self._events.wait(self._patience()):
-                    self._handle(event)
-                self._reap()
-                self._watch()
-                self._converge()
+                self._turn()
         finally:
             self._end()
         return self._exit
+
+    def _turn(self) -> None:
+        """One turn of the loop. A mistake of ours in it must not end what the workers do: it is logged, and the next
+        turn compares wanted with actual again."""
+        try:
+            for event in self._events.wait(self._patience()):
+                self._handle(event)
+            self._reap()
+            self._watch()
+            self._converge()
+        except Exception:
+            log.exception("the master made a mistake; it goes on")
+            time.sleep(_SETTLING)
 
     def _claim(self, config: Config) -> None:
         """The control socket and the pid file: they say that this gateway is ours."""
@@ -463,10 +472,7 @@ class Master:
         child.happened("exit")
         child.holds.clear()
         self._children.remove(child)
-        try:
-            self._events.unwatch(child.channel)
-        except (KeyError, ValueError):
-            pass
+        self._events.unwatch(child.channel)
         child.channel.close()
         self._nursery.buried(child)
         if was is State.DRAINING or self._stopping or child.doomed == "boot":

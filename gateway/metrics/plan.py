@@ -20,7 +20,7 @@ ROUTE_BYTES_IN, ROUTE_BYTES_OUT = 6, 7
 LATENCY_DURATION, LATENCY_FIRST_BYTE = 0, _HISTOGRAM
 UPSTREAM_OPENED, UPSTREAM_REUSED, UPSTREAM_RETRIES, UPSTREAM_FAILURES, UPSTREAM_OPEN = range(5)
 LISTENER_ACCEPTED, LISTENER_OPEN, LISTENER_IDLE = range(3)
-_CELLS = {"route": 8, "latency": 2 * _HISTOGRAM, "upstream": 5, "listener": 3}
+CELLS = {"route": 8, "latency": 2 * _HISTOGRAM, "upstream": 5, "listener": 3}
 _GAUGES = {"upstream": (UPSTREAM_OPEN,), "listener": (LISTENER_OPEN, LISTENER_IDLE)}
 LABELS = {
     "route": ("listener", "route", "upstream"),
@@ -40,11 +40,11 @@ class Plan:
     def __init__(self, blocks: dict[str, dict[Key, int]] | None = None) -> None:
         self.blocks: dict[str, dict[Key, int]] = blocks or {}
         self._next: int = Fact.SERIES
-        for kind, cells in _CELLS.items():
+        for kind, cells in CELLS.items():
             known = self.blocks.setdefault(kind, {})
             if known:
                 self._next = max(self._next, max(known.values()) + cells)
-        for kind, cells in _CELLS.items():
+        for kind, cells in CELLS.items():
             if not self.blocks[kind]:
                 self._place(kind, (OTHER,) * len(LABELS[kind]), cells)
 
@@ -56,7 +56,7 @@ class Plan:
         """The first cell of this series; a new block on first sight."""
         known = self.blocks[kind]
         if labels not in known:
-            cells = _CELLS[kind]
+            cells = CELLS[kind]
             if self._next + cells > SEAT_CELLS:
                 return known[(OTHER,) * len(labels)]
             self._place(kind, labels, cells)

@@ -48,14 +48,18 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _known(plan: Plan, kind: str) -> list[tuple[list[tuple[str, str]], int]]:
+def _known(plan: Plan, kind: str, totals: list[int]) -> list[tuple[list[tuple[str, str]], int]]:
     """The series of a kind with their labels; the catch-all only when it was needed."""
     names = p.LABELS[kind]
-    return [(list(zip(names, key, strict=True)), start) for key, start in plan.blocks[kind].items()]
+    return [
+        (list(zip(names, key, strict=True)), start)
+        for key, start in plan.blocks[kind].items()
+        if key[0] != p.OTHER or any(totals[start : start + p.CELLS[kind]])
+    ]
 
 
 def _routes(out: list[str], plan: Plan, totals: list[int]) -> None:
-    known = _known(plan, "route")
+    known = _known(plan, "route", totals)
     _family(out, "requests_total", "counter", "Requests answered, by status class.")
     for labels, start in known:
         for kind, name in enumerate(_CLASSES):
@@ -76,7 +80,7 @@ def _latencies(out: list[str], plan: Plan, totals: list[int]) -> None:
         ("first_byte_seconds", p.LATENCY_FIRST_BYTE, "From the request head to the response head of the endpoint."),
     ):
         _family(out, name, "histogram", text)
-        for labels, start in _known(plan, "latency"):
+        for labels, start in _known(plan, "latency", totals):
             at = start + offset
             count = 0
             for index, bound in enumerate(p.BOUNDS):
@@ -97,12 +101,12 @@ def _upstreams(out: list[str], plan: Plan, totals: list[int]) -> None:
         ("upstream_connections_open", "gauge", p.UPSTREAM_OPEN, "Connections to endpoints, busy and idle."),
     ):
         _family(out, name, kind, text)
-        for labels, start in _known(plan, "upstream"):
+        for labels, start in _known(plan, "upstream", totals):
             _line(out, name, labels, totals[start + offset])
 
 
 def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:
-    known = _known(plan, "listener")
+    known = _known(plan, "listener", totals)
     _family(out, "connections_accepted_total", "counter", "Client connections accepted.")
     for labels, start in known:
         _line(out, "connections_accepted_total", labels, totals[start + p.LISTENER_ACCEPTED])
