@@ -14,8 +14,8 @@ RATIO_GOALS = (
     ("download", "go", 1.0),
     ("upload", "go", 1.0),
 )
-IDLE_CONNECTION_BYTES = 6 * 1024
-FURTHER_WORKER_BYTES = 15 * 2**20
+IDLE_CONNECTION_KIB = 6
+FURTHER_WORKER_MIB = 15
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def verdicts(report: Report) -> Iterator[Verdict]:
     for scenario in SCENARIOS:
         row = gateway_row(report, scenario)
         yield Verdict(f"{scenario}, errors", row.errors if row else None, 0)
-    idle = next((m.bytes_per_connection for m in report.memory if m.peer == "gateway"), None)
-    yield Verdict("idle connection, bytes", idle, IDLE_CONNECTION_BYTES)
-    further = report.workers.bytes_per_worker if report.workers else None
-    yield Verdict("further worker, bytes", further, FURTHER_WORKER_BYTES)
+    idle = next((m.bytes_per_connection / 2**10 for m in report.memory if m.peer == "gateway"), None)
+    yield Verdict("idle connection, KiB", idle, IDLE_CONNECTION_KIB)
+    further = report.workers.bytes_per_worker / 2**20 if report.workers else None
+    yield Verdict("further worker, MiB", further, FURTHER_WORKER_MIB)
 
 
 def passed(report: Report, asked: Iterable[str]) -> bool:

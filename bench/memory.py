@@ -39,4 +39,5 @@ def warm_memory(workers: int, at: Site) -> dict[str, int]:
         generator(port, "small", WARM_CONNECTIONS, at) as load,
     ):
         load.run(WARM_SECONDS)
-        return private_memory(pid)
+        # The folder's name in a title tells nothing once the folder is gone.
+        return {title.replace(f"{at.folder}/", ""): size for title, size in private_memory(pid).items()}

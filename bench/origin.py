@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import re
-import sys
 from typing import cast
 
 import uvloop
@@ -147,4 +146,3 @@ if __name__ == "__main__":
     gc.disable()  # nothing here makes cycles; a pause would show up as a proxy's p99
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(serve())
-    sys.exit(0)

@@ -105,7 +105,7 @@ def _unreachable(routes: list[_Item]) -> Iterator[Problem]:
     takers: dict[object, KeyPath] = {}
     for path, route in sorted(valid, key=lambda item: -item[1].priority):
         predicates = (
-            route.path,
+            _paths(route),
             frozenset(route.methods),
             frozenset(route.headers.items()),
             frozenset(route.query.items()),
@@ -115,3 +115,10 @@ def _unreachable(routes: list[_Item]) -> Iterator[Problem]:
         taken = [takers.setdefault((host, predicates), path) for host in hosts]
         if path not in taken:
             yield Problem(path, f"never reached: identical to {dotted(taken[0])}", other=taken[0])
+
+
+def _paths(route: Route) -> tuple[str, str]:
+    """A prefix is the same with and without a slash at its end, and "/" takes any path."""
+    if route.path is None:
+        return "prefix", ""
+    return route.path.kind, route.path.value.rstrip("/") if route.path.kind == "prefix" else route.path.value

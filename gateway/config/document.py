@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,11 +57,11 @@ def gather(path: Path, environ: Mapping[str, str]) -> Document:
 class _Gathering:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._taken: dict[Path, Place] = {}  # where each file was included
+        self._taken: dict[str, Place] = {}  # where each file was included
         self.document = Document()
         self.errors: list[ConfigError] = []
 
-    def take(self, path: Path, including: tuple[Path, ...]) -> None:
+    def take(self, path: Path, including: tuple[str, ...]) -> None:
         self.document.files.append(str(path))
         try:
             text = read(path)
@@ -76,21 +77,21 @@ class _Gathering:
             return
         patterns = data.pop(INCLUDE, [])
         self._merge(data, own)
-        self._include(path, patterns, own, (*including, path.resolve()))
+        self._include(path, patterns, own, (*including, os.path.realpath(path)))
 
-    def _include(self, path: Path, patterns: object, own: Document, including: tuple[Path, ...]) -> None:
-        if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
+    def _include(self, path: Path, patterns: object, own: Document, including: tuple[str, ...]) -> None:
+        if not isinstance(patterns, list) or not all(isinstance(item, str) and "\0" not in item for item in patterns):
             message = 'expected an array of file patterns such as ["routes.d/*.toml"]'
             self.errors.append(own.error((INCLUDE,), message))
             return
         expanded, unset = expand(patterns, self._environ, (INCLUDE,))
         self.errors += [own.error(problem.path, problem.message) for problem in unset]
         unread = {problem.path for problem in unset}
-        matched: set[Path] = set()  # patterns of one list may overlap
+        matched: set[str] = set()  # patterns of one list may overlap
         for index, pattern in enumerate(expanded):
             key: KeyPath = (INCLUDE, index)
             for file in _matches(path.parent, pattern) if key not in unread else ():
-                real = file.resolve()
+                real = os.path.realpath(file)
                 if real in matched:
                     continue
                 matched.add(real)
@@ -98,7 +99,7 @@ class _Gathering:
                     self.errors.append(own.error(key, f"{file} includes itself"))
                 elif real in self._taken:
                     self.errors.append(own.error(key, f"{file} is already included at {self._taken[real]}"))
-                elif not file.is_file():
+                elif not os.path.lexists(file):
                     self.errors.append(own.error(key, f"{file}: no such file"))
                 else:
                     self._taken[real] = own.place(key)

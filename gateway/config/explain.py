@@ -35,8 +35,6 @@ def _problem(details: ErrorDetails, data: dict[str, Any]) -> Problem:
             return Problem(path, "required, but missing")
         case "value_error":
             return Problem(path, str(context["error"]))
-        case "too_short":
-            return Problem(path, "expected at least one item, got none")
         case "literal_error":
             words = list(get_args(_type_at(path)))
             return Problem(path, f"expected {_either(words)}, got {shown(value)}", closest(value, words))

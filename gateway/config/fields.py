@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from gateway.config import values
 from gateway.config.environment import as_read
@@ -172,8 +173,10 @@ def _regex(value: str) -> str:
     if len(value) > _LONGEST_REGEX:
         raise ValueError(f"expected a regular expression of at most {_LONGEST_REGEX} characters, got {len(value)}")
     try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a pattern that a later Python reads in another way
+            re.compile(value)
+    except (re.error, RecursionError, OverflowError, Warning) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     return value
 
@@ -184,6 +187,8 @@ Regex = Annotated[str, AfterValidator(_regex), WithJsonSchema({"type": "string",
 
 def _host(value: str) -> str:
     what = 'a host such as "example.com" or "*.example.com", without a port'
+    if len(value) > 256:
+        raise ValueError(f"expected {what}, got one of {len(value)} characters")
     if value.startswith("["):
         try:
             return f"[{ipaddress.IPv6Address(value.removeprefix('[').removesuffix(']'))}]"
@@ -219,6 +224,16 @@ def _network(value: str) -> str:
 Network = Annotated[
     str, AfterValidator(_network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]})
 ]
+
+
+def _some(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise ValueError("expected at least one item, got none")
+    return items
+
+
+# Not pydantic's min_length: that one counts the right items only, and so tells of one mistake twice.
+AT_LEAST_ONE = (AfterValidator(_some), Field(json_schema_extra={"minItems": 1}))
 
 
 def _distinct(table: object) -> object:

@@ -6,11 +6,12 @@ checked by its type in `fields.py`; what concerns several places at once stands 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from gateway.config.fields import (
+    AT_LEAST_ONE,
     Count,
     CountOrZero,
     Duration,
@@ -205,7 +206,7 @@ class Upstream(Section):
 
     balance: Literal["round_robin"] = "round_robin"
     """How the endpoint for a request is chosen. "round_robin" is the smooth weighted kind."""
-    endpoints: tuple[Endpoint, ...] = Field(min_length=1)
+    endpoints: Annotated[tuple[Endpoint, ...], *AT_LEAST_ONE]
     """The origin servers; each a bare address or a table."""
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     """How long to wait for an endpoint."""
@@ -299,7 +300,7 @@ class Config(Section):
     """What is written where."""
     admin: Admin | None = None
     """The admin listener; none when absent."""
-    listeners: tuple[Listener, ...] = Field(min_length=1)
+    listeners: Annotated[tuple[Listener, ...], *AT_LEAST_ONE]
     """Where clients connect."""
     upstreams: dict[Name, Upstream] = {}
     """Groups of origin servers, by name."""

@@ -183,7 +183,7 @@ def parse_endpoint(value: object) -> TcpAddress | UnixAddress:
     if "://" in value:
         return _url(value)
     address = _tcp(value, _AN_ENDPOINT)
-    if not address.host or not address.port:
+    if address.host in ("", "fd") or not address.port:  # nobody's host, but where to listen is written "fd:3"
         raise _unlike(_AN_ENDPOINT, value)
     return address
 

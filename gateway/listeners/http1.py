@@ -447,7 +447,7 @@ class Http1Connection(asyncio.Protocol):
             head, end = found
             if end > entry.max_line:
                 self._check_size(head, end)
-            if head.block.count(b"\n") > entry.max_fields:
+            if head.count > entry.max_fields:
                 raise WireError(431, "too_many_header_fields")
             if head.length > entry.max_body:
                 raise WireError(413, "body_too_large")
@@ -461,10 +461,9 @@ class Http1Connection(asyncio.Protocol):
         self.requests += 1
         self._server_state.total_requests += 1
         exchange = self.exchange = Http1Exchange(self, head, now)
-        task = exchange.task = asyncio.get_running_loop().create_task(exchange.run())
-        tasks = self._server_state.tasks
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        # A name saves the making of one; what a done-callback would do for uvicorn's set of tasks, `turn_over` does.
+        task = exchange.task = asyncio.get_running_loop().create_task(exchange.run(), name="request")
+        self._server_state.tasks.add(task)
         rest = data[end:]
         if exchange.has_body:
             self._read_body(exchange, rest)
@@ -472,7 +471,7 @@ class Http1Connection(asyncio.Protocol):
             self._buffer = rest
 
     def _check_size(self, head: RequestHead, end: int) -> None:
-        if head.block and end - len(head.block) - 2 > self.entry.max_line:
+        if head.raw.find(b"\r\n") > self.entry.max_line or not head.count:
             raise WireError(414, "request_line_too_long")
         if end > self.entry.max_head:
             raise WireError(431, "header_fields_too_large")
@@ -524,6 +523,7 @@ class Http1Connection(asyncio.Protocol):
         """The exchange is over: tell its story, then go on to the next request or to the end."""
         entry = self.entry
         self.exchange = None
+        self._server_state.tasks.discard(exchange.task)
         entry.finished(exchange)
         if self.closed:
             return

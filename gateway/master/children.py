@@ -32,8 +32,8 @@ class Child:
     cells: Cells
     pid: int
     channel: socket.socket
-    names: dict[str, str]  # what it calls the listener on each address
-    holds: set[str]  # the addresses whose queue it may still accept from
+    names: dict[str, str]  # by key of a socket, what it calls the listener
+    holds: set[str]  # the sockets (by key) whose queue it may still accept from
     born: float = field(default_factory=time.monotonic)
     state: State = State.BOOTING
     serving: bool = False  # it was told to go
@@ -69,13 +69,13 @@ class Child:
         tell(self.channel, {"do": "go"})
 
     def drain(self, timeout: float, orphans: set[str], stopping: bool) -> None:
-        """Tell it to leave. orphans: the addresses whose queue nobody else will accept from: it empties them first."""
+        """Tell it to leave. orphans: the sockets from whose queue nobody else will accept: it empties them first."""
         if self.state not in (State.BOOTING, State.READY):
             return
         self.happened("drain")
         self.holds &= orphans if self.serving else set()
         self.kill_at = time.monotonic() + timeout + 5.0  # it ends by itself at `timeout`; this is for one that can't
-        leaving = [self.names[address] for address in self.holds]
+        leaving = [self.names[key] for key in self.holds]
         tell(self.channel, {"do": "drain", "timeout": timeout, "leaving": leaving, "stopping": stopping})
 
     def kill(self, number: signal.Signals) -> None:

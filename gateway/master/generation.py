@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.config import Config
+from gateway.config.values import Address, TcpAddress
 from gateway.log import Files
 from gateway.master.limits import cpus
 from gateway.master.sockets import Listening
 
-ADMIN = "admin"  # the key of the observer's socket among a generation's; listener names can't clash: they have kinds
+ADMIN = "the admin listener"  # its name where listeners have theirs; none of them can have this one
 
 
 @dataclass(slots=True)
@@ -24,9 +25,17 @@ class Generation:
     admin: Listening | None = None
     wanted: int = 0
 
-    def addresses(self) -> set[str]:
-        found = {str(listening.address) for listening in self.listening.values()}
-        return found | ({str(self.admin.address)} if self.admin is not None else set())
+    def keys(self) -> set[str]:
+        """What it listens on, as the master knows it."""
+        found = {listening.key for listening in self.listening.values()}
+        return found | ({self.admin.key} if self.admin is not None else set())
+
+
+def key(address: Address, name: str) -> str:
+    """What an address is known by from one generation to the next. With port 0 each listener has a port of its own."""
+    if isinstance(address, TcpAddress) and address.port == 0:
+        return f"{address} of {name}"
+    return str(address)
 
 
 def wanted_workers(config: Config) -> int:
@@ -38,17 +47,18 @@ def open_sockets(
 ) -> list[Listening]:
     """Find or open every address of a generation; returns those that are new. Raises BindError, and then none is open.
 
-    open_now: by address, what the master has open already; it is kept and shared, and gets what is new.
+    open_now: by key, what the master has open already; it is kept and shared, and gets what is new.
     """
     new: list[Listening] = []
     config = generation.config
 
-    def one(address: object, backlog: int, slots: int) -> Listening:
-        key = str(address)
-        known = open_now.get(key)
+    def one(address: Address, name: str, backlog: int, slots: int) -> Listening:
+        known_by = key(address, name)
+        known = open_now.get(known_by)
         if known is None:
-            known = Listening.open(address, backlog, inherited=inherited)  # type: ignore[arg-type]
-            open_now[key] = known
+            known = Listening.open(address, backlog, inherited=inherited)
+            known.key = known_by
+            open_now[known_by] = known
             new.append(known)
         for slot in range(slots):
             known.socket(slot)
@@ -56,12 +66,14 @@ def open_sockets(
 
     try:
         for listener in config.listeners:
-            generation.listening[listener.name] = one(listener.listen, listener.backlog, generation.wanted)
+            generation.listening[listener.name] = one(
+                listener.listen, listener.name, listener.backlog, generation.wanted
+            )
         if config.admin is not None:
-            generation.admin = one(config.admin.listen, 128, 1)
+            generation.admin = one(config.admin.listen, ADMIN, 128, 1)
     except BaseException:
         for listening in new:
-            del open_now[str(listening.address)]
+            del open_now[listening.key]
             listening.close()
         raise
     return new

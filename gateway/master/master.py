@@ -28,7 +28,7 @@ from gateway.master import limits, upgrade
 from gateway.master.children import Child
 from gateway.master.control import Control, Reply
 from gateway.master.events import Events, Handler
-from gateway.master.generation import Generation, open_sockets, wanted_workers
+from gateway.master.generation import ADMIN, Generation, key, open_sockets, wanted_workers
 from gateway.master.nursery import Nursery, Run
 from gateway.master.pidfile import PidFile
 from gateway.master.sockets import Listening
@@ -139,12 +139,12 @@ class Master:
         if legacy is None:
             return
         self._current = Generation(legacy.generation, config, files, wanted=legacy.wanted)
-        named = {str(listener.listen): listener.name for listener in config.listeners}
-        for address, listening in self._open.items():
-            if config.admin is not None and address == str(config.admin.listen):
+        named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
+        for known_by, listening in self._open.items():
+            if config.admin is not None and known_by == key(config.admin.listen, ADMIN):
                 self._current.admin = listening
             else:
-                self._current.listening[named.get(address, address)] = listening
+                self._current.listening[named.get(known_by, known_by)] = listening
         for child in self._children:
             self._events.watch(child.channel, self._hearing(child))
         log.info("upgraded in place; generation %d goes on until its successor is ready", legacy.generation)
@@ -296,7 +296,7 @@ class Master:
                 child.holds.clear()
                 child.kill(signal.SIGKILL)
         for listening in self._new_sockets:
-            self._open.pop(str(listening.address), None)
+            self._open.pop(listening.key, None)
             listening.close()
         self._new_sockets = []
         if self._current is None:
@@ -645,29 +645,29 @@ class Master:
         child.drain(timeout, self._orphans(child, stopping), stopping)
 
     def _orphans(self, child: Child, stopping: bool) -> set[str]:
-        """The addresses whose queue no other process will accept from once this child has left."""
+        """The sockets (by key) whose queue no other process will accept from once this child has left."""
         current = self._current
         if current is None or self._paused or child.role is Role.OBSERVER:
             return set()
         if stopping or child.slot >= self._wanted():
             return set(child.holds)
-        return child.holds - {str(listening.address) for listening in current.listening.values()}
+        return child.holds - {listening.key for listening in current.listening.values()}
 
     def _close_sockets(self, current: Generation) -> None:
         """Close what is neither wanted nor held: sockets of listeners that are gone, and of slots that are."""
-        held = {(address, child.slot) for child in self._children for address in child.holds}
-        keep = current.addresses() | (self._starting.addresses() if self._starting is not None else set())
+        held = {(known_by, child.slot) for child in self._children for known_by in child.holds}
+        keep = current.keys() | (self._starting.keys() if self._starting is not None else set())
         wanted = max(current.wanted, self._starting.wanted if self._starting is not None else 0, 1)
-        for address, listening in list(self._open.items()):
-            if address not in keep:
-                if not any(holder == address for holder, _ in held):
+        for known_by, listening in list(self._open.items()):
+            if known_by not in keep:
+                if not any(holder == known_by for holder, _ in held):
                     listening.close()
-                    del self._open[address]
+                    del self._open[known_by]
                 continue
             if self._paused:
                 continue
             for slot in listening.slots:
-                if slot >= wanted and (address, slot) not in held:
+                if slot >= wanted and (known_by, slot) not in held:
                     listening.close_slot(slot)
 
     def _steer(self) -> None:

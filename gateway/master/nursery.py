@@ -85,7 +85,7 @@ class Nursery:
         theirs.close()
         ours.setblocking(False)
         cells[Fact.PID] = pid
-        names = {str(listening.address): name for name, listening in mine.items()}
+        names = {listening.key: name for name, listening in mine.items()}
         return Child(role, slot, generation.number, seat, cells, pid, ours, names, set(names))
 
     def _free_seat(self) -> int:

@@ -33,6 +33,7 @@ class HandedOn(TypedDict):
     """A `Listening` as JSON. Descriptors keep their numbers across exec if `set_inheritable` was called before it."""
 
     kind: str
+    key: str
     address: dict[str, Any]
     backlog: int
     sockets: list[tuple[int | None, int]]  # slot, descriptor; no slot: bound, not yet asked for
@@ -50,6 +51,7 @@ class Listening(ABC):
     def __init__(self, address: Address, backlog: int) -> None:
         self.address = address
         self.backlog = backlog
+        self.key = str(address)  # what it is known by; the master gives another where one address means several sockets
 
     @staticmethod
     def open(address: Address, backlog: int, *, inherited: Mapping[str, Sequence[int]] | None = None) -> Listening:
@@ -76,12 +78,15 @@ class Listening(ABC):
         for _, sock in sockets:
             sock.setblocking(False)
             sock.set_inheritable(False)
+        adopted: Listening
         if isinstance(address, TcpAddress):
-            return PerSlot.adopted(address, handed_on, sockets)
-        inode = handed_on["inode"]
-        shared = Shared(address, handed_on["backlog"], sockets[0][1], Inode(*inode) if inode else None)
-        shared.share_with(handed_on["order"])
-        return shared
+            adopted = PerSlot.adopted(address, handed_on, sockets)
+        else:
+            inode = handed_on["inode"]
+            adopted = shared = Shared(address, handed_on["backlog"], sockets[0][1], Inode(*inode) if inode else None)
+            shared.share_with(handed_on["order"])
+        adopted.key = handed_on["key"]
+        return adopted
 
     @property
     @abstractmethod
@@ -215,6 +220,7 @@ class PerSlot(Listening):
         wanted = self._group.wanted
         return {
             "kind": type(self.address).__name__,
+            "key": self.key,
             "address": dataclasses.asdict(self.address),
             "backlog": self.backlog,
             "sockets": sockets,
@@ -308,6 +314,7 @@ class Shared(Listening):
     def fds(self) -> HandedOn:
         return {
             "kind": type(self.address).__name__,
+            "key": self.key,
             "address": dataclasses.asdict(self.address),
             "backlog": self.backlog,
             "sockets": [(None, self._sock.fileno())],

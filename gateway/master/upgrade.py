@@ -35,7 +35,7 @@ class Legacy:
     wanted: int
     board: Scoreboard
     plan: Plan
-    listening: dict[str, Listening] = field(default_factory=dict)  # by address
+    listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
 
 
@@ -112,7 +112,7 @@ def inherit() -> Legacy | None:
         wanted=state["wanted"],
         board=board,
         plan=plan,
-        listening={str(one.address): one for one in listening},
+        listening={one.key: one for one in listening},
         children=children,
     )
 

@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         while True:
             found = read_response(data, self._bodyless)
             if found is None:
-                if len(data) > _MAX_HEAD or b"\r\n\r\n" in data or not _STARTS.startswith(data[:7]):
+                if len(data) > _MAX_HEAD or not _STARTS.startswith(data[:7]):
                     raise WireError(502, "head_malformed")
                 self._buffer = data
                 return b""

@@ -8,7 +8,7 @@ import uvloop
 from aiohttp import web
 from multidict import CIMultiDict
 
-# What belongs to one connection, and the two lengths of framing that each side writes anew.
+# What belongs to one connection; each side writes its own.
 HOP_BY_HOP = ("Connection", "Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade")
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 

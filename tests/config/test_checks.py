@@ -1,0 +1,103 @@
+"""Names that clash, names that lead nowhere, routes that nothing reaches."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config.checks import check
+
+
+def told(data: dict[str, object]) -> list[str]:
+    return [f"{problem.path} {problem.message}" for problem in check(data)]
+
+
+def listeners(*addresses: str) -> dict[str, object]:
+    return {"listeners": [{"name": f"l{index}", "listen": address} for index, address in enumerate(addresses)]}
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (":80", ":80"),
+        (":80", "[::]:80"),
+        (":80", "0.0.0.0:80"),
+        ("[::]:80", "0.0.0.0:80"),
+        ("localhost:80", "127.0.0.1:80"),
+        ("unix:/a", "unix:/a"),
+        ("fd:3", "fd:3"),
+        ("systemd:a", "systemd:a"),
+    ],
+)
+def test_addresses_that_clash(one: str, two: str) -> None:
+    assert told(listeners(one, two)) == [
+        f"('listeners', 1, 'listen') {two} is already taken by listeners[0], which listens on {one}"
+    ]
+    assert told({**listeners(one), "admin": {"listen": two}}) == [
+        f"('admin', 'listen') {two} is already taken by listeners[0], which listens on {one}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [(":80", ":81"), ("127.0.0.1:80", ":80"), ("127.0.0.1:0", "127.0.0.1:0"), ("unix:/a", "unix:/b"), ("fd:3", "fd:4")],
+)
+def test_addresses_that_go_together(one: str, two: str) -> None:
+    assert told(listeners(one, two)) == []
+
+
+def route(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "respond": {}, **more}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "unreached"),
+    [
+        ({}, {}, 1),
+        ({"path": "/a"}, {"path": {"prefix": "/a"}}, 1),
+        ({"path": "/a"}, {"path": "/a/"}, 1),
+        ({}, {"path": "/"}, 1),
+        ({"hosts": ["A.example"]}, {"hosts": ["a.example."]}, 1),
+        ({"hosts": ["a", "b"]}, {"hosts": ["b", "a"]}, 1),
+        ({"hosts": ["a", "b"]}, {"hosts": ["b"]}, 1),
+        ({"methods": ["GET", "PUT"]}, {"methods": ["PUT", "GET"]}, 1),
+        ({"headers": {"X-A": "1"}}, {"headers": {"x-a": "1"}}, 1),
+        ({}, {"priority": 1}, 0),
+        ({"hosts": ["b"]}, {"hosts": ["a", "b"]}, None),
+        ({"path": "/a"}, {"path": {"exact": "/a"}}, None),
+        ({"path": "/a"}, {"path": "/A"}, None),
+        ({"path": {"exact": "/a"}}, {"path": {"exact": "/a/"}}, None),
+        ({"query": {"a": "1"}}, {"query": {"a": "2"}}, None),
+        ({"client_ip": ["10.0.0.0/8"]}, {}, None),
+        ({"methods": ["GET"]}, {}, None),
+        ({"path": 5}, {"path": 5}, None),  # the model tells
+    ],
+)
+def test_unreachable_routes(first: dict[str, object], second: dict[str, object], unreached: int | None) -> None:
+    found = told({"routes": [route("a", **first), route("b", **second)]})
+    if unreached is None:
+        assert found == []
+    else:
+        assert found == [f"('routes', {unreached}) never reached: identical to routes[{1 - unreached}]"]
+
+
+def test_names_and_destinations() -> None:
+    data: dict[str, object] = {
+        "upstreams": {"app": {}},
+        "routes": [
+            {"name": "a", "upstream": "app"},
+            {"name": "a", "upstream": "ap", "respond": {}, "path": "/b"},
+            {"name": "c", "path": "/c"},
+        ],
+    }
+    assert told(data) == [
+        "('routes', 1, 'name') \"a\" is already the name of routes[0]",
+        "('routes', 1, 'respond') a route has either upstream or respond, not both",
+        "('routes', 2) a route needs either upstream or respond",
+        "('routes', 1, 'upstream') there is no upstream \"ap\"",
+    ]
+
+
+@pytest.mark.parametrize("wrong", [5, "x", [], [5], [[]], {}, {"name": 5}, [{"name": [], "listen": 5, "upstream": {}}]])
+def test_what_has_the_wrong_type_is_left_to_the_model(wrong: object) -> None:
+    for key in ("listeners", "admin", "routes", "upstreams"):
+        assert [line for line in told({key: wrong}) if "needs either" not in line] == []

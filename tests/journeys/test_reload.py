@@ -1,0 +1,159 @@
+"""A reload takes effect as a whole or not at all, and costs no request."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.journeys.conftest import Start
+from tests.support.gateway_process import Gateway
+from tests.support.http import get
+from tests.support.load import Load
+from tests.support.origin import Origin
+from tests.support.settings import Settings
+from tests.support.waiting import eventually
+
+HEALTH = '[[routes]]\nname = "health"\npath = { exact = "/healthz" }\nrespond = { body = "%s" }\n'
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fifty_reloads_under_load_lose_nothing(gateway: Start, settings: Settings, origin: Origin, workers: int) -> None:
+    settings = settings.but(workers=workers)
+    one = gateway(settings)
+    with Load(one.address()) as load:
+        for number in range(1, 51):
+            one.write(settings.but(more=HEALTH % number))
+            if number % 10:
+                answer = one.ask(do="reload")
+                assert answer["ok"] and answer["generation"] == number + 1
+            else:
+                assert one.reload().returncode == 0
+            assert get(one.address(), "/healthz").body == b"%d" % number
+            load.goes_on(20)
+    load.clean()
+    assert origin.twice() == []
+    one.settled(workers)
+    assert one.status()["reloads"]["failed"] == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_scaling_in_the_file_under_load_loses_nothing(gateway: Start, settings: Settings, workers: int) -> None:
+    one = gateway(settings.but(workers=workers))
+    with Load(one.address()) as load:
+        for count in (3, 1, 2, workers):
+            one.write(settings.but(workers=count))
+            assert one.reload().returncode == 0
+            one.settled(count)
+            load.goes_on(50)
+    load.clean()
+
+
+def unchanged(one: Gateway, load: Load, before: list[int], generation: int) -> None:
+    load.goes_on(50)
+    load.clean()
+    one.settled(len(before))
+    assert one.pids() == before
+    assert one.generation() == generation
+
+
+def test_a_broken_file_changes_nothing(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    before = one.pids()
+    with Load(one.address()) as load:
+        one.write(settings.but(process={"workers": "many", "drain_timeout": "soon"}))
+        refused = one.reload()
+        assert refused.returncode == 1
+        assert refused.stdout == ""
+        line = one.config.read_text().splitlines().index('workers = "many"') + 1
+        assert f"{one.config}:{line}:" in refused.stderr
+        assert "process.drain_timeout" in refused.stderr
+        one.write("this is [not TOML")
+        refused = one.cli("reload", "--control", one.control)
+        assert refused.returncode == 1
+        assert f"{one.config}:1:" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        unchanged(one, load, before, 1)
+    status = one.status()
+    assert status["reloads"]["failed"] == 2
+    assert not status["reloads"]["last_ok"]
+    one.write(settings)
+    assert one.reload().returncode == 0
+    assert one.status()["reloads"]["last_ok"]
+
+
+def test_an_address_in_use_changes_nothing(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    before = one.pids()
+    with socket.create_server(("127.0.0.1", 0)) as theirs, Load(one.address()) as load:
+        taken = f"127.0.0.1:{theirs.getsockname()[1]}"
+        one.write(settings.but(listeners=settings.listeners | {"new": "127.0.0.1:0", "taken": taken}))
+        refused = one.reload()
+        assert (refused.returncode, refused.stderr) == (1, f"cannot listen on {taken}: address already in use\n")
+        unchanged(one, load, before, 1)
+        assert list(one.status()["listeners"]) == ["web"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_do_not_come_up_change_nothing(gateway: Start, settings: Settings, workers: int) -> None:
+    settings = settings.but(workers=workers)
+    one = gateway(settings)
+    before = one.pids()
+    with Load(one.address()) as load:
+        one.write(settings.but(workers=3, process={"boot_timeout": "1ms"}, listeners=settings.listeners | {"new": ":0"}))
+        refused = one.reload()
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("not ready within 0.001 s: worker 0 ")
+        unchanged(one, load, before, 1)
+    one.write(settings)
+    assert one.reload().returncode == 0
+
+
+def test_a_reload_says_what_changed(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    assert one.reload().stdout == "nothing changed in the configuration\ngeneration 2 serves\n"
+    one.write(settings.but(more=HEALTH % "ok", process={"drain_timeout": "5s"}))
+    said = one.reload().stdout.splitlines()
+    assert said == ["~ process.drain_timeout: 10s -> 5s", "+ routes.health", "generation 3 serves"]
+    one.write(settings)
+    assert "- routes.health" in one.reload().stdout.splitlines()
+
+
+def test_hup_does_the_same(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    before = one.pids()
+    one.write(settings.but(more=HEALTH % "ok"))
+    one.signal(signal.SIGHUP)
+    eventually(lambda: one.generation() == 2)
+    one.settled(1)
+    assert one.pids() != before
+    assert get(one.address(), "/healthz").body == b"ok"
+    assert "generation 2 serves; + routes.health" in one.log()
+    one.write("nonsense")
+    one.signal(signal.SIGHUP)
+    eventually(lambda: f"reload refused, generation 2 goes on: {one.config}:1:" in one.log())
+    assert get(one.address(), "/healthz").body == b"ok"
+
+
+def test_many_hups_at_once(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    with Load(one.address()) as load:
+        for _ in range(10):
+            one.signal(signal.SIGHUP)
+        eventually(lambda: one.generation() > 1)
+        one.settled(1)
+        load.goes_on()
+    load.clean()
+    assert one.status()["reloads"]["failed"] == 0
+
+
+def test_two_reloads_at_once_both_get_an_answer(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    command = [sys.executable, "-m", "gateway", "reload", "-c", str(one.config)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=30)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all("serves" in text for text in said), said

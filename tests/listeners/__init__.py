@@ -1,0 +1,1 @@
+"""Tests of gateway/listeners: raw bytes in, raw bytes out, over real sockets."""

@@ -1,0 +1,129 @@
+"""A worker's whole data path in the test's own event loop: listener, router, proxy and pools, between real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from email.utils import formatdate
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from uvicorn.server import ServerState
+
+from gateway.config import Config
+from gateway.exchange import Exchange
+from gateway.listeners.http1 import Http1Connection
+from gateway.listeners.listener import Entry
+from gateway.metrics.plan import Plan
+from gateway.scoreboard import SEAT_CELLS, Fact
+from gateway.upstream.upstream import Upstream
+from gateway.worker.assembly import assemble, running_wheel
+from tests.upstream.peer import Origin, Peer, dial
+
+# Long where a test does not say otherwise, so that a busy machine changes nothing.
+_LONG = {"head": "60s", "body_idle": "60s", "keep_alive": "60s", "write_idle": "60s"}
+
+
+class Site:
+    """A gateway in front of origins. An async context manager: on leaving it must have nothing left over."""
+
+    def __init__(
+        self,
+        *origins: Origin | str,
+        limits: dict[str, Any] | None = None,
+        timeouts: dict[str, str] | None = None,
+        upstream: dict[str, Any] | None = None,
+        routes: list[dict[str, Any]] | None = None,
+    ) -> None:
+        endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
+        self.config = Config.model_validate(
+            {
+                "listeners": [
+                    {
+                        "name": "web",
+                        "listen": "127.0.0.1:0",
+                        "limits": limits or {},
+                        "timeouts": _LONG | (timeouts or {}),
+                    }
+                ],
+                "upstreams": {"app": {"endpoints": endpoints, **(upstream or {})}} if endpoints else {},
+                "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}],
+            }
+        )
+        self.told: asyncio.Queue[Exchange] = asyncio.Queue()
+        self.state = ServerState()
+        self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
+        self.entry: Entry
+        self._clients: list[Peer] = []
+
+    async def __aenter__(self) -> Site:
+        plan = Plan()
+        plan.cover(self.config)
+        made = assemble(self.config, plan, self.cells, running_wheel(), self.told.put_nowait)
+        made.clock.date = formatdate(usegmt=True).encode()
+        self._upstreams = made.upstreams
+        [self.entry] = made.entries
+        make = partial(Http1Connection, config=None, server_state=self.state, app_state={}, entry=self.entry)
+        self._server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    @property
+    def upstream(self) -> Upstream:
+        return self._upstreams["app"]
+
+    async def client(self, data: bytes = b"", **more: int) -> Peer:
+        """A connection that has sent this."""
+        peer = await dial(self.port, **more)
+        self._clients.append(peer)
+        if data:
+            await peer.send(data)
+        return peer
+
+    async def ask(self, data: bytes) -> Any:
+        """One request on a connection of its own, and its response."""
+        peer = await self.client(data)
+        return await peer.response(data.partition(b" ")[0])
+
+    async def exchange(self) -> Exchange:
+        """The next exchange that is over, as the access log hears of it."""
+        return await self.told.get()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for client in self._clients:
+            client.writer.transport.abort()
+        if kind is None:
+            await until(lambda: not self.state.connections and not self.state.tasks)
+            self._has_nothing_left()
+        for upstream in self._upstreams.values():
+            upstream.close()
+        await until(lambda: not self.cells[Fact.UPSTREAM_OPEN])
+
+    def _has_nothing_left(self) -> None:
+        assert not self.entry.connections
+        assert self.cells[self.entry.open_cell] == 0
+        for upstream in self._upstreams.values():
+            for endpoint in upstream.endpoints:
+                assert endpoint.in_flight == 0
+
+
+async def until(look: Any) -> None:
+    """Let the loop turn until this is true; the test's own patience is the limit."""
+    while not look():
+        await asyncio.sleep(0.001)
+
+
+def get(target: bytes = b"/", fields: bytes = b"", method: bytes = b"GET") -> bytes:
+    return b"%b %b HTTP/1.1\r\nhost: example.com\r\n%b\r\n" % (method, target, fields)
+
+
+def post(body: bytes, target: bytes = b"/", fields: bytes = b"") -> bytes:
+    return get(target, b"content-length: %d\r\n%b" % (len(body), fields), b"POST") + body
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """A whole chunked body."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

@@ -1,0 +1,154 @@
+"""An application to stand behind the gateway: a thread with an event loop of its own on a free loopback port.
+
+    /hello          a line of text
+    /echo           the request's body
+    /size/N         N bytes
+    /slow?ms=N      a line of text after N milliseconds
+    /chunked        a body in three chunks
+    /close          a body that ends with the connection
+    /status/N       an answer with this status
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+import uvloop
+
+_LONGEST_HEAD = 64 * 1024
+HELLO = b"hello\n"
+CHUNKS = (b"one\n", b"two and a half\n" * 40, b"three\n")
+
+
+class Origin:
+    """Counts what it is asked. `stop` and `start` again take place on the same port. A context manager.
+
+    seen: how often each `x-request-id` came: more than once means that a request was sent twice.
+    """
+
+    def __init__(self, name: str = "origin") -> None:
+        self.name = name
+        self.port = 0
+        self.requests = 0
+        self.under_way = 0
+        self.seen: Counter[str] = Counter()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._leave: asyncio.Event
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def twice(self) -> list[str]:
+        return [name for name, count in self.seen.items() if count > 1]
+
+    def start(self) -> Origin:
+        up = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(up,), name=self.name, daemon=True)
+        self._thread.start()
+        assert up.wait(10), "the origin did not come up"
+        return self
+
+    def stop(self) -> None:
+        """Close the port and every connection."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._loop.call_soon_threadsafe(self._leave.set)
+            thread.join(10)
+
+    def __enter__(self) -> Origin:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _run(self, up: threading.Event) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve(up))
+
+    async def _serve(self, up: threading.Event) -> None:
+        self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
+        tasks: set[asyncio.Task[None]] = set()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.ensure_future(self._connection(reader, writer))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", self.port, limit=_LONGEST_HEAD, backlog=1024)
+        self.port = server.sockets[0].getsockname()[1]
+        up.set()
+        await self._leave.wait()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                first, *lines = head[:-4].decode("latin-1").split("\r\n")
+                fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                self.requests += 1
+                if "x-request-id" in fields:
+                    self.seen[fields["x-request-id"]] += 1
+                self.under_way += 1
+                try:
+                    body = await _body(reader, fields)
+                    target = first.split(" ")[1]
+                    if not await self._answer(writer, target, body):
+                        return
+                finally:
+                    self.under_way -= 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter, target: str, body: bytes) -> bool:
+        """False when the connection is to end."""
+        path, _, query = target.partition("?")
+        kind, _, argument = path.lstrip("/").partition("/")
+        write: Callable[[bytes], None] = writer.write
+        drain: Callable[[], Awaitable[None]] = writer.drain
+        status, answer = 200, HELLO
+        if kind == "chunked":
+            write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            for chunk in CHUNKS:
+                write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                await asyncio.sleep(0)
+            write(b"0\r\n\r\n")
+            await drain()
+            return True
+        if kind == "close":
+            write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + HELLO)
+            await drain()
+            return False
+        if kind == "echo":
+            answer = body
+        elif kind == "size":
+            answer = b"x" * int(argument)
+        elif kind == "slow":
+            await asyncio.sleep(int(query.removeprefix("ms=")) / 1000)
+        elif kind == "status":
+            status = int(argument)
+        write(b"HTTP/1.1 %d Some\r\nx-origin: %b\r\ncontent-length: %d\r\n\r\n" % (status, self.name.encode(), len(answer)))
+        write(answer)
+        await drain()
+        return True
+
+
+async def _body(reader: asyncio.StreamReader, fields: dict[str, str]) -> bytes:
+    if "transfer-encoding" not in fields:
+        return await reader.readexactly(int(fields.get("content-length", "0")))
+    body = bytearray()
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readline()
+    return bytes(body)

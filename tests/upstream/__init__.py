@@ -1,0 +1,1 @@
+"""Tests of gateway/upstream, against real origins in the same event loop."""
