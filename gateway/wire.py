@@ -24,7 +24,6 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x8
 _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)")
 _TRAILERS = re.compile(rb"((?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)(?=.)", re.DOTALL)
-_DIGITS = re.compile(rb"[0-9]{1,18}")  # 18 digits stay below 2^63
 _TOKEN_ONLY = re.compile(_TOKEN + rb"++")
 _VALUE_ONLY = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 
@@ -209,6 +208,15 @@ class RequestHead(Head):
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|[!$&'()*+,;=\-._~0-9A-Za-z%]*+)(?::[0-9]{0,5})?")
 
 
+@lru_cache(maxsize=1024)
+def _read_status_line(line: bytes) -> tuple[int, int]:
+    """The minor version and the status. Remembered, for an origin has few."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise WireError(502, "status_line_malformed")
+    return int(match[1]), int(match[2])
+
+
 @lru_cache(maxsize=4096)
 def _is_authority(host: bytes) -> bool:
     """Whether this can be a host and port. Remembered, for the hosts of a gateway are few."""
@@ -235,12 +243,9 @@ class ResponseHead(Head):
 
     def __init__(self, raw: bytes, bodyless: bool) -> None:
         lines = raw.split(b"\r\n")
-        match = _STATUS_LINE.fullmatch(lines[0])
-        if match is None:
-            raise WireError(502, "status_line_malformed")
-        version, status_text = match.groups()
-        self.status = status = int(status_text)
-        self.minor = minor = 1 if version == b"1" else 0
+        minor, status = _read_status_line(lines[0])
+        self.status = status
+        self.minor = minor
         self.raw = raw
         self._pairs = None
         self._take_apart(lines)
@@ -316,7 +321,7 @@ def _content_length(special: Mapping[bytes, bytes]) -> int | None:
     text = special.get(b"content-length")
     if text is None:
         return None
-    if not _DIGITS.fullmatch(text):
+    if not text.isdigit() or len(text) > 18:  # 18 digits stay below 2^63
         raise WireError(400, "content_length_invalid")
     return int(text)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
 from urllib.parse import unquote
@@ -110,26 +111,22 @@ class Http1Exchange(Exchange):
             self._complete = True
 
     def _scope(self) -> dict[str, Any]:
-        head, connection = self.head, self._connection
+        """What ASGI tells an application, on top of what is the same for the whole connection."""
+        head = self.head
         path, _, query = head.target.partition(b"?")
         text = path.decode("latin-1")
+        scope = self._connection.scope.copy()
         method = _METHODS.get(head.method)
-        return {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": "1.1" if head.minor else "1.0",
-            "method": method if method is not None else head.method.decode("ascii"),
-            "scheme": connection.entry.scheme,
-            "path": unquote(text) if b"%" in path else text,
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": head,
-            "client": connection.peer,
-            "server": connection.local,
-            "state": connection.state.copy(),
-            "gateway": self,
-        }
+        scope["method"] = method if method is not None else head.method.decode("ascii")
+        if not head.minor:
+            scope["http_version"] = "1.0"
+        scope["path"] = unquote(text) if "%" in text else text
+        scope["raw_path"] = path
+        scope["query_string"] = query
+        scope["headers"] = head
+        scope["state"] = self._connection.state.copy()
+        scope["gateway"] = self
+        return scope
 
     # The request body.
 
@@ -191,7 +188,7 @@ class Http1Exchange(Exchange):
             if self._continue and not self._answered:
                 self._continue = False
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self.listener.loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -199,19 +196,24 @@ class Http1Exchange(Exchange):
 
     # The answer.
 
-    async def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """ASGI's send. Not a coroutine: what it returns is awaited, and mostly over already."""
         connection = self._connection
         if connection.choked is not None:
-            await connection.choked
-        if connection.closed:
-            return
-        kind = message["type"]
-        if kind == "http.response.body":
-            self._send_body(message.get("body", b""), message.get("more_body", False))
-        elif kind == "http.response.start":
-            self._send_start(message["status"], message.get("headers", ()))
-        else:
-            raise RuntimeError(f"this listener doesn't know the ASGI message {kind!r}")
+            return self._send_later(connection.choked, message)
+        if not connection.closed:
+            kind = message["type"]
+            if kind == "http.response.body":
+                self._send_body(message.get("body", b""), message.get("more_body", False))
+            elif kind == "http.response.start":
+                self._send_start(message["status"], message.get("headers", ()))
+            else:
+                raise RuntimeError(f"this listener doesn't know the ASGI message {kind!r}")
+        return self.listener.done
+
+    async def _send_later(self, choked: asyncio.Future[None], message: dict[str, Any]) -> None:
+        await choked
+        await self.send(message)
 
     def _send_start(self, status: int, headers: Any) -> None:
         """Make the response head. It leaves with the first body message, as ASGI has it."""
@@ -333,7 +335,7 @@ class Http1Connection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_lingering", "_paused", "_server_state", "_transport", "choked", "client", "closed", "deadline",
-        "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "state",
+        "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "scope", "state",
     )  # fmt: skip
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], entry: Entry, _loop: Any = None) -> None:
@@ -360,6 +362,22 @@ class Http1Connection(asyncio.Protocol):
         self.peer = peer[:2] if isinstance(peer, tuple) else None
         self.local = local[:2] if isinstance(local, tuple) else (str(local), None)
         self.client = _plain(self.peer[0]) if self.peer else "unix"
+        self.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": "1.1",
+            "method": "",
+            "scheme": entry.scheme,
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "root_path": "",
+            "headers": (),
+            "client": self.peer,
+            "server": self.local,
+            "state": None,
+            "gateway": None,
+        }
         self._server_state.connections.add(self)
         entry.connections.add(self)
         cells = entry.cells
@@ -412,7 +430,7 @@ class Http1Connection(asyncio.Protocol):
                 exchange.task.cancel()
 
     def pause_writing(self) -> None:
-        self.choked = asyncio.get_running_loop().create_future()
+        self.choked = self.entry.loop.create_future()
         self.entry.wheel.arm(self, monotonic() + self.entry.write_idle)
 
     def resume_writing(self) -> None:
@@ -462,7 +480,7 @@ class Http1Connection(asyncio.Protocol):
         self._server_state.total_requests += 1
         exchange = self.exchange = Http1Exchange(self, head, now)
         # A name saves the making of one; what a done-callback would do for uvicorn's set of tasks, `turn_over` does.
-        task = exchange.task = asyncio.get_running_loop().create_task(exchange.run(), name="request")
+        task = exchange.task = entry.loop.create_task(exchange.run(), name="request")
         self._server_state.tasks.add(task)
         rest = data[end:]
         if exchange.has_body:

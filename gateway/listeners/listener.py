@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +36,8 @@ class Entry:
     accepted_cell: int
     finished: Callable[[Exchange], None]  # told once for each exchange, also for those that were refused
     backlog: int
+    loop: asyncio.AbstractEventLoop  # asking for the running one is a system call each time (a fork check)
+    done: Awaitable[None]  # what is over already: awaiting it costs next to nothing
     scheme: str = "http"
     draining: bool = False
     connections: set[Any] = field(default_factory=set)

@@ -6,9 +6,10 @@ come much later than the question (a reload waits for its outcome); the master's
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,31 @@ _LONGEST = 4096  # bytes of a question
 
 
 class Control:
-    """The master's side. `answer(question, reply)` is called for each question."""
+    """The master's side. `answer(question, reply)` is called for each question.
 
-    def __init__(self, path: str, events: Events, answer: Answer) -> None:
+    inherited: `sockets` of the master before an upgrade, so that nobody who asks meanwhile is sent away.
+    """
+
+    def __init__(self, path: str, events: Events, answer: Answer, inherited: Sequence[socket.socket] = ()) -> None:
         self.path = path
         self._events = events
         self._answer = answer
-        self._sock = _listen(path)
-        self._inode = os.stat(path).st_ino
+        self._peers: set[socket.socket] = set()  # people who have no answer yet
+        self._asking: set[socket.socket] = set()  # those of them whose question we have not wholly heard
+        listening, asking = inherited[:1], inherited[1:]
+        if listening and not (listening[0].getsockname() == path and Path(path).exists()):
+            _remove(listening[0])
+            listening = ()
+        self._sock = listening[0] if listening else _listen(path)
+        self._inode = Path(path).stat().st_ino
         events.watch(self._sock, self._accept)
+        for peer in asking:
+            self._hear(peer)
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """For the successor in an upgrade: the listening one and those of people who are about to ask."""
+        return [self._sock, *self._asking]
 
     def _accept(self) -> None:
         try:
@@ -40,7 +57,12 @@ class Control:
         except OSError:
             return
         peer.setblocking(False)
+        self._hear(peer)
+
+    def _hear(self, peer: socket.socket) -> None:
         heard = bytearray()
+        self._peers.add(peer)
+        self._asking.add(peer)
 
         def read() -> None:
             try:
@@ -50,12 +72,14 @@ class Control:
             except OSError:
                 data = b""
             heard.extend(data)
+            if b"\n" not in heard and data and len(heard) <= _LONGEST:
+                return
+            self._events.unwatch(peer)
+            self._asking.discard(peer)
             if b"\n" in heard:
-                self._events.unwatch(peer)
                 self._ask(bytes(heard), peer)
-            elif not data or len(heard) > _LONGEST:
-                self._events.unwatch(peer)
-                peer.close()
+            else:
+                self._dismiss(peer)
 
         self._events.watch(peer, read)
 
@@ -66,7 +90,7 @@ class Control:
                 peer.sendall(msgspec.json.encode(message) + b"\n")
             except OSError:
                 pass
-            peer.close()
+            self._dismiss(peer)
 
         try:
             question = msgspec.json.decode(line, type=dict[str, Any])
@@ -75,23 +99,26 @@ class Control:
             return
         self._answer(question, reply)
 
+    def _dismiss(self, peer: socket.socket) -> None:
+        self._peers.discard(peer)
+        peer.close()
+
     def close(self) -> None:
         """Remove the socket's file if it is still ours."""
         self._sock.close()
-        try:
-            if os.stat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            if Path(self.path).stat().st_ino == self._inode:
+                Path(self.path).unlink()
 
     def close_in_child(self) -> None:
-        self._sock.close()
+        for sock in (self._sock, *self._peers):
+            sock.close()
 
 
 def _listen(path: str) -> socket.socket:
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if os.path.exists(path):
+        if Path(path).exists():
             _replace_stale(path)
         sock = socket.socket(socket.AF_UNIX)
         old = os.umask(0o177)  # the file appears with its final mode: no moment at which others could connect
@@ -106,13 +133,19 @@ def _listen(path: str) -> socket.socket:
     return sock
 
 
+def _remove(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        Path(sock.getsockname()).unlink()
+    sock.close()
+
+
 def _replace_stale(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(path)
         except OSError:
-            os.unlink(path)
+            Path(path).unlink()
             return
     raise StartError(f"cannot make the control socket {path}: another gateway answers there")
 

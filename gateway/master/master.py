@@ -55,7 +55,7 @@ class Master:
         self._check = check
         self._notifier = Notifier(os.environ)
         self._inherited_fds = listen_fds(os.environ, os.getpid())
-        forget(os.environ)
+        self._managed = forget(os.environ)
         legacy = upgrade.inherit()
         self._board = legacy.board if legacy else Scoreboard.create()
         self._plan = legacy.plan if legacy else Plan()
@@ -119,7 +119,8 @@ class Master:
 
     def _claim(self, config: Config) -> None:
         """The control socket and the pid file: they say that this gateway is ours."""
-        self._control = Control(config.process.control, self._events, self._answer)
+        inherited = self._legacy.control if self._legacy is not None else ()
+        self._control = Control(config.process.control, self._events, self._answer, inherited)
         if config.process.pid_file is not None:
             self._pid_file = PidFile(Path(config.process.pid_file))
             try:
@@ -208,7 +209,7 @@ class Master:
             case "stop":
                 self._stop()
                 reply({"ok": True})
-            case "scale" if isinstance(question.get("workers"), int) and 1 <= question["workers"] <= 128:
+            case "scale" if type(question.get("workers")) is int and 1 <= question["workers"] <= 128:
                 try:
                     self._scale(question["workers"])
                 except GatewayError as error:
@@ -319,6 +320,9 @@ class Master:
         for listener in generation.config.listeners:
             listening = generation.listening[listener.name]
             listening.set_backlog(listener.backlog)
+            listening.admit()
+        for known_by in self._open.keys() - generation.keys():
+            self._open[known_by].refuse()
         for child in self._of(generation):
             self._let_go(child, generation)
         header = self._board.header
@@ -383,6 +387,9 @@ class Master:
         self._notifier.stopping()
         if self._starting is not None:
             self._starting = None
+        if self._current is not None:
+            for listening in self._current.listening.values():
+                listening.refuse()
         for child in self._children:
             self._drain(child, stopping=True)
 
@@ -428,17 +435,17 @@ class Master:
         if code != 0:
             log.error("upgrade refused, this program goes on: %s", said or f"the installed one ended with {code}")
             return
-        if self._pid_file is not None:
-            self._pid_file.remove()
-        self._control.close()
+        replies, self._next_reload = self._next_reload or [], None
+        for reply in replies:
+            reply({"ok": False, "error": "an upgrade was under way, which reloads as well; ask again in a moment"})
         legacy = upgrade.Legacy(
-            current.number, current.wanted, self._board, self._plan, self._open, self._children
+            current.number, current.wanted, self._board, self._plan, self._control.sockets, self._open, self._children
         )
+        passed = [fd for fds in self._inherited_fds.values() for fd in fds]
         try:
-            upgrade.become(str(self._path), legacy)
+            upgrade.become(str(self._path), legacy, self._managed, passed)
         except OSError as error:
             log.error("upgrade refused, this program goes on: %s", error.strerror)
-            self._claim(current.config)
 
     # Looking after children.
 
@@ -522,7 +529,8 @@ class Master:
                     child.doomed = "hang"
                     child.kill(signal.SIGKILL)
             elif not child.doomed and child.silence() > timeout:
-                log.error("%s: its event loop has stood still for %.1f s; its stacks follow", child.name, child.silence())
+                silence = child.silence()
+                log.error("%s: its event loop has stood still for %.1f s; its stacks follow", child.name, silence)
                 child.doomed = "hang"
                 child.kill(signal.SIGABRT)
                 child.kill_at = now + _ABORT_GRACE
@@ -569,6 +577,7 @@ class Master:
         if self._stopping:
             for child in self._children:
                 self._drain(child, stopping=True)
+            self._close_unheld(self._current.admin.key if self._current and self._current.admin else "")
             return
         if self._starting is not None:
             self._raise(self._starting)
@@ -653,19 +662,21 @@ class Master:
             return set(child.holds)
         return child.holds - {listening.key for listening in current.listening.values()}
 
+    def _close_unheld(self, *keep: str) -> None:
+        """Close the sockets that nobody accepts from any more, but for those to keep."""
+        held = {known_by for child in self._children for known_by in child.holds}
+        for known_by in self._open.keys() - held - set(keep):
+            self._open.pop(known_by).close()
+
     def _close_sockets(self, current: Generation) -> None:
         """Close what is neither wanted nor held: sockets of listeners that are gone, and of slots that are."""
-        held = {(known_by, child.slot) for child in self._children for known_by in child.holds}
         keep = current.keys() | (self._starting.keys() if self._starting is not None else set())
+        self._close_unheld(*keep)
+        if self._paused:
+            return
+        held = {(known_by, child.slot) for child in self._children for known_by in child.holds}
         wanted = max(current.wanted, self._starting.wanted if self._starting is not None else 0, 1)
-        for known_by, listening in list(self._open.items()):
-            if known_by not in keep:
-                if not any(holder == known_by for holder, _ in held):
-                    listening.close()
-                    del self._open[known_by]
-                continue
-            if self._paused:
-                continue
+        for known_by, listening in self._open.items():
             for slot in listening.slots:
                 if slot >= wanted and (known_by, slot) not in held:
                     listening.close_slot(slot)

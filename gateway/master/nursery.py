@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import NoReturn
 
 from gateway.child import Birth
 from gateway.errors import StartError
@@ -17,11 +16,11 @@ from gateway.master.sockets import Listening
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import SEATS, Fact, Role, Scoreboard, State
 
-Run = Callable[[Birth], NoReturn | None]
+Run = Callable[[Birth], None]
 
 
 class Nursery:
-    """run: by role, what a child does with its life. close_foreign: run in the child, closes what only the master uses."""
+    """run: by role, what a child does with its life. close_foreign: run in the child, closes what is the master's."""
 
     def __init__(
         self, board: Scoreboard, plan: Plan, run: dict[Role, Run], close_foreign: Callable[[], None], taken: set[int]
@@ -35,7 +34,7 @@ class Nursery:
     def spawn(
         self, role: Role, slot: int, generation: Generation, everything: Iterable[Listening], siblings: Iterable[Child]
     ) -> Child:
-        """Fork a child. everything: all sockets the master has open; the child keeps those of its slot and role only."""
+        """Fork a child. everything: all sockets the master has open; it keeps those of its slot and role only."""
         seat = self._free_seat()
         cells = self._board.take(seat, self._plan.gauges())
         cells[Fact.ROLE] = role

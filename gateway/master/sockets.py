@@ -22,7 +22,7 @@ from socket import socket as Socket
 from typing import Any, TypedDict
 
 from gateway.config.values import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
-from gateway.master import bind
+from gateway.master import bind, steering
 from gateway.master.bind import BindError, Inode
 from gateway.master.steering import Group, queued
 
@@ -123,6 +123,14 @@ class Listening(ABC):
         """Send new connections to these slots only. False when that can't be had: then each slot gets its part."""
 
     @abstractmethod
+    def refuse(self) -> None:
+        """Let nobody new in while the queues run empty, where that can be had."""
+
+    @abstractmethod
+    def admit(self) -> None:
+        """Take back `refuse`."""
+
+    @abstractmethod
     def queued(self, slot: int) -> int:
         """Connections that wait to be accepted in this slot (`steering.queued` says what is not counted)."""
 
@@ -204,6 +212,14 @@ class PerSlot(Listening):
 
     def steer(self, slots: Collection[int]) -> bool:
         return self._group.steer(slots)
+
+    def refuse(self) -> None:
+        for sock in self._sockets.values():
+            steering.refuse(sock)
+
+    def admit(self) -> None:
+        for sock in self._sockets.values():
+            steering.admit(sock)
 
     def queued(self, slot: int) -> int:
         return queued(self._sockets[slot]) if slot in self._group.slots else 0
@@ -302,6 +318,12 @@ class Shared(Listening):
     def steer(self, slots: Collection[int]) -> bool:
         """There is one queue, so nothing can wait for a slot that is to be spared."""
         return True
+
+    def refuse(self) -> None:
+        """A unix socket knows no such thing, and an inherited one belongs to somebody else, who keeps the queue."""
+
+    def admit(self) -> None:
+        pass
 
     def queued(self, slot: int) -> int:
         return queued(self._sock)

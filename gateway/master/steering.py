@@ -1,7 +1,8 @@
-"""Which slot's socket gets the next connection of a TCP address.
+"""Which slot's socket gets the next connection of a TCP address, and how a socket gets none any more.
 
-Knows how the kernel orders the sockets of a SO_REUSEPORT group, and a classic BPF program that picks among them. Never
-knows addresses, workers or why a slot is to be spared: `sockets.py` and the master decide that.
+Knows how the kernel orders the sockets of a SO_REUSEPORT group, and two classic BPF programs: one picks among them, the
+other keeps newcomers out. Never knows addresses, workers or why a slot is to be spared: `sockets.py` and the master
+decide that.
 
 The kernel's order, as `net/core/sock_reuseport.c` has it and tests/master/test_steering.py shows on a real kernel:
 
@@ -20,17 +21,22 @@ import socket
 import struct
 from collections.abc import Collection, Sequence
 
-# asm-generic/socket.h; the socket module has no names for these two. Attaching needs no privilege.
+# asm-generic/socket.h; the socket module has no names for these. Attaching needs no privilege.
 _ATTACH_CBPF = 51
 _DETACH = 68  # since Linux 5.3
+_ATTACH_FILTER = 26
+_DETACH_FILTER = 27
 
 # Classic BPF, linux/bpf_common.h and linux/filter.h. One instruction is code, jump if true, jump if false, operand.
 _INSTRUCTION = struct.Struct("=HBBI")
 _LOAD_WORD = 0x20
+_LOAD_BYTE = 0x30
 _ADD = 0x04
 _MODULO = 0x94
 _JUMP_IF_AT_LEAST = 0x35
+_JUMP_IF_ANY_BIT = 0x45
 _RETURN_A = 0x16
+_RETURN = 0x06
 _RANDOM = 0xFFFFF000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM: not packet data but a fresh random word
 
 # linux/tcp.h, struct tcp_info: eight single bytes, then words. For a listening socket the fifth word (tcpi_unacked) is
@@ -65,6 +71,39 @@ def attach(sock: socket.socket, picks: Sequence[int]) -> bool:
     except OSError:
         return False
     return True
+
+
+# For a listening TCP socket a packet begins with the TCP header. What opens a connection is dropped; handshakes under
+# way get through. Connections made later inherit the program, and to them no such packet ever comes.
+_NO_NEWCOMERS = b"".join(
+    _INSTRUCTION.pack(*instruction)
+    for instruction in (
+        (_LOAD_BYTE, 0, 0, 13),  # the flags
+        (_JUMP_IF_ANY_BIT, 0, 1, 0x02),  # SYN
+        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, 0xFFFFFFFF),
+    )
+)
+
+
+def refuse(sock: socket.socket) -> bool:
+    """Let nobody new in, so that the queue can run empty for good. False when the kernel refuses.
+
+    Who knocks hears nothing and knocks again after a second: by then the socket is closed, which says no, or it admits.
+    """
+    code = array.array("B", _NO_NEWCOMERS)
+    address, size = code.buffer_info()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", size // _INSTRUCTION.size, address))
+    except OSError:
+        return False
+    return True
+
+
+def admit(sock: socket.socket) -> None:
+    """Take back `refuse`. Nothing happens when there is nothing to take back."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
 
 
 def detach(sock: socket.socket) -> bool:

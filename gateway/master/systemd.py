@@ -90,8 +90,8 @@ def _watchdog_interval(environ: Mapping[str, str]) -> float | None:
 def listen_fds(environ: Mapping[str, str], pid: int) -> dict[str, list[int]]:
     """The sockets systemd passed to this process, by `FileDescriptorName`; those without a name are "unknown".
 
-    They are set to close at exec. A master that upgrades itself makes them inheritable again and leaves the variables
-    alone: they are true of its successor, which has the same PID.
+    They are set to close at exec. A master that upgrades itself makes them inheritable again and gives back the
+    variables: they are true of its successor, which has the same PID.
     """
     if environ.get("LISTEN_PID") != str(pid):
         return {}
@@ -108,10 +108,9 @@ def listen_fds(environ: Mapping[str, str], pid: int) -> dict[str, list[int]]:
     return named
 
 
-def forget(environ: MutableMapping[str, str]) -> None:
-    """For a child: it must neither speak for the unit nor take sockets for its own."""
-    for name in _OURS:
-        environ.pop(name, None)
+def forget(environ: MutableMapping[str, str]) -> dict[str, str]:
+    """For a child: it must neither speak for the unit nor take sockets for its own. Returns what was there."""
+    return {name: environ.pop(name) for name in _OURS if name in environ}
 
 
 def _number(text: str) -> int:

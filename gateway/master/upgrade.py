@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ class Legacy:
     wanted: int
     board: Scoreboard
     plan: Plan
+    control: list[socket.socket]
     listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
 
@@ -45,8 +47,11 @@ def rehearse(config: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def become(config: str, legacy: Legacy) -> None:
-    """Replace this program by the installed one. Returns only if that fails (OSError)."""
+def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterable[int]) -> None:
+    """Replace this program by the installed one. Returns only if that fails (OSError).
+
+    environ, fds: what the service manager gave us, for the next one to find as we did.
+    """
     children = []
     for child in legacy.children:
         os.set_inheritable(child.channel.fileno(), True)
@@ -58,19 +63,22 @@ def become(config: str, legacy: Legacy) -> None:
         children.append(row | {"channel": child.channel.fileno()})
     for listening in legacy.listening.values():
         listening.set_inheritable(True)
-    os.set_inheritable(legacy.board.fd, True)
+    control = [sock.fileno() for sock in legacy.control]
+    for fd in (legacy.board.fd, *control, *fds):
+        os.set_inheritable(fd, True)
     state = {
         "format": _FORMAT,
         "generation": legacy.generation,
         "wanted": legacy.wanted,
         "board": legacy.board.fd,
+        "control": control,
         "plan": legacy.plan.dump(),
         "listening": [listening.fds() for listening in legacy.listening.values()],
         "children": children,
     }
     memory = os.memfd_create("gateway-upgrade", 0)
     os.write(memory, msgspec.json.encode(state))
-    environ = {**os.environ, _VARIABLE: str(memory)}
+    environ = {**os.environ, **environ, _VARIABLE: str(memory)}
     # Between exec and the new program's handlers a signal would have its default effect, which is the end.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.set_wakeup_fd(-1)
@@ -107,11 +115,16 @@ def inherit() -> Legacy | None:
         row |= {"role": Role(row["role"]), "state": State(row["state"]), "holds": set(row["holds"])}
         children.append(Child(channel=channel, cells=board.seat(row["seat"]), **row))
     listening = [Listening.adopt(one) for one in state["listening"]]
+    control = [socket.socket(fileno=fd) for fd in state["control"]]
+    for sock in control:
+        sock.set_inheritable(False)
+        sock.setblocking(False)
     return Legacy(
         generation=state["generation"],
         wanted=state["wanted"],
         board=board,
         plan=plan,
+        control=control,
         listening={one.key: one for one in listening},
         children=children,
     )

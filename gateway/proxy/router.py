@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from gateway.proxy.answers import answer
-from gateway.proxy.routes import Asked, NoRoute, Table, canonical
+from gateway.proxy.routes import Asked, NoRoute, Route, Table, canonical
 
 
 class Router:
@@ -15,25 +16,22 @@ class Router:
         self._table = table
         self._only = table.only
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        """Not a coroutine: finding a route awaits nothing, and the route's own application is what's to be awaited."""
         exchange = scope["gateway"]
-        only = self._only
-        if only is not None:
-            exchange.route = only
-            await only.app(scope, receive, send)
-            return
-        path = canonical(scope["raw_path"])
-        if path is None:
-            await answer(exchange, send, 400, "http_request_error", "ambiguous_path")
-            return
-        asked = Asked(exchange.method, scope["query_string"], exchange.client, exchange.head.pairs)
-        route = self._table.find(exchange.host, path, asked)
-        if type(route) is NoRoute:
-            if route.allow:
+        route: Route | NoRoute
+        if self._only is not None:
+            route = self._only
+        else:
+            path = canonical(scope["raw_path"])
+            if path is None:
+                return answer(exchange, send, 400, "http_request_error", "ambiguous_path")
+            asked = Asked(exchange.method, scope["query_string"], exchange.client, exchange.head.pairs)
+            route = self._table.find(exchange.host, path, asked)
+            if type(route) is NoRoute:
+                if not route.allow:
+                    return answer(exchange, send, 404, "destination_not_found", "no_route")
                 fields = [(b"allow", b", ".join(route.allow))]
-                await answer(exchange, send, 405, "http_request_denied", "method_not_allowed", fields)
-            else:
-                await answer(exchange, send, 404, "destination_not_found", "no_route")
-            return
+                return answer(exchange, send, 405, "http_request_denied", "method_not_allowed", fields)
         exchange.route = route
-        await route.app(scope, receive, send)
+        return route.app(scope, receive, send)  # type: ignore[union-attr, no-any-return]

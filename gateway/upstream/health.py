@@ -47,11 +47,6 @@ class Health:
     def is_ready(self) -> bool:
         return self.condition is not Condition.FAILED
 
-    @property
-    def is_well(self) -> bool:
-        """Up, so a success is no news."""
-        return self.condition is Condition.UP
-
     def observe(self, event: Event, now: float) -> bool:
         """Take an event in; True when readiness flipped."""
         was_ready = self.is_ready

@@ -7,6 +7,7 @@ for; bytes nobody asked for make it unusable. Everything that fails is an `Upstr
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
 
@@ -32,7 +33,7 @@ class Connection(asyncio.Protocol):
     """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
 
     __slots__ = (
-        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_left",
+        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_left", "_loop",
         "_paused", "_response_timeout", "_transport", "_waiter", "_wheel", "busy", "choked", "closed", "counted",
         "deadline", "endpoint", "look", "made", "request_sent", "served", "since",
     )  # fmt: skip
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
         self.choked: asyncio.Future[None] | None = None
         self.deadline = 0.0
         self.look = 0
+        self._loop = asyncio.get_running_loop()  # asking each time is a system call each time (a fork check)
         self._wheel = wheel
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
@@ -55,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._held = 0
         self._paused = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[ResponseHead] | None = None
         self._head: ResponseHead | None = None
         self._bodyless = False
         self._decoder: ChunkedBody | None = None
@@ -115,13 +117,12 @@ class Connection(asyncio.Protocol):
         if self.choked is not None:
             await self.choked
 
-    async def response(self) -> ResponseHead:
-        """The final response head. Raises UpstreamError."""
-        while self._head is None:
-            if self._error is not None:
-                raise self._error
-            await self._wait()
-        return self._head
+    def response(self) -> Awaitable[ResponseHead]:
+        """The final response head, to be awaited. Raises UpstreamError there."""
+        waiter = self._waiter = self._loop.create_future()
+        if self._head is not None or self._error is not None:
+            self._wake()
+        return waiter
 
     @property
     def done(self) -> bool:
@@ -147,19 +148,18 @@ class Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             self._wheel.arm(self, monotonic() + self._idle_timeout)
-            await self._wait()
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
+            self._waiter = self._loop.create_future()
             await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        """There is news for who waits: a head, more of a body, the end, or an error."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if self._head is not None:
+            waiter.set_result(self._head)
+        elif self._error is not None:
+            waiter.set_exception(self._error)
 
     def _fail(self, error: UpstreamError) -> None:
         if self._error is None:
@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
             self.endpoint.pool.lost(self)
 
     def pause_writing(self) -> None:
-        self.choked = asyncio.get_running_loop().create_future()
+        self.choked = self._loop.create_future()
 
     def resume_writing(self) -> None:
         if self.choked is not None:

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import ConnectionCut, QueueTimeout, UpstreamError
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.health import Condition
 from gateway.upstream.http1 import Connection
+
+_UP = Condition.UP
 
 if TYPE_CHECKING:
     from gateway.upstream.upstream import Upstream
@@ -48,7 +51,7 @@ class Lease:
         if self.connection is not None:
             endpoint.pool.release(self.connection)
         if error is None:
-            if not endpoint.health.is_well:
+            if endpoint.health.condition is not _UP:
                 self._upstream.succeeded(endpoint)
         elif isinstance(error, UpstreamError) and not isinstance(error, QueueTimeout):
             if not (isinstance(error, ConnectionCut) and error.reused):

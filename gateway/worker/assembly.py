@@ -6,7 +6,7 @@ Everything the configuration decides is decided here, once. What is built is not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,12 +44,11 @@ class GatewayApp(Starlette):
         super().__init__(routes=[Mount("/", app=front)], lifespan=lifespan)
         self._front = front
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         scope["app"] = self
         if scope["type"] == "http":
-            await self._front(scope, receive, send)
-        else:
-            await self.router(scope, receive, send)
+            return self._front(scope, receive, send)
+        return self.router(scope, receive, send)
 
 
 @dataclass(slots=True)
@@ -70,7 +69,10 @@ def assemble(
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
 ) -> Assembled:
-    """Build everything. offset: 0 <= offset < 1, this worker's place among its siblings; balancers start there."""
+    """Build everything; outside of an event loop, where nobody will listen, all but the entries.
+
+    offset: 0 <= offset < 1, this worker's place among its siblings; balancers start there.
+    """
     upstreams = {
         name: _upstream(name, upstream, plan, cells, wheel, offset) for name, upstream in config.upstreams.items()
     }
@@ -93,8 +95,25 @@ def assemble(
 
     app = GatewayApp(front, lifespan)
     clock = Clock()
-    entries = [_entry(listener, app, plan, cells, wheel, clock, finished) for listener in config.listeners]
+    loop = _running_loop()
+    entries = []
+    if loop is not None:
+        entries = [_entry(one, app, plan, cells, wheel, clock, finished, loop) for one in config.listeners]
     return Assembled(app, entries, upstreams, clock)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _over(loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
+    """A future that is over: of all things to await the cheapest."""
+    future = loop.create_future()
+    future.set_result(None)
+    return future
 
 
 def _series(plan: Plan, listeners: list[str], route: Route) -> dict[str, tuple[int, int]]:
@@ -122,6 +141,7 @@ def _entry(
     wheel: Wheel,
     clock: Clock,
     finished: Callable[[Exchange], None],
+    loop: asyncio.AbstractEventLoop,
 ) -> Entry:
     block = plan.block("listener", config.name)
     plan.block("route", config.name, NO_ROUTE, "")
@@ -138,6 +158,8 @@ def _entry(
         accepted_cell=block + LISTENER_ACCEPTED,
         finished=finished,
         backlog=config.backlog,
+        loop=loop,
+        done=_over(loop),
     )
 
 

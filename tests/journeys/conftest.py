@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.gateway_process import Gateway
+from tests.support.gateway_process import Gateway, Start
 from tests.support.origin import Origin
 from tests.support.settings import Settings
-
-Start = Callable[..., Gateway]
 
 
 @pytest.fixture
@@ -32,8 +30,8 @@ def gateway(tmp_path: Path) -> Iterator[Start]:
     must have nothing to be blamed for."""
     started: list[Gateway] = []
 
-    def start(config: Settings | str, **more: Any) -> Gateway:
-        one = Gateway(tmp_path / f"g{len(started)}", config, **more)
+    def start(config: Settings | str, folder: Path | None = None, **more: Any) -> Gateway:
+        one = Gateway(folder or tmp_path / f"g{len(started)}", config, **more)
         started.append(one)
         return one.up()
 

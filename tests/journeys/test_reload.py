@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from tests.journeys.conftest import Start
-from tests.support.gateway_process import Gateway
+from tests.support.gateway_process import Gateway, Start
 from tests.support.http import get
 from tests.support.load import Load
 from tests.support.origin import Origin
@@ -21,8 +20,8 @@ HEALTH = '[[routes]]\nname = "health"\npath = { exact = "/healthz" }\nrespond = 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_fifty_reloads_under_load_lose_nothing(gateway: Start, settings: Settings, origin: Origin, workers: int) -> None:
-    settings = settings.but(workers=workers)
+def test_fifty_reloads_under_load_lose_nothing(gateway: Start, origin: Origin, workers: int) -> None:
+    settings = Settings(origin.address, workers=workers)
     one = gateway(settings)
     with Load(one.address()) as load:
         for number in range(1, 51):
@@ -103,7 +102,8 @@ def test_workers_that_do_not_come_up_change_nothing(gateway: Start, settings: Se
     one = gateway(settings)
     before = one.pids()
     with Load(one.address()) as load:
-        one.write(settings.but(workers=3, process={"boot_timeout": "1ms"}, listeners=settings.listeners | {"new": ":0"}))
+        listeners = settings.listeners | {"new": ":0"}
+        one.write(settings.but(workers=3, process={"boot_timeout": "1ms"}, listeners=listeners))
         refused = one.reload()
         assert refused.returncode == 1
         assert refused.stderr.startswith("not ready within 0.001 s: worker 0 ")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from types import TracebackType
@@ -16,9 +18,10 @@ from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.listener import Entry
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import SEAT_CELLS, Fact
+from gateway.upstream.health import Condition
 from gateway.upstream.upstream import Upstream
 from gateway.worker.assembly import assemble, running_wheel
-from tests.upstream.peer import Origin, Peer, dial
+from tests.upstream.peer import Message, Origin, Peer, dial
 
 # Long where a test does not say otherwise, so that a busy machine changes nothing.
 _LONG = {"head": "60s", "body_idle": "60s", "keep_alive": "60s", "write_idle": "60s"}
@@ -34,7 +37,9 @@ class Site:
         timeouts: dict[str, str] | None = None,
         upstream: dict[str, Any] | None = None,
         routes: list[dict[str, Any]] | None = None,
+        send_buffer: int = 0,
     ) -> None:
+        """send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -50,6 +55,7 @@ class Site:
                 "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}],
             }
         )
+        self._send_buffer = send_buffer
         self.told: asyncio.Queue[Exchange] = asyncio.Queue()
         self.state = ServerState()
         self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
@@ -64,13 +70,21 @@ class Site:
         self._upstreams = made.upstreams
         [self.entry] = made.entries
         make = partial(Http1Connection, config=None, server_state=self.state, app_state={}, entry=self.entry)
-        self._server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        sock = socket.create_server(("127.0.0.1", 0))
+        if self._send_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
+        self.port = sock.getsockname()[1]
+        self._server = await asyncio.get_running_loop().create_server(make, sock=sock)
         return self
 
     @property
     def upstream(self) -> Upstream:
         return self._upstreams["app"]
+
+    @property
+    def well(self) -> bool:
+        """Whether no endpoint was blamed for anything."""
+        return all(endpoint.health.condition is Condition.UP for endpoint in self.upstream.endpoints)
 
     async def client(self, data: bytes = b"", **more: int) -> Peer:
         """A connection that has sent this."""
@@ -80,7 +94,7 @@ class Site:
             await peer.send(data)
         return peer
 
-    async def ask(self, data: bytes) -> Any:
+    async def ask(self, data: bytes) -> Message:
         """One request on a connection of its own, and its response."""
         peer = await self.client(data)
         return await peer.response(data.partition(b" ")[0])
@@ -110,10 +124,10 @@ class Site:
                 assert endpoint.in_flight == 0
 
 
-async def until(look: Any) -> None:
+async def until(look: Callable[[], object]) -> None:
     """Let the loop turn until this is true; the test's own patience is the limit."""
     while not look():
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # noqa: ASYNC110: what is looked at tells nobody when it changes
 
 
 def get(target: bytes = b"/", fields: bytes = b"", method: bytes = b"GET") -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.master import steering
-from gateway.master.steering import Group, attach, detach, program, queued
+from gateway.master.steering import Group, admit, attach, detach, program, queued, refuse
 
 BACKLOG = 512  # more than any test queues up
 FAMILIES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
@@ -260,6 +260,31 @@ def test_a_program_returns_each_pick_and_nothing_else(picks: list[int]) -> None:
 def test_the_kernel_takes_the_longest_program(net: Net) -> None:
     net.add(0)
     assert attach(net.sockets[0], list(range(0, 256, 2)))  # 128 slots, all gaps
+
+
+def test_a_socket_that_refuses_lets_nobody_new_in_and_loses_nobody(net: Net) -> None:
+    net.add(0, 1)
+    net.connect(6)
+    inside = net.stack.enter_context(socket.create_connection((net.host, net.port), timeout=5))
+    for sock in net.sockets.values():
+        assert refuse(sock)
+    with pytest.raises(TimeoutError):
+        socket.create_connection((net.host, net.port), timeout=0.2)
+    accepted = [net.stack.enter_context(sock.accept()[0]) for sock in net.sockets.values() for _ in range(queued(sock))]
+    assert len(accepted) == 7
+    inside.sendall(b"still here")
+    found = [sock for sock in accepted if sock.getpeername() == inside.getsockname()]
+    found[0].settimeout(5)
+    assert found[0].recv(16) == b"still here"
+    for sock in net.sockets.values():
+        admit(sock)
+        admit(sock)
+    assert sum(net.connect(4).values()) == 4
+
+
+def test_a_unix_socket_has_no_packets_to_refuse() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        admit(sock)
 
 
 @pytest.mark.parametrize("picks", [[], [-1, 2]], ids=str)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class Gateway:
             if self._process.poll() is not None:
                 raise AssertionError(f"the gateway ended with {self._process.returncode}: {self.log()}")
             with contextlib.suppress(ControlError):
-                return self.status()["generation"] > 0
+                return int(self.status()["generation"]) > 0
             return False
 
         eventually(serves, f"the gateway is up; {self.folder}", _UP)
@@ -138,6 +138,9 @@ class Gateway:
 
         return eventually(alone, f"{workers} workers and no others", _UP)
 
+    def settled_without_workers(self) -> None:
+        eventually(lambda: not self.all_workers(), "no workers", _UP)
+
     def cli(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """The real command line, pointed at this gateway."""
         command = [*_COMMAND, arguments[0], "-c", str(self.config), *arguments[1:]]
@@ -145,6 +148,12 @@ class Gateway:
 
     def reload(self) -> subprocess.CompletedProcess[str]:
         return self.cli("reload")
+
+    def upgrade(self) -> None:
+        """USR2, and wait until the new program's generation serves."""
+        before = self.generation()
+        self.signal(signal.SIGUSR2)
+        eventually(lambda: self.generation() > before, "the new program serves", _UP)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -193,6 +202,9 @@ class Gateway:
 
     def _left(self) -> list[psutil.Process]:
         return [one for one in self._known if _runs(one)]
+
+
+Start = Callable[..., Gateway]  # the fixture `gateway` of the journeys
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -30,8 +30,9 @@ class Metrics:
 
     def __call__(self, name: str, **labels: str) -> float:
         """The sum of a metric over all series that have these labels."""
+        chosen = labels.items()
         return sum(
-            value for (known, has), value in self.values.items() if known == name and labels.items() <= dict(has).items()
+            value for (known, has), value in self.values.items() if known == name and chosen <= dict(has).items()
         )
 
     def since(self, earlier: Metrics) -> None:

@@ -138,7 +138,8 @@ class Origin:
             await asyncio.sleep(int(query.removeprefix("ms=")) / 1000)
         elif kind == "status":
             status = int(argument)
-        write(b"HTTP/1.1 %d Some\r\nx-origin: %b\r\ncontent-length: %d\r\n\r\n" % (status, self.name.encode(), len(answer)))
+        fields = b"x-origin: %b\r\ncontent-length: %d" % (self.name.encode(), len(answer))
+        write(b"HTTP/1.1 %d Some\r\n%b\r\n\r\n" % (status, fields))
         write(answer)
         await drain()
         return True

@@ -1,6 +1,7 @@
-"""Both ends of an HTTP/1.1 connection, byte for byte: what a test sends goes out as it is, what it reads is all there is.
+"""Both ends of an HTTP/1.1 connection, byte for byte: what a test sends goes out as it is, what it reads is all that came.
 
-`live` runs a test in an event loop like a worker's; `Origin` is a server whose every connection a test's coroutine holds.
+`live` runs a test in an event loop like a worker's; `Origin` is a server of whose connections a test's coroutine is one
+end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, ParamSpec
 import uvloop
 
 P = ParamSpec("P")
-_PATIENCE = 30.0  # seconds; nothing here takes longer unless it hangs
+_PATIENCE = 20.0  # seconds; nothing here takes longer unless it hangs
 _LIMIT = 1 << 20  # bytes a reader holds back before its socket is no longer read
 
 
@@ -208,6 +209,16 @@ def answering(answer: Callable[[Message], bytes]) -> Handler:
             await peer.send(answer(await peer.request()))
 
     return handler
+
+
+def noting(seen: list[Message], answer: Callable[[Message], bytes]) -> Handler:
+    """The same, and every request is put on a list."""
+
+    def note(request: Message) -> bytes:
+        seen.append(request)
+        return answer(request)
+
+    return answering(note)
 
 
 def always(response: bytes) -> Handler:
