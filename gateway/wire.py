@@ -67,47 +67,31 @@ class WireError(Exception):
         self.reason = reason
 
 
-class Head:
-    """A message head: an iterable of (lower-case name, value) pairs, as ASGI has it, that hasn't been taken apart yet.
+class Fields:
+    """The field lines of a head: which are ordinary, and what the special ones say. Not changed once made, and so shared
+    by all requests of a connection that say the same: a client's fields seldom change from one to the next.
 
-    lines: the start line and every ordinary field, without the last CRLF. special: the fields that matter to an
-    intermediary, by lower-case name; repeated ones are joined by a comma (RFC 9110, section 5.3).
+    ordinary: every ordinary line, each with CRLF before it. special: the fields that matter to an intermediary, by
+    lower-case name; repeated ones are joined by a comma (RFC 9110, section 5.3).
     """
 
-    __slots__ = ("_pairs", "count", "lines", "minor", "raw", "special")
+    __slots__ = ("_pairs", "block", "count", "ordinary", "special")
 
-    minor: int
-    raw: bytes  # the head as it came, without the last two CRLFs
-    count: int  # field lines
-    lines: bytes
-    special: dict[bytes, bytes]
-    _pairs: list[Pair] | None
-
-    def pairs(self) -> list[Pair]:
-        """Every field of the message, in order. Made once."""
-        if self._pairs is None:
-            self._pairs = [_pair(line) for line in self.raw.split(b"\r\n")[1:]]
-        return self._pairs
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.pairs())
-
-    def __len__(self) -> int:
-        return len(self.pairs())
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.pairs()[index]
-
-    def __contains__(self, pair: object) -> bool:
-        return pair in self.pairs()
+    def __init__(self, block: bytes) -> None:
+        """block: the lines, CRLF between them. Raises WireError for one that can't be a field."""
+        self.block = block
+        self._pairs: list[Pair] | None = None
+        self.special: dict[bytes, bytes] = {}
+        self.count = 0
+        self.ordinary = b""
+        if block:
+            self._take_apart(block.split(b"\r\n"))
 
     def _take_apart(self, lines: list[bytes]) -> None:
-        """Fill `lines` and `special` from the head's lines, the start line first. Raises WireError for a bad one."""
+        self.count = len(lines)
+        special = self.special
         ordinary = _ordinary
-        self.special = special = {}
-        self.count = len(lines) - 1
-        # The start line is never in the set, so it leads what is to be looked at; it is whoever calls us who judged it.
-        for line in [line for line in lines if line not in ordinary][1:]:
+        for line in [line for line in lines if line not in ordinary]:
             pair = _meaning.get(line)
             if pair is None:
                 pair = _learn(line)
@@ -120,19 +104,57 @@ class Head:
                     raise WireError(400, "repeated_" + name.decode().replace("-", "_"))
                 value = special[name] + b", " + value
             special[name] = value
-        self.lines = b"\r\n".join(lines)
+        if lines:
+            self.ordinary = b"\r\n" + b"\r\n".join(lines)
         named = special.get(b"connection")
         if named is not None and named not in _USUAL_CONNECTION and named.lower() not in _USUAL_CONNECTION:
             self._drop_named(named)
 
     def _drop_named(self, named: bytes) -> None:
         """Remove the fields that Connection names (RFC 9110, section 7.6.1)."""
-        for name in {token.strip(b" \t").lower() for token in named.split(b",")} - HOP_BY_HOP - {b"close", b""}:
+        for name in set(tokens(named)) - HOP_BY_HOP - {b"close", b""}:
             if name in (b"host", b"content-length"):
                 continue  # a sender must not name what framing and routing stand on; ours is written anew anyhow
             self.special.pop(name, None)
-            self.lines = re.sub(rb"\r\n" + re.escape(name) + rb":[^\r\n]*", b"", self.lines, flags=re.IGNORECASE)
+            line = rb"\r\n" + re.escape(name) + rb":[^\r\n]*"
+            self.ordinary = re.sub(line, b"", self.ordinary, flags=re.IGNORECASE)
             self._pairs = [pair for pair in self.pairs() if pair[0] != name]
+
+    def pairs(self) -> list[Pair]:
+        """Every field in order, without those that Connection names. Made once."""
+        if self._pairs is None:
+            self._pairs = [_pair(line) for line in self.block.split(b"\r\n")] if self.block else []
+        return self._pairs
+
+
+class Head:
+    """A message head: an iterable of (lower-case name, value) pairs, as ASGI has it, that hasn't been taken apart yet.
+
+    lines: the start line and every ordinary field, without the last CRLF. special: as in Fields.
+    """
+
+    __slots__ = ("fields", "lines", "minor", "special")
+
+    minor: int
+    fields: Fields
+    lines: bytes
+    special: dict[bytes, bytes]
+
+    def pairs(self) -> list[Pair]:
+        """The fields of the message, in order."""
+        return self.fields.pairs()
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs())
+
+    def __len__(self) -> int:
+        return len(self.pairs())
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs()[index]
+
+    def __contains__(self, pair: object) -> bool:
+        return pair in self.pairs()
 
 
 # Values of Connection that name no field beyond the hop-by-hop ones.
@@ -164,18 +186,16 @@ class RequestHead(Head):
 
     __slots__ = ("keep_alive", "length", "method", "target")
 
-    def __init__(self, raw: bytes) -> None:
-        lines = raw.split(b"\r\n")
-        match = _REQUEST_LINE.fullmatch(lines[0])
+    def __init__(self, line: bytes, fields: Fields) -> None:
+        match = _REQUEST_LINE.fullmatch(line)
         if match is None:
-            raise _bad_request_line(lines[0])
+            raise _bad_request_line(line)
         self.method, target, version = match.groups()
         self.target = target
         self.minor = minor = 1 if version == b"1" else 0
-        self.raw = raw
-        self._pairs = None
-        self._take_apart(lines)
-        special = self.special
+        self.fields = fields
+        self.lines = line + fields.ordinary
+        self.special = special = fields.special
         host = special.get(b"host")
         if host is None:
             if minor:
@@ -184,11 +204,10 @@ class RequestHead(Head):
             raise WireError(400, "host_invalid")
         self.length = _request_length(special, minor)
         if not (minor and target.startswith(b"/")):
-            self._normalise(len(lines[0]))
+            self._normalise()
         self.keep_alive = _keeps_alive(special.get(b"connection"), minor)
 
-
-    def _normalise(self, start: int) -> None:
+    def _normalise(self) -> None:
         """Make `target` and the start line what the next hop gets: origin-form (or "*") in HTTP/1.1.
 
         In absolute-form the authority wins over Host and replaces it (RFC 9112, section 3.2.2).
@@ -197,12 +216,12 @@ class RequestHead(Head):
         if not target.startswith(b"/"):
             absolute = _ABSOLUTE.fullmatch(target)
             if absolute is not None:
-                self.special[b"host"] = absolute[1]
+                self.special = {**self.special, b"host": absolute[1]}
                 target = absolute[2] or (b"*" if method == b"OPTIONS" else b"/")
                 self.target = target if target.startswith((b"/", b"*")) else b"/" + target
             elif not (target == b"*" and method == b"OPTIONS"):
                 raise WireError(405 if method == b"CONNECT" else 400, "target_form_not_served")
-        self.lines = b"%b %b HTTP/1.1%b" % (method, self.target, self.lines[start:])
+        self.lines = b"%b %b HTTP/1.1%b" % (method, self.target, self.fields.ordinary)
 
 
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|[!$&'()*+,;=\-._~0-9A-Za-z%]*+)(?::[0-9]{0,5})?")
@@ -241,27 +260,19 @@ class ResponseHead(Head):
 
     __slots__ = ("keep_alive", "length", "status")
 
-    def __init__(self, raw: bytes, bodyless: bool) -> None:
-        lines = raw.split(b"\r\n")
-        minor, status = _read_status_line(lines[0])
-        self.status = status
-        self.minor = minor
-        self.raw = raw
-        self._pairs = None
-        self._take_apart(lines)
-        if not minor:
-            self.lines = b"HTTP/1.1" + self.lines[8:]
-        special = self.special
-        self.keep_alive = _keeps_alive(special.get(b"connection"), minor)
-        self.length = _response_length(special, minor, status, bodyless)
+    def __init__(self, line: bytes, fields: Fields, bodyless: bool) -> None:
+        self.minor, self.status = _read_status_line(line)
+        self.fields = fields
+        self.lines = line + fields.ordinary if self.minor else b"HTTP/1.1" + line[8:] + fields.ordinary
+        self.special = special = fields.special
+        self.keep_alive = _keeps_alive(special.get(b"connection"), self.minor)
+        self.length = _response_length(special, self.minor, self.status, bodyless)
         if self.length == -2:
             self.keep_alive = False
 
     def pairs(self) -> list[Pair]:
         """The end-to-end fields: a response is handed on, so what ends at this hop is not part of it."""
-        if self._pairs is None:
-            self._pairs = [pair for pair in super().pairs() if pair[0] not in HOP_BY_HOP]
-        return self._pairs
+        return [pair for pair in self.fields.pairs() if pair[0] not in HOP_BY_HOP]
 
 
 def tokens(value: bytes) -> list[bytes]:
@@ -269,13 +280,19 @@ def tokens(value: bytes) -> list[bytes]:
     return [token.strip(b" \t") for token in value.lower().split(b",")]
 
 
-def read_request(data: bytes) -> tuple[RequestHead, int] | None:
+def read_request(data: bytes, before: Fields | None = None) -> tuple[RequestHead, int] | None:
     """The request head at the start of data and where it ends; None while it is not whole.
 
-    Raises WireError when it must be refused. What is not whole may be hopeless all the same: `refusal` says so.
+    before: the fields of the request before this one on the connection. Raises WireError when the head must be refused;
+    what is not whole may be hopeless all the same, and `refusal` says so.
     """
     end = data.find(b"\r\n\r\n")
-    return (RequestHead(data[:end]), end + 4) if end > 0 else None
+    if end <= 0:
+        return None
+    line = data.find(b"\r\n")
+    block = data[line + 2 : end]
+    fields = before if before is not None and block == before.block else Fields(block)
+    return RequestHead(data[:line], fields), end + 4
 
 
 def read_response(data: bytes, bodyless: bool) -> tuple[ResponseHead, int] | None:
@@ -284,7 +301,10 @@ def read_response(data: bytes, bodyless: bool) -> tuple[ResponseHead, int] | Non
     bodyless: the request was HEAD, so no body follows whatever the fields say. Raises WireError as `read_request` does.
     """
     end = data.find(b"\r\n\r\n")
-    return (ResponseHead(data[:end], bodyless), end + 4) if end > 0 else None
+    if end <= 0:
+        return None
+    line = data.find(b"\r\n")
+    return ResponseHead(data[:line], Fields(data[line + 2 : end]), bodyless), end + 4
 
 
 def refusal(data: bytes, max_line: int, max_head: int) -> WireError | None:

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from gateway.exchange import CLIENT_GONE, OK, Exchange
 from gateway.listeners.listener import Entry
 from gateway.peek import waiting
-from gateway.wire import HOP_BY_HOP, ChunkedBody, RequestHead, ResponseHead, WireError, is_field, read_request, refusal
+from gateway.wire import HOP_BY_HOP, ChunkedBody, Fields, RequestHead, ResponseHead, WireError, is_field, read_request, refusal
 
 log = logging.getLogger("gateway.http")
 
@@ -334,7 +334,7 @@ class Http1Connection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_buffer", "_lingering", "_paused", "_server_state", "_transport", "choked", "client", "closed", "deadline",
+        "_buffer", "_fields", "_lingering", "_paused", "_server_state", "_transport", "choked", "client", "closed", "deadline",
         "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "scope", "state",
     )  # fmt: skip
 
@@ -349,6 +349,7 @@ class Http1Connection(asyncio.Protocol):
         self.look = 0
         self._server_state = server_state
         self._buffer = b""
+        self._fields: Fields | None = None  # of the last request
         self._paused = False
         self._lingering = False
 
@@ -448,7 +449,7 @@ class Http1Connection(asyncio.Protocol):
         entry = self.entry
         now = monotonic()
         try:
-            found = read_request(data)
+            found = read_request(data, self._fields)
             if found is None:
                 if data[:2] == b"\r\n":  # an empty line before a request is forgiven (RFC 9112, section 2.2)
                     data = data[2:]
@@ -463,9 +464,10 @@ class Http1Connection(asyncio.Protocol):
                 self._buffer = data
                 return
             head, end = found
+            fields = self._fields = head.fields
             if end > entry.max_line:
                 self._check_size(head, end)
-            if head.count > entry.max_fields:
+            if fields.count > entry.max_fields:
                 raise WireError(431, "too_many_header_fields")
             if head.length > entry.max_body:
                 raise WireError(413, "body_too_large")
@@ -489,7 +491,7 @@ class Http1Connection(asyncio.Protocol):
             self._buffer = rest
 
     def _check_size(self, head: RequestHead, end: int) -> None:
-        if head.raw.find(b"\r\n") > self.entry.max_line or not head.count:
+        if end - len(head.fields.block) - 6 > self.entry.max_line:
             raise WireError(414, "request_line_too_long")
         if end > self.entry.max_head:
             raise WireError(431, "header_fields_too_large")

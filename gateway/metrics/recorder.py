@@ -10,7 +10,6 @@ from typing import Any
 from gateway.exchange import Exchange
 from gateway.metrics.plan import (
     BOUNDS,
-    LATENCY_DURATION,
     LATENCY_FIRST_BYTE,
     NO_ROUTE,
     ROUTE_BYTES_IN,
@@ -21,6 +20,7 @@ from gateway.metrics.plan import (
 from gateway.scoreboard import Cells, Fact
 
 _SUM = len(BOUNDS) + 1
+_REQUESTS = int(Fact.REQUESTS)  # an enum member is slower to use as an index than the number it stands for
 
 
 def recorder(
@@ -31,8 +31,7 @@ def recorder(
     unrouted = {name: (plan.block("route", name, NO_ROUTE, ""), latency) for name in listeners}
 
     def finished(x: Any) -> None:
-        now = monotonic()
-        duration = now - x.started
+        duration = monotonic() - x.started
         route = x.route
         name = x.listener.name
         at, histogram = unrouted[name] if route is None else route.series[name]
@@ -40,16 +39,16 @@ def recorder(
         cells[at + (kind if kind < ROUTE_CLASSES else 0)] += 1
         if x.bytes_in:
             cells[at + ROUTE_BYTES_IN] += x.bytes_in
-        cells[at + ROUTE_BYTES_OUT] += x.bytes_out
-        at = histogram + LATENCY_DURATION
-        cells[at + bisect_left(BOUNDS, duration)] += 1
-        cells[at + _SUM] += int(duration * 1e6)
+        if x.bytes_out:
+            cells[at + ROUTE_BYTES_OUT] += x.bytes_out
+        cells[histogram + bisect_left(BOUNDS, duration)] += 1
+        cells[histogram + _SUM] += int(duration * 1e6)
         first = x.first_byte
         if first:
-            at = histogram + LATENCY_FIRST_BYTE
-            cells[at + bisect_left(BOUNDS, first)] += 1
-            cells[at + _SUM] += int(first * 1e6)
-        cells[Fact.REQUESTS] += 1
+            histogram += LATENCY_FIRST_BYTE
+            cells[histogram + bisect_left(BOUNDS, first)] += 1
+            cells[histogram + _SUM] += int(first * 1e6)
+        cells[_REQUESTS] += 1
         if write_log is not None:
             write_log(x, time(), duration)
 

@@ -183,7 +183,8 @@ class Connection(asyncio.Protocol):
                 data = self._read_head(self._buffer + data if self._buffer else data)
                 if self._head is None:
                     return
-            self._read_body(data)
+            if not self._done:
+                self._read_body(data)
         except WireError as error:
             self._fail(self._broken(BadResponse, f"sent a malformed response ({error.reason})"))
         else:
@@ -206,16 +207,18 @@ class Connection(asyncio.Protocol):
                 raise WireError(502, "upgrade_not_asked_for")
         self._buffer = b""
         self._head = head
-        self._left = head.length
-        self._decoder = ChunkedBody() if head.length == -1 else None
-        if not head.length:
-            self._finish(data)
-            return b""
-        return data
+        length = self._left = head.length
+        self._decoder = ChunkedBody() if length == -1 else None
+        if length == len(data):  # the whole body came with the head: what small responses do
+            if data:
+                self._keep(data)
+            data = b""
+        elif length:
+            return data
+        self._finish(data)
+        return b""
 
     def _read_body(self, data: bytes) -> None:
-        if self._done:
-            return
         decoder = self._decoder
         if decoder is not None:
             for piece in decoder.feed(data):

@@ -57,9 +57,10 @@ class Pool:
     def take(self) -> Connection | None:
         """An idle connection that is fit for use; None when there is none and `acquire` must be awaited."""
         idle = self._idle
+        now = monotonic()
         while idle:
             connection = idle.pop()
-            if connection.usable(monotonic()):
+            if connection.usable(now):
                 connection.busy = True
                 connection.deadline = 0.0
                 self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
@@ -108,7 +109,7 @@ class Pool:
                     self._total -= 1
                     self._next_in_line()
                 else:
-                    self._put_back(given)
+                    self._put_back(given, monotonic())
             raise
         finally:
             place.deadline = 0.0
@@ -124,13 +125,14 @@ class Pool:
         """Take a lent connection back: for the next request when it is fit for one, else to close it."""
         if connection.closed:
             return
-        if connection.reusable and not self._closing and monotonic() - connection.made < self._max_age:
-            self._put_back(connection)
+        now = monotonic()
+        if connection.reusable and not self._closing and now - connection.made < self._max_age:
+            self._put_back(connection, now)
         else:
             connection.busy = False
             connection.close()
 
-    def _put_back(self, connection: Connection) -> None:
+    def _put_back(self, connection: Connection, now: float) -> None:
         if connection.closed:
             return
         while self._line:
@@ -143,7 +145,6 @@ class Pool:
         if len(self._idle) >= self._max_idle:
             connection.close()
             return
-        now = monotonic()
         connection.since = now
         self._idle.append(connection)
         self._wheel.arm(connection, now + self._idle_timeout)

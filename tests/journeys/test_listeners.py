@@ -37,7 +37,7 @@ def test_removing_a_listener_under_load_loses_nothing(gateway: Start, settings: 
     settings = settings.but(workers=workers)
     one = gateway(settings.but(listeners={"web": ONE, "old": TWO}))
     with Load(one.address()) as load:
-        for number in range(4):
+        for number in range(2):
             old = one.address("old")
             with contextlib.ExitStack() as stack:
                 kept = [stack.enter_context(Client(old)) for _ in range(10)]

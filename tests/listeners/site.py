@@ -126,8 +126,8 @@ class Site:
 
 async def until(look: Callable[[], object]) -> None:
     """Let the loop turn until this is true; the test's own patience is the limit."""
-    while not look():
-        await asyncio.sleep(0.001)  # noqa: ASYNC110: what is looked at tells nobody when it changes
+    while not look():  # noqa: ASYNC110 (what is looked at tells nobody when it changes)
+        await asyncio.sleep(0.001)
 
 
 def get(target: bytes = b"/", fields: bytes = b"", method: bytes = b"GET") -> bytes:

@@ -9,6 +9,8 @@ import pytest
 from tests.listeners.site import Site, chunked, get, post, until
 from tests.upstream.peer import Message, Origin, Peer, always, answering, live, noting, ok
 
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
 
 def echo(request: Message) -> bytes:
     return ok(b"%b %b" % (request.start, request.body))
@@ -63,7 +65,8 @@ async def test_many_pipelined_requests_wait_without_being_lost() -> None:
     async with Origin(answering(echo)) as origin, Site(origin) as site:
         client = await site.client()
         count = 1500  # more than may be kept back here, less than the sockets hold
-        sending = asyncio.ensure_future(client.send(b"".join(get(b"/%d" % n, b"x: %070d\r\n" % n) for n in range(count))))
+        requests = b"".join(get(b"/%d" % number, b"x: %070d\r\n" % number) for number in range(count))
+        sending = asyncio.ensure_future(client.send(requests))
         for number in range(count):
             assert (await client.response()).body == b"GET /%d HTTP/1.1 " % number
         await sending
@@ -136,7 +139,8 @@ async def test_a_chunked_body_goes_on_chunked_and_without_its_extensions_and_tra
 
 
 def _unchunked(data: bytes) -> tuple[list[int], bytes]:
-    sizes, body = [], b""
+    sizes: list[int] = []
+    body = b""
     while True:
         line, _, data = data.partition(b"\r\n")
         size = int(line, 16)
@@ -222,8 +226,8 @@ async def test_expect_is_not_answered_by_a_route_that_does_not_read_the_body() -
 
 @live
 async def test_a_chunked_response_stays_chunked() -> None:
-    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\nx-trailer: t\r\n\r\n"
-    async with Origin(always(answer)) as origin, Site(origin) as site:
+    body = b"3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\nx-trailer: t\r\n\r\n"
+    async with Origin(always(CHUNKED + body)) as origin, Site(origin) as site:
         client = await site.client()
         for _ in range(2):
             await client.send(get())
@@ -307,13 +311,12 @@ async def test_no_framing_on_a_204() -> None:
 
 @live
 async def test_a_client_of_http_1_0_gets_its_body_up_to_the_end_of_the_connection() -> None:
-    async with Origin(always(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunked(b"abc", b"def"))) as origin:
-        async with Site(origin) as site:
-            client = await site.client(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
-            response = await client.response()
-            assert b"transfer-encoding" not in response
-            assert response[b"connection"] == b"close"
-            assert response.body == b"abcdef"
+    async with Origin(always(CHUNKED + chunked(b"abc", b"def"))) as origin, Site(origin) as site:
+        client = await site.client(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
+        response = await client.response()
+        assert b"transfer-encoding" not in response
+        assert response[b"connection"] == b"close"
+        assert response.body == b"abcdef"
 
 
 @live
@@ -341,8 +344,14 @@ async def test_a_client_of_http_1_0_without_host_reaches_the_origin_with_one() -
 
 @live
 async def test_fields_of_the_response_come_as_they_were_sent() -> None:
-    fields = b"Set-Cookie: a=1; Path=/\r\nX-Mixed-Case:  spaced  \r\nset-cookie: b=2\r\nServer: origin\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
-    dropped = b"connection: x-private\r\nx-private: secret\r\nkeep-alive: timeout=5\r\nproxy-authenticate: Basic\r\nupgrade: h2c\r\n"
+    fields = (
+        b"Set-Cookie: a=1; Path=/\r\nX-Mixed-Case:  spaced  \r\nset-cookie: b=2\r\nServer: origin\r\n"
+        b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+    )
+    dropped = (
+        b"connection: x-private\r\nx-private: secret\r\nkeep-alive: timeout=5\r\nproxy-authenticate: Basic\r\n"
+        b"upgrade: h2c\r\n"
+    )
     async with Origin(always(ok(b"ok", fields + dropped))) as origin, Site(origin) as site:
         response = await site.ask(get())
         assert response.all(b"set-cookie") == [b"a=1; Path=/", b"b=2"]

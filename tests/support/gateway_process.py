@@ -141,10 +141,12 @@ class Gateway:
     def settled_without_workers(self) -> None:
         eventually(lambda: not self.all_workers(), "no workers", _UP)
 
-    def cli(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """The real command line, pointed at this gateway."""
+    def cli(self, *arguments: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
+        """The real command line, pointed at this gateway. terminal: it believes that a person reads along."""
         command = [*_COMMAND, arguments[0], "-c", str(self.config), *arguments[1:]]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        if terminal:
+            return _on_a_terminal(command)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
 
     def reload(self) -> subprocess.CompletedProcess[str]:
         return self.cli("reload")
@@ -205,6 +207,18 @@ class Gateway:
 
 
 Start = Callable[..., Gateway]  # the fixture `gateway` of the journeys
+
+
+def _on_a_terminal(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        with os.fdopen(theirs, "wb", buffering=0) as screen:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen)
+        said = bytearray()
+        with contextlib.suppress(OSError):  # EIO: the last one who could write has gone
+            while data := terminal.read(65536):
+                said += data
+    return subprocess.CompletedProcess(command, process.wait(60), said.decode().replace("\r\n", "\n"), "")
 
 
 def _runs(process: psutil.Process) -> bool:

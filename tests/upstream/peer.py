@@ -1,4 +1,5 @@
-"""Both ends of an HTTP/1.1 connection, byte for byte: what a test sends goes out as it is, what it reads is all that came.
+"""Both ends of an HTTP/1.1 connection, byte for byte: what a test sends goes out as it is, what it reads is
+all that came.
 
 `live` runs a test in an event loop like a worker's; `Origin` is a server of whose connections a test's coroutine is one
 end.

@@ -36,22 +36,30 @@ def cycle(weights: Sequence[int]) -> list[int]:
     return picks
 
 
+# Up to this many references the whole order for each pick is kept: 64 endpoints of equal weight, say.
+_MAX_ORDERS = 4096
+
+
 class RoundRobin(Balancer):
     def __init__(self, offset: float = 0.0) -> None:
         super().__init__(offset)
         self._cycle: list[Endpoint] = []
+        self._orders: list[tuple[Endpoint, ...]] = []
         self._at = 0
 
     def rebuild(self, ready: Sequence[Endpoint]) -> None:
         self._cycle = [ready[index] for index in cycle([endpoint.weight for endpoint in ready])] if ready else []
         self._at = int(self.offset * len(self._cycle))
+        small = len(self._cycle) * len(ready) <= _MAX_ORDERS
+        self._orders = [self._order(at) for at in range(len(self._cycle))] if small else []
+
+    def _order(self, at: int) -> tuple[Endpoint, ...]:
+        return tuple(dict.fromkeys(self._cycle[at:] + self._cycle[:at]))
 
     def order(self, key: bytes) -> Iterator[Endpoint]:
-        picks = self._cycle
-        if not picks:
-            return
+        size = len(self._cycle)
+        if not size:
+            return iter(())
         at = self._at
-        self._at = at + 1 if at + 1 < len(picks) else 0
-        first = picks[at]
-        yield first
-        yield from dict.fromkeys(endpoint for endpoint in picks[at + 1 :] + picks[:at] if endpoint is not first)
+        self._at = at + 1 if at + 1 < size else 0
+        return iter(self._orders[at] if self._orders else self._order(at))

@@ -1,0 +1,130 @@
+"""USR2: the installed program takes over under the same process id, and nobody notices."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway_process import Start
+from tests.support.http import Client, get
+from tests.support.load import Load
+from tests.support.metrics import Metrics
+from tests.support.origin import Origin
+from tests.support.settings import Settings
+from tests.support.waiting import eventually
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_upgrade_under_load_loses_nothing(gateway: Start, origin: Origin, workers: int) -> None:
+    settings = Settings(origin.address, workers=workers, process={"pid_file": "gateway.pid"})
+    one = gateway(settings)
+    address, admin, master = one.address(), one.admin, one.pid
+    with Load(address) as load:
+        for number in range(1, 3):
+            before, seen = one.pids(), Metrics(admin)
+            one.upgrade()
+            one.settled(workers)
+            load.goes_on()
+            assert not set(one.pids()) & set(before)
+            assert (one.address(), one.admin) == (address, admin)
+            assert one.status()["master"]["pid"] == master
+            now = Metrics(admin)
+            now.since(seen)
+            assert now("gateway_config_generation") == number + 1
+            assert now("gateway_requests_total", code="2xx") > seen("gateway_requests_total", code="2xx") > 0
+        assert one.reload().returncode == 0  # the new program is a master like any other
+        one.ask(do="scale", workers=3)
+        one.settled(3)
+        load.goes_on()
+    load.clean()
+    assert origin.twice() == []
+    assert (one.folder / "gateway.pid").read_text() == f"{master}\n"
+    one.stop()
+    assert not (one.folder / "gateway.pid").exists()
+    assert one.log().count("upgraded in place") == 2
+
+
+def test_what_is_under_way_and_who_waits_is_answered(gateway: Start, settings: Settings, origin: Origin) -> None:
+    one = gateway(settings)
+    with Client(one.address()) as busy, Client(one.address()) as idle:
+        assert not idle.get().closes
+        busy.send("GET", "/slow?ms=2500")
+        eventually(lambda: origin.under_way)
+        one.upgrade()
+        answer = busy.answer()
+        assert (answer.status, answer.closes) == (200, True)
+        assert idle.get().closes
+    one.settled(1)
+
+
+def test_a_broken_configuration_is_refused(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    before = one.pids()
+    with Load(one.address()) as load:
+        one.write(settings.but(process={"boot_timeout": "never"}))
+        one.signal(signal.SIGUSR2)
+        eventually(lambda: "upgrade refused, this program goes on" in one.log())
+        assert f"{one.config}:" in one.log() and "boot_timeout" in one.log()
+        load.goes_on()
+    load.clean()
+    assert (one.pids(), one.generation()) == (before, 1)
+    one.write(settings)
+    one.upgrade()
+    assert get(one.address()).status == 200
+
+
+def test_workers_that_do_not_come_up_leave_the_old_ones_serving(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings.but(workers=2))
+    before = one.pids()
+    with Load(one.address()) as load:
+        one.write(settings.but(workers=2, process={"boot_timeout": "1ms"}))
+        one.signal(signal.SIGUSR2)
+        eventually(lambda: "reload refused, generation 1 goes on: not ready within" in one.log())
+        load.goes_on()
+        one.settled(2)
+        assert (one.pids(), one.generation()) == (before, 1)
+        one.write(settings.but(workers=2))
+        assert one.reload().returncode == 0
+        one.settled(2)
+        load.goes_on()
+    load.clean()
+
+
+def test_commands_meanwhile_wait_or_are_told(gateway: Start, settings: Settings) -> None:
+    """From USR2 until the new program serves, whoever asks gets an answer."""
+    one = gateway(settings)
+    one.signal(signal.SIGUSR2)
+    asked = 0
+    while one.generation() == 1:
+        asked += 1
+    assert asked > 0
+    one.signal(signal.SIGUSR2)
+    eventually(lambda: one.log().count("the installed program reads the configuration") == 2)
+    answer = one.ask(do="reload")
+    assert answer["ok"] or "upgrade" in answer["error"]
+    eventually(lambda: one.generation() >= 3)
+
+
+def test_the_service_manager_is_told_by_the_new_program_too(gateway: Start, settings: Settings, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(15)
+
+        def told(what: str) -> str:
+            while what not in (said := manager.recv(4096).decode()):
+                pass
+            return said
+
+        one = gateway(settings, env={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"})
+        assert "STATUS=generation 1, 1 workers" in told("READY=1")
+        one.upgrade()
+        assert "STATUS=generation 2, 1 workers" in told("READY=1")
+        told("WATCHDOG=1")
+        one.signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in told("RELOADING=1")
+        assert "STATUS=generation 3, 1 workers" in told("READY=1")
+        one.stop()
+        told("STOPPING=1")

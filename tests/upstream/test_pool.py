@@ -1,0 +1,343 @@
+"""The connections to one endpoint: which is lent, who waits, and which are let go."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.errors import ConnectFailed, QueueTimeout
+from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
+from gateway.upstream.http1 import Connection
+from tests.listeners.site import until
+from tests.upstream.peer import Origin, Peer, always, closed_port, live, ok
+from tests.upstream.rig import CELLS, Rig, exchange
+
+
+async def used(rig: Rig, count: int) -> list[Connection]:
+    """So many connections that have served a request each."""
+    connections = [await rig.connection() for _ in range(count)]
+    for connection in connections:
+        await exchange(connection)
+    return connections
+
+
+@live
+async def test_the_one_used_last_is_lent_first() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        a, b, c = await used(rig, 3)
+        for connection in (a, c, b):
+            rig.pool.release(connection)
+        assert [rig.pool.take() for _ in range(4)] == [b, c, a, None]
+        assert origin.accepted == 3
+
+
+@live
+async def test_the_cells_tell_the_story() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        a, b = await used(rig, 2)
+        assert (rig.cells[CELLS + UPSTREAM_OPENED], rig.cells[CELLS + UPSTREAM_OPEN], rig.open) == (2, 2, 2)
+        rig.pool.release(a)
+        assert await rig.connection() is a
+        assert rig.cells[CELLS + UPSTREAM_REUSED] == 1
+        a.close()
+        await until(lambda: rig.open == 1)
+        assert rig.cells[CELLS + UPSTREAM_OPEN] == 1
+        rig.pool.release(b)
+        rig.pool.close()
+        await until(lambda: rig.open == 0)
+        assert "0 idle" in repr(rig.pool)
+
+
+@live
+async def test_busy_and_idle_together_are_never_more_than_allowed() -> None:
+    most = 0
+    open_now = 0
+
+    async def handler(peer: Peer) -> None:
+        nonlocal most, open_now
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            while True:
+                await peer.request()
+                await asyncio.sleep(0.001)
+                await peer.send(ok())
+        finally:
+            open_now -= 1
+
+    async with Origin(handler) as origin, Rig(origin, {"max_connections": 3}) as rig:
+
+        async def one(number: int) -> None:
+            connection = await rig.connection()
+            await exchange(connection)
+            if number % 5 == 0:
+                connection.close()  # now and then one breaks
+            rig.pool.release(connection)
+
+        await asyncio.gather(*(one(number) for number in range(100)))
+        assert most == 3
+        assert rig.open <= 3
+
+
+@live
+async def test_who_waits_longest_is_next() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1}) as rig:
+        [connection] = await used(rig, 1)
+        order: list[int] = []
+
+        async def one(number: int) -> None:
+            taken = await rig.pool.acquire()
+            order.append(number)
+            await exchange(taken)
+            rig.pool.release(taken)
+
+        tasks = []
+        for number in range(5):
+            tasks.append(asyncio.ensure_future(one(number)))
+            await asyncio.sleep(0)
+        rig.pool.release(connection)
+        await asyncio.gather(*tasks)
+        assert order == [0, 1, 2, 3, 4]
+        assert origin.accepted == 1
+
+
+@live
+async def test_a_place_that_comes_free_is_dialled_by_who_waits() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1}) as rig:
+        [connection] = await used(rig, 1)
+        waiting = asyncio.ensure_future(rig.pool.acquire())
+        await asyncio.sleep(0)
+        connection.close()
+        fresh = await waiting
+        assert fresh is not connection and origin.accepted == 2
+        assert rig.open == 1
+
+
+@live
+async def test_waiting_has_an_end() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1, "queue_timeout": "200ms"}) as rig:
+        [connection] = await used(rig, 1)
+        with pytest.raises(QueueTimeout) as raised:
+            await rig.pool.acquire()
+        assert not raised.value.sent
+        rig.pool.release(connection)  # nobody waits any more
+        assert await rig.connection() is connection
+
+
+@live
+async def test_who_gives_up_leaves_the_line() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1}) as rig:
+        [connection] = await used(rig, 1)
+        first, second = (asyncio.ensure_future(rig.pool.acquire()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        rig.pool.release(connection)
+        assert await second is connection
+
+
+@pytest.mark.parametrize("by_a_free_place", [False, True])
+@live
+async def test_who_gives_up_in_the_moment_of_its_turn_passes_it_on(by_a_free_place: bool) -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1}) as rig:
+        [connection] = await used(rig, 1)
+        first, second = (asyncio.ensure_future(rig.pool.acquire()) for _ in range(2))
+        await asyncio.sleep(0)
+        if by_a_free_place:
+            connection.close()
+            await until(lambda: connection.closed)
+        else:
+            rig.pool.release(connection)
+        first.cancel()
+        async with asyncio.timeout(5):
+            taken = await second
+        assert first.cancelled() or first.done()
+        await exchange(taken)
+        rig.pool.release(taken)
+        assert await rig.connection() is taken
+        assert rig.open == 1
+
+
+@live
+async def test_who_gives_up_while_dialling_gives_its_place_back() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1}) as rig:
+        for _ in range(20):
+            dialling = asyncio.ensure_future(rig.pool.acquire())
+            await asyncio.sleep(0)
+            dialling.cancel()
+            await asyncio.gather(dialling, return_exceptions=True)
+        async with asyncio.timeout(5):
+            [connection] = await used(rig, 1)
+        assert rig.open == 1
+        rig.pool.release(connection)
+
+
+@live
+async def test_cancelled_requests_cost_no_place_for_good() -> None:
+    async def handler(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await asyncio.sleep(0.002)
+            await peer.send(ok())
+
+    async with Origin(handler) as origin, Rig(origin, {"max_connections": 5}) as rig:
+
+        async def one() -> None:
+            connection = await rig.connection()
+            try:
+                await exchange(connection)
+            finally:
+                rig.pool.release(connection)
+
+        for step in range(12):
+            tasks = [asyncio.ensure_future(one()) for _ in range(25)]
+            for _ in range(step):
+                await asyncio.sleep(0.0005)
+            for task in tasks[step % 3 :: 2]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(one() for _ in range(50)))
+        await until(lambda: rig.open <= 5)
+
+
+@live
+async def test_a_failed_dial_lets_the_next_try() -> None:
+    async with Rig(f"127.0.0.1:{closed_port()}", {"max_connections": 1}) as rig:
+        results = await asyncio.gather(*(rig.pool.acquire() for _ in range(5)), return_exceptions=True)
+        assert all(isinstance(result, ConnectFailed) for result in results)
+
+
+@live
+async def test_an_idle_connection_is_closed_in_time() -> None:
+    gone = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok())
+        assert await peer.ends() == b""
+        gone.set()
+
+    async with Origin(handler) as origin, Rig(origin, {"idle_timeout": "200ms"}) as rig:
+        [connection] = await used(rig, 1)
+        rig.pool.release(connection)
+        await gone.wait()
+        assert rig.pool.take() is None
+        await until(lambda: rig.open == 0)
+
+
+@live
+async def test_the_idle_time_does_not_run_while_it_is_lent() -> None:
+    async def handler(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await asyncio.sleep(0.4)
+            await peer.send(ok())
+
+    async with Origin(handler) as origin, Rig(origin, {"idle_timeout": "200ms"}) as rig:
+        [connection] = await used(rig, 1)
+        rig.pool.release(connection)
+        assert await rig.connection() is connection
+        assert (await exchange(connection))[1] == b"ok"
+
+
+@live
+async def test_an_old_connection_takes_no_further_request() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_age": "100ms"}) as rig:
+        kept, lent = await used(rig, 2)
+        rig.pool.release(kept)
+        await asyncio.sleep(0.15)
+        rig.pool.release(lent)
+        assert rig.pool.take() is None
+        await until(lambda: rig.open == 0)
+
+
+@live
+async def test_more_idle_ones_than_allowed_are_closed() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_idle": 2}) as rig:
+        for connection in await used(rig, 5):
+            rig.pool.release(connection)
+        await until(lambda: rig.open == 2)
+        assert rig.pool.take() and rig.pool.take() and not rig.pool.take()
+
+
+@live
+async def test_none_is_kept_when_none_may_be() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_idle": 0}) as rig:
+        [connection] = await used(rig, 1)
+        rig.pool.release(connection)
+        assert rig.pool.take() is None
+        await until(lambda: rig.open == 0)
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+@live
+async def test_one_that_the_origin_closed_is_not_lent(by_reset: bool) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok())
+        await close.wait()
+        if by_reset:
+            peer.reset()
+
+    close = asyncio.Event()
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        [connection] = await used(rig, 1)
+        rig.pool.release(connection)
+        close.set()
+        await until(lambda: rig.open == 0)
+        assert rig.pool.take() is None
+        assert origin.accepted == 1
+
+
+@live
+async def test_one_that_was_idle_for_a_while_is_asked_before_it_is_lent() -> None:
+    """The origin's end may wait in the socket, unread because the loop has had no turn since."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok())
+        await close.wait()
+
+    close = asyncio.Event()
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        [connection] = await used(rig, 1)
+        rig.pool.release(connection)
+        connection.since -= 10.0
+        close.set()
+        sock = connection._transport.get_extra_info("socket")
+        # From here to `take` nothing is awaited but the handler's end.
+        origin.peers[0].writer.transport.abort()
+        import select
+
+        while not select.select([sock.fileno()], [], [], 0.01)[0]:
+            await asyncio.sleep(0)
+            if connection.closed:
+                break
+        assert rig.pool.take() is None
+
+
+@live
+async def test_a_broken_one_does_not_come_back() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.ends()
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", bodyless=False, more=False)
+        rig.pool.release(connection)  # the client went away before the response
+        assert rig.pool.take() is None
+        await until(lambda: rig.open == 0)
+
+
+@live
+async def test_after_closing_nothing_is_kept() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        idle, busy = await used(rig, 2)
+        rig.pool.release(idle)
+        rig.pool.close()
+        assert (await exchange(busy))[1] == b"ok"  # what is under way goes on
+        rig.pool.release(busy)
+        await until(lambda: rig.open == 0)

@@ -1,0 +1,468 @@
+"""One connection to an origin: how responses are read, what is refused, and when it may be used again."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import BadResponse, ConnectFailed, ConnectionCut, ConnectTimeout, IdleTimeout, ResponseTimeout
+from tests.upstream.peer import Origin, Peer, always, closed_port, live, ok
+from tests.upstream.rig import GET, Rig, exchange, whole
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (ok(b"hello"), b"hello"),
+        (ok(b""), b""),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n", b"abcdefg"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx-trailer: y\r\n\r\n", b"ab"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", b""),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 100\r\n\r\n", b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + ok(b"final"), b"final"),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok", b"ok"),
+    ],
+    ids=lambda value: repr(value[:50]),
+)
+@pytest.mark.parametrize("byte_by_byte", [False, True])
+@live
+async def test_a_response_leaves_the_connection_for_the_next(answer: bytes, body: bytes, byte_by_byte: bool) -> None:
+    async def handler(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            for start in range(0, len(answer), 1 if byte_by_byte else len(answer)):
+                await peer.send(answer[start : start + (1 if byte_by_byte else len(answer))])
+                await asyncio.sleep(0)
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        for served in (1, 2):
+            _, taken = await exchange(connection)
+            assert taken == body
+            assert connection.reusable
+            assert connection.served == served
+            rig.pool.release(connection)
+            assert await rig.connection() is connection
+        assert origin.accepted == 1
+
+
+@live
+async def test_head_with_content_length_and_another_response_after_it() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        await peer.request()
+        await peer.send(ok(b"next"))
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        head, body = await exchange(connection, b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n", bodyless=True)
+        assert head.special[b"content-length"] == b"1000" and body == b""
+        assert connection.reusable
+        assert (await exchange(connection))[1] == b"next"
+
+
+@live
+async def test_a_body_up_to_the_end_of_the_connection() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        await peer.send(b"all of it")
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        assert (await exchange(connection))[1] == b"all of it"
+        assert not connection.reusable
+
+
+@live
+async def test_a_body_up_to_a_reset_is_cut() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nnot all")
+        await asyncio.wait_for(got.wait(), 10)
+        peer.reset()
+
+    got = asyncio.Event()
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        await connection.response()
+        await connection.arrival()
+        got.set()
+        with pytest.raises(ConnectionCut):
+            await whole(connection)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense",
+        b"HTTP/1.1 2xx OK\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: one\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nname : value\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\na: b\r\n folded\r\n\r\n",
+        b"HTTP/1.1 200 OK\na: b\n\n",
+        b"HTTP/1.1 200 OK\r\na: b\0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\na: " + b"b" * 300_000,
+    ],
+    ids=lambda answer: repr(answer[:60]),
+)
+@live
+async def test_a_malformed_head(answer: bytes) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer)
+        await peer.ends()
+
+    async with Origin(handler) as origin, Rig(origin, response="2s") as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        with pytest.raises(BadResponse) as raised:
+            await connection.response()
+        assert raised.value.endpoint == origin.address and raised.value.sent and not raised.value.reused
+        assert not connection.reusable
+        rig.pool.release(connection)
+        assert rig.pool.take() is None
+
+
+@live
+async def test_a_malformed_body() -> None:
+    async with Origin(always(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nokxx")) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        await connection.response()
+        with pytest.raises(BadResponse):
+            await whole(connection)
+        assert not connection.reusable
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n\r",
+    ],
+    ids=lambda answer: repr(answer[-20:]),
+)
+@live
+async def test_a_response_that_is_cut(answer: bytes) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer)
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        with pytest.raises(ConnectionCut) as raised:
+            await connection.response()
+            await whole(connection)
+        assert raised.value.sent and not raised.value.reused
+        assert not connection.reusable
+
+
+@live
+async def test_what_fails_on_a_kept_connection_says_so() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok())
+        await peer.request()
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        await exchange(connection)
+        with pytest.raises(ConnectionCut) as raised:
+            await exchange(connection)
+        assert raised.value.reused
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (ok(b"ok") + b"x", b"ok"),
+        (ok(b"ok") + ok(b"poison"), b"ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\nx", b""),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 1\r\n\r\nx", b""),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nx", b""),
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", b"ok"),
+    ],
+    ids=lambda value: repr(value[-30:]),
+)
+@live
+async def test_surplus_or_an_announced_end_rule_out_another_use(answer: bytes, body: bytes) -> None:
+    async with Origin(always(answer)) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        assert (await exchange(connection))[1] == body
+        assert not connection.reusable
+        rig.pool.release(connection)
+        assert rig.pool.take() is None
+
+
+@live
+async def test_surplus_that_comes_later_rules_out_another_use() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok())
+        await later.wait()
+        await peer.send(ok(b"poison"))
+        assert await peer.ends() == b""
+        gone.set()
+
+    later, gone = asyncio.Event(), asyncio.Event()
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        await exchange(connection)
+        rig.pool.release(connection)
+        later.set()
+        await gone.wait()
+        assert rig.pool.take() is None
+
+
+@live
+async def test_a_request_body_that_is_not_whole_rules_out_another_use() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", bodyless=False, more=True)
+        await connection.send_body((b"0\r\n\r\n",), more=True)  # whole for the origin, not for us
+        await connection.response()
+        assert await whole(connection) == b"ok"
+        assert not connection.reusable
+
+
+@live
+async def test_a_request_body_in_pieces() -> None:
+    seen: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        while True:
+            seen.append((await peer.request()).body)
+            await peer.send(ok())
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        for _ in range(2):
+            connection.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\n", bodyless=False, more=True)
+            await connection.send_body((b"ab", b"cd"), more=True)
+            await connection.send_body((b"ef",), more=False)
+            await connection.response()
+            assert await whole(connection) == b"ok"
+            assert connection.reusable
+        assert seen == [b"abcdef"] * 2
+
+
+@live
+async def test_no_response_in_time() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")  # not what we wait for
+        assert await peer.ends() == b""
+        gone.set()
+
+    gone = asyncio.Event()
+    async with Origin(handler) as origin, Rig(origin, response="200ms") as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        with pytest.raises(ResponseTimeout) as raised:
+            await connection.response()
+        assert raised.value.sent
+        await gone.wait()
+
+
+@live
+async def test_a_body_that_stands_still() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+        for _ in range(10):
+            await peer.send(b"x")
+            await asyncio.sleep(0.05)
+        await peer.ends()
+
+    async with Origin(handler) as origin, Rig(origin, idle="300ms") as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        await connection.response()
+        taken = b""
+        with pytest.raises(IdleTimeout):
+            while True:
+                await connection.arrival()
+                taken += connection.take()
+        assert taken == b"x" * 10  # it moved for longer than `idle` before it stood still
+
+
+@live
+async def test_who_takes_slowly_is_not_a_body_that_stands_still() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        await peer.send(bytes(50_000))
+        await enough.wait()
+        await peer.send(bytes(50_000))
+
+    enough = asyncio.Event()
+    async with Origin(handler) as origin, Rig(origin, idle="200ms") as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        await connection.response()
+        await connection.arrival()
+        await asyncio.sleep(0.5)  # the client behind us has not taken anything yet
+        enough.set()
+        assert len(await whole(connection)) == 100_000
+
+
+@live
+async def test_nobody_takes_so_the_origin_waits() -> None:
+    size = 64 << 20
+    stuck = asyncio.Event()
+    sent = 0
+
+    async def handler(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        for _ in range(size >> 16):
+            peer.writer.write(bytes(1 << 16))
+            try:
+                async with asyncio.timeout(0.3):
+                    await peer.writer.drain()
+            except TimeoutError:
+                stuck.set()
+                await peer.writer.drain()
+            sent += 1 << 16
+
+    async with Origin(handler) as origin, Rig(origin, idle="200ms") as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        await connection.response()
+        await stuck.wait()
+        assert sent < size // 2  # the sockets' buffers, and a little of ours
+        taken = 0
+        while not connection.done:
+            await connection.arrival()
+            piece = len(connection.take())
+            assert piece <= 2 << 20
+            taken += piece
+        assert taken == size
+        assert connection.reusable
+
+
+@live
+async def test_an_origin_that_takes_nothing_makes_us_wait() -> None:
+    release = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await release.wait()
+        await peer.reader.readexactly(32 << 20)
+        await peer.send(ok())
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (32 << 20)
+        connection.send(head, bodyless=False, more=True)
+        sent = 0
+        for _ in range(32):
+            try:
+                async with asyncio.timeout(None if release.is_set() else 0.3):
+                    await connection.send_body((bytes(1 << 20),), more=sent < 31)
+            except TimeoutError:
+                assert sent < 20
+                release.set()
+            sent += 1
+        assert release.is_set()
+        await connection.response()
+        assert await whole(connection) == b"ok"
+
+
+@live
+async def test_an_origin_that_hangs_up_while_we_send() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        peer.reset()
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (64 << 20), bodyless=False, more=True)
+        for number in range(64):
+            await connection.send_body((bytes(1 << 20),), more=number < 63)  # takes it silently
+        with pytest.raises(ConnectionCut):
+            await connection.response()
+
+
+# Dialling.
+
+
+@live
+async def test_nobody_listens() -> None:
+    async with Rig(f"127.0.0.1:{closed_port()}") as rig:
+        with pytest.raises(ConnectFailed) as raised:
+            await rig.pool.acquire()
+        assert not raised.value.sent
+        assert str(raised.value) == f"{rig.endpoint.name}: cannot connect (Connection refused)"
+        assert rig.open == 0
+
+
+@live
+async def test_a_name_that_does_not_resolve() -> None:
+    async with Rig("no-such-host.invalid:80") as rig:
+        with pytest.raises(ConnectFailed):
+            await rig.pool.acquire()
+
+
+@live
+async def test_no_connection_in_time() -> None:
+    # A listener whose queue is full lets further clients wait.
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, backlog=1, start_serving=False)
+    sock = server.sockets[0]
+    import socket
+
+    raw = socket.socket()
+    raw.bind(("127.0.0.1", 0))
+    raw.listen(0)
+    del sock
+    waiting = []
+    try:
+        for _ in range(3):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(raw.getsockname())
+            waiting.append(one)
+        async with Rig("127.0.0.1:%d" % raw.getsockname()[1], connect="200ms") as rig:
+            with pytest.raises(ConnectTimeout) as raised:
+                await rig.pool.acquire()
+            assert not raised.value.sent
+    finally:
+        for one in (*waiting, raw):
+            one.close()
+        server.close()
+
+
+@live
+async def test_over_a_unix_socket(tmp_path: Path) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        await peer.request()
+        await peer.send(ok(b"unix"))
+        writer.close()
+
+    path = tmp_path / "origin.sock"
+    server = await asyncio.start_unix_server(connected, path)
+    async with Rig(f"unix:{path}") as rig:
+        assert (await exchange(await rig.connection()))[1] == b"unix"
+    async with Rig(f"unix:{path}.not") as rig:
+        with pytest.raises(ConnectFailed):
+            await rig.pool.acquire()
+    server.close()
