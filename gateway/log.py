@@ -132,6 +132,9 @@ def set_up(config: LogConfig, files: Files) -> None:
         logger.setLevel(logging.WARNING if logger is not error_log else config.level.upper())
 
 
+_MILLISECONDS = [f"{number:03d}Z" for number in range(1000)]
+
+
 class Line(msgspec.Struct):
     """A line of the JSON access log. Times in microseconds, sizes in bytes of body."""
 
@@ -222,18 +225,14 @@ class AccessLog:
             self._waiting = True
             self._later(_FLUSH, self._flush_later)
 
-    def stamp(self, now: float) -> str:
-        """The second of now, as RFC 3339 up to the fraction."""
+    def json_line(self, x: Exchange, now: float, duration: float) -> Line:
         second = int(now)
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return self._stamp
-
-    def json_line(self, x: Exchange, now: float, duration: float) -> Line:
         route = x.route
         return Line(
-            f"{self.stamp(now)}{int(now % 1 * 1000):03d}Z",
+            self._stamp + _MILLISECONDS[int((now - second) * 1000)],
             x.client,
             x.method.decode("latin-1"),
             x.host.decode("latin-1"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import filterfalse
 
 Pair = tuple[bytes, bytes]
 
@@ -52,6 +53,7 @@ _SPECIAL = HOP_BY_HOP | IDENTITY | frozenset((b"host", b"content-length", b"expe
 # Lines that were found well-formed: ordinary ones, and special ones with what they say. Emptied when full, so whoever
 # invents lines makes us do what we would do without this memory, and no more. Long lines and credentials are not kept.
 _ordinary: set[bytes] = set()
+_is_ordinary = _ordinary.__contains__
 _meaning: dict[bytes, Pair] = {}
 _MOST_LINES = 4096
 _LONGEST_LINE = 256
@@ -90,8 +92,7 @@ class Fields:
     def _take_apart(self, lines: list[bytes]) -> None:
         self.count = len(lines)
         special = self.special
-        ordinary = _ordinary
-        for line in [line for line in lines if line not in ordinary]:
+        for line in tuple(filterfalse(_is_ordinary, lines)):
             pair = _meaning.get(line)
             if pair is None:
                 pair = _learn(line)
@@ -178,7 +179,9 @@ def _learn(line: bytes) -> Pair | None:
     return pair
 
 
-_USUAL_CONNECTION = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"keep-alive, upgrade", b"te", b"te, close"))
+_USUAL_CONNECTION = frozenset(
+    (b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"keep-alive, upgrade", b"te", b"te, close")
+)
 
 
 class RequestHead(Head):
@@ -361,15 +364,18 @@ def _request_length(special: Mapping[bytes, bytes], minor: int) -> int:
 
 
 def _response_length(special: Mapping[bytes, bytes], minor: int, status: int, bodyless: bool) -> int:
-    coding = special.get(b"transfer-encoding")
     length = _content_length(special)
+    coding = special.get(b"transfer-encoding")
     if coding is not None and (length is not None or not minor or coding.lower() != b"chunked"):
         raise WireError(502, "framing_ambiguous")
-    if bodyless or status in (204, 304) or status < 200:
+    if bodyless or status in _BODYLESS or status < 200:
         return 0
-    if coding is not None:
-        return -1
-    return -2 if length is None else length
+    if length is not None:
+        return length
+    return -2 if coding is None else -1
+
+
+_BODYLESS = (204, 304)
 
 
 _SIZE_LINE = re.compile(

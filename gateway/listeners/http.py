@@ -66,7 +66,7 @@ class Door(uvicorn.Server):
         self._go = asyncio.Event()
         self._leave = asyncio.Event()
         self._leaving: frozenset[str] = frozenset()
-        self._timeout = 0.0
+        self._deadline = 0.0
         self._stopping = False
         self._listening: dict[str, asyncio.Server] = {}
         self._abort = asyncio.Event()
@@ -80,8 +80,16 @@ class Door(uvicorn.Server):
         self._go.set()
 
     def drain(self, timeout: float, leaving: Collection[str], stopping: bool) -> None:
-        """Leave. leaving: the listeners whose queue nobody inherits; stopping: the whole gateway goes."""
-        self._timeout = timeout
+        """Leave. leaving: the listeners whose queue nobody inherits; stopping: the whole gateway goes.
+
+        Told again, it only learns that the whole gateway goes.
+        """
+        if self._leave.is_set():
+            if stopping and not self._stopping:
+                self._stopping = True
+                self._close_idle()
+            return
+        self._deadline = asyncio.get_running_loop().time() + timeout
         self._leaving = frozenset(leaving)
         self._stopping = stopping
         self._go.set()
@@ -120,15 +128,14 @@ class Door(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
         for entry in self.entries:
             entry.draining = True
             if entry.name not in self._leaving:
                 self._listening[entry.name].close()  # the successor listens on the same socket
         await self._unless_aborted(self._empty_queues())
-        self._close_idle(loop, deadline)
+        self._close_idle()
         while not self._abort.is_set() and (self.server_state.connections or self.server_state.tasks):
-            left = deadline - loop.time()
+            left = self._deadline - loop.time()
             if left <= 0:
                 break
             await asyncio.sleep(min(left, 0.05))
@@ -165,9 +172,10 @@ class Door(uvicorn.Server):
             self._listening[entry.name].close()
         self._left([entry.name for entry in leaving])
 
-    def _close_idle(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+    def _close_idle(self) -> None:
         """Put every connection on the list of those that are closed if they are idle at their time."""
-        span = deadline - loop.time()
+        loop = asyncio.get_running_loop()
+        span = max(0.0, self._deadline - loop.time())
         for connection in self.server_state.connections:
             if self._stopping:
                 wait = random.uniform(0, min(_CLOSE_AT_STOP, span))

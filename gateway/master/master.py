@@ -391,6 +391,7 @@ class Master:
             for listening in self._current.listening.values():
                 listening.refuse()
         for child in self._children:
+            child.hurry()
             self._drain(child, stopping=True)
 
     def _reopen(self) -> dict[str, Any]:
@@ -658,9 +659,10 @@ class Master:
         current = self._current
         if current is None or self._paused or child.role is Role.OBSERVER:
             return set()
-        if stopping or child.slot >= self._wanted():
+        if stopping:
             return set(child.holds)
-        return child.holds - {listening.key for listening in current.listening.values()}
+        goes = child.slot >= self._wanted()
+        return child.holds - {one.key for one in current.listening.values() if one.shared or not goes}
 
     def _close_unheld(self, *keep: str) -> None:
         """Close the sockets that nobody accepts from any more, but for those to keep."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from gateway.child import Birth
 from gateway.errors import StartError
 from gateway.master.children import Child
+from gateway.master.events import SIGNALS
 from gateway.master.generation import Generation
 from gateway.master.sockets import Listening
 from gateway.metrics.plan import Plan
@@ -77,10 +79,16 @@ class Nursery:
         # What lives now is shared with every child: the collector must not write into it and so make it private.
         gc.collect()
         gc.freeze()
-        pid = os.fork()
-        if pid == 0:
-            self._run[role](birth)
-            os._exit(1)
+        # Until the child has let go of the master's handlers a signal to the whole group must not reach it: it would
+        # write into the master's queue a second time. `child.begin` unblocks them there.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._run[role](birth)
+                os._exit(1)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         ours.setblocking(False)
         cells[Fact.PID] = pid

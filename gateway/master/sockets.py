@@ -90,6 +90,11 @@ class Listening(ABC):
 
     @property
     @abstractmethod
+    def shared(self) -> bool:
+        """Whether there is one queue for all slots, from which whoever is left accepts."""
+
+    @property
+    @abstractmethod
     def bound(self) -> str:
         """The real address, with the port the kernel chose for port 0."""
 
@@ -180,6 +185,10 @@ class PerSlot(Listening):
         order = [(slot, made._sockets[slot]) for slot in handed_on["order"]]
         made._group = Group.adopt(order, handed_on["steered"])
         return made
+
+    @property
+    def shared(self) -> bool:
+        return False
 
     @property
     def bound(self) -> str:
@@ -286,6 +295,10 @@ class Shared(Listening):
     def share_with(self, slots: Collection[int]) -> None:
         """These slots use it already."""
         self._slots.update(slots)
+
+    @property
+    def shared(self) -> bool:
+        return True
 
     @property
     def bound(self) -> str:

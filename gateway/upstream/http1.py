@@ -75,7 +75,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether the exchange it carried is over on both sides, with nothing left over."""
+        """Whether the exchange it carried is over on both sides, with nothing left over.
+
+        A response that arrived but was not taken, because its client left, is left over: the next one must not get it.
+        """
         head = self._head
         return (
             self._done
@@ -85,6 +88,7 @@ class Connection(asyncio.Protocol):
             and head is not None
             and head.keep_alive
             and not self._buffer
+            and not self._chunks
         )
 
     def close(self) -> None:

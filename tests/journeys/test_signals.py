@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -54,6 +55,31 @@ def test_nobody_is_cut_by_a_stop_under_load(gateway: Start, settings: Settings) 
         assert one.ended() == 0
     failures = load.stop().failures
     assert all(failure.port == 0 and "Refused" in failure.reason for failure in failures), str(load.report)
+
+
+def test_one_that_goes_to_the_whole_group_counts_once(gateway: Start, settings: Settings, origin: Origin) -> None:
+    """As Ctrl-C on a terminal does."""
+    one = gateway(settings.but(workers=2))
+    with contextlib.ExitStack() as stack:
+        busy = slow(one, origin, 700, stack)
+        os.killpg(one.pid, signal.SIGINT)
+        assert busy.answer().status == 200
+    assert one.ended() == 0
+    assert "again" not in one.log()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.01, 0.03])
+def test_a_stop_in_the_middle_of_a_reload(gateway: Start, settings: Settings, pause: float) -> None:
+    one = gateway(settings.but(workers=2))
+    with Client(one.address()) as idle:
+        assert idle.get().status == 200
+        one.signal(signal.SIGHUP)
+        time.sleep(pause)
+        one.signal(signal.SIGTERM)
+        with within(5, "a stop, whatever drains"):
+            assert one.ended() == 0
+    one.gone()
+    one.blameless()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGINT], ids=lambda number: number.name)
@@ -153,9 +179,8 @@ def test_a_worker_that_is_told_to_go_is_replaced(gateway: Start, settings: Setti
     """TERM to a worker itself: what it has is answered, and who comes meanwhile is answered by the successor."""
     one = gateway(settings)
     with Load(one.address()) as load:
-        for _ in range(2):
-            worker = one.workers()[0]
-            os.kill(worker.pid, signal.SIGTERM)
-            eventually(lambda gone=worker.pid: one.pids() not in ([], [gone]))  # type: ignore[misc]
-            load.goes_on()
+        worker = one.pids()[0]
+        os.kill(worker, signal.SIGTERM)
+        eventually(lambda: one.pids() not in ([], [worker]))
+        load.goes_on()
     load.clean()

@@ -58,6 +58,7 @@ class Gateway:
                 stderr=stderr,
                 env={**os.environ, **(env or {})},
                 pass_fds=tuple(pass_fds),
+                start_new_session=True,  # so that a signal to its whole group is none to ours
             )
 
     def write(self, config: Settings | str) -> None:

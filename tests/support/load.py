@@ -62,7 +62,7 @@ class Report:
 class Load:
     """gets, posts: kept connections of each method. fresh: callers that make a connection for each request.
 
-    pause: seconds between two requests of a caller. A context manager; `stop` returns the report.
+    pause: seconds between two requests of a caller, more or less. A context manager; `stop` returns the report.
     """
 
     def __init__(self, address: str, *, gets: int = 4, posts: int = 4, fresh: int = 2, pause: float = 0.003) -> None:
@@ -145,7 +145,7 @@ class Load:
             if answer.closes:
                 line.close()
                 line = None
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(self._pause * _random.uniform(0.5, 1.5))
         if line is not None:
             line.close()
 
