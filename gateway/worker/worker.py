@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from gateway.log import AccessLog
 from gateway.metrics.recorder import recorder
 from gateway.scoreboard import Fact, State
 from gateway.worker.assembly import Assembled, assemble, running_wheel
+from gateway.worker.memory import settle
 
 log = logging.getLogger("gateway")
 
@@ -77,10 +77,7 @@ class _Worker:
         birth.channel.setblocking(False)
         loop.add_reader(birth.channel, self._listen_to_master)
         self._beat(loop)
-        gc.freeze()
-        # Most of what a request makes is gone by reference count; looking for cycles after each 700 objects, as is the
-        # default, costs 4 % of the instructions of a request and finds none.
-        gc.set_threshold(20_000, 20, 50)
+        settle()
         await self._door.run_until_left()
         self._count()
         if self._access is not None:

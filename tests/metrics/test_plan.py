@@ -1,0 +1,94 @@
+"""Which cell belongs to which series: the same for as long as the scoreboard lives."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import Config
+from gateway.metrics.plan import _GAUGES, CELLS, LABELS, NO_ROUTE, OTHER, Plan
+from gateway.scoreboard import SEAT_CELLS, Fact
+
+
+def config(routes: list[str], endpoints: list[str] = ["10.0.0.1:80"], listeners: list[str] = ["web"]) -> Config:  # noqa: B006
+    return Config.model_validate(
+        {
+            "listeners": [{"name": name, "listen": f"127.0.0.1:{9000 + n}"} for n, name in enumerate(listeners)],
+            "upstreams": {"app": {"endpoints": endpoints}},
+            "routes": [{"name": name, "path": f"/{name}", "upstream": "app"} for name in routes],
+        }
+    )
+
+
+def cells_of(plan: Plan) -> list[tuple[int, int]]:
+    return sorted((start, start + CELLS[kind]) for kind, known in plan.blocks.items() for start in known.values())
+
+
+def handed_on(plan: Plan) -> Plan:
+    """As through an upgrade: by JSON to another program."""
+    dumped: Any = json.loads(json.dumps(plan.dump()))
+    return Plan.load(dumped)
+
+
+def test_every_series_of_a_configuration_has_its_cells() -> None:
+    plan = Plan()
+    plan.cover(config(["a", "b"], ["10.0.0.1:80", "unix:/run/app.sock"], ["web", "web2"]))
+    assert plan.blocks["route"].keys() == {
+        (OTHER, OTHER, OTHER),
+        *((listener, route, "app") for listener in ("web", "web2") for route in ("a", "b")),
+        *((listener, NO_ROUTE, "") for listener in ("web", "web2")),
+    }
+    assert plan.blocks["latency"].keys() == {(OTHER,), (NO_ROUTE,), ("a",), ("b",)}
+    assert plan.blocks["upstream"].keys() == {(OTHER, OTHER), ("app", "10.0.0.1:80"), ("app", "unix:/run/app.sock")}
+    assert plan.blocks["listener"].keys() == {(OTHER,), ("web",), ("web2",)}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(CELLS)), st.integers(0, 5), st.booleans()), max_size=40))
+def test_blocks_never_overlap_and_never_move(steps: list[tuple[str, int, bool]]) -> None:
+    plan = Plan()
+    known: dict[tuple[str, tuple[str, ...]], int] = {}
+    for kind, number, upgrade in steps:
+        labels = tuple(f"{label}{number}" for label in LABELS[kind])
+        start = plan.block(kind, *labels)
+        assert known.setdefault((kind, labels), start) == start
+        if upgrade:
+            plan = handed_on(plan)
+    taken = cells_of(plan)
+    assert taken[0][0] >= Fact.SERIES
+    assert all(end <= start for (_, end), (start, _) in zip(taken, taken[1:], strict=False))
+
+
+def test_a_series_that_comes_back_goes_on_where_it_was() -> None:
+    plan = Plan()
+    plan.cover(config(["a", "b", "c"]))
+    before = dict(plan.blocks["route"])
+    plan.cover(config(["c"]))
+    plan = handed_on(plan)
+    plan.cover(config(["d", "b", "a"]))
+    assert before.items() <= plan.blocks["route"].items()
+
+
+def test_what_finds_no_room_shares_one_block() -> None:
+    plan = Plan()
+    plan.cover(config([f"r{number}" for number in range(3000)]))
+    assert cells_of(plan)[-1][1] <= SEAT_CELLS
+    assert plan.block("route", "web", "r0", "app") != plan.block("route", "web", "r2999", "app")
+    for kind, labels in LABELS.items():
+        other = plan.blocks[kind][(OTHER,) * len(labels)]
+        assert plan.block(kind, *("new",) * len(labels)) == other
+    assert cells_of(handed_on(plan)) == cells_of(plan)
+    assert handed_on(plan).block("route", "x", "y", "z") == plan.blocks["route"][(OTHER,) * 3]
+
+
+def test_gauges_are_the_cells_that_do_not_outlive_a_process() -> None:
+    plan = Plan()
+    plan.cover(config(["a"]))
+    expected = {
+        start + offset for kind, offsets in _GAUGES.items() for start in plan.blocks[kind].values() for offset in offsets
+    }
+    assert set(plan.gauges()) == expected and expected
+    counters = {start for start in plan.blocks["route"].values()}
+    assert not counters & expected
