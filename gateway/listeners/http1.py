@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from gateway.exchange import CLIENT_GONE, OK, Exchange
 from gateway.listeners.listener import Entry
+from gateway.parts import add, take
 from gateway.peek import waiting
 from gateway.wire import HOP_BY_HOP, ChunkedBody, Fields, RequestHead, ResponseHead, WireError, is_field, read_request, refusal
 
@@ -158,7 +159,7 @@ class Http1Exchange(Exchange):
             return  # nobody will ask for it
         if self._chunks is None:
             self._chunks = []
-        self._chunks.append(piece)
+        add(self._chunks, piece)
         self._held += len(piece)
 
     @property
@@ -174,12 +175,13 @@ class Http1Exchange(Exchange):
     async def receive(self) -> dict[str, Any]:
         while True:
             if self._chunks:
-                body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-                self._chunks = None
-                self._held = 0
-                self._end_told = self._received
-                self._connection.resume_reading()
-                return {"type": "http.request", "body": body, "more_body": not self._received}
+                body = take(self._chunks)
+                self._held -= len(body)
+                more = not self._received or bool(self._chunks)
+                self._end_told = not more
+                if self._held < _BODY_HIGH:
+                    self._connection.resume_reading()
+                return {"type": "http.request", "body": body, "more_body": more}
             if self._received and not self._end_told:
                 self._end_told = True
                 return {"type": "http.request", "body": b"", "more_body": False}

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.errors import NoEndpoint, UpstreamError
 from gateway.metrics.plan import UPSTREAM_RETRIES
+from gateway.parts import WRITE
 from gateway.proxy.headers import outbound
 from gateway.proxy.retry import again, elsewhere
 from gateway.scoreboard import Cells
@@ -82,8 +83,8 @@ class Forward:
         pump = None
         if not head.length:
             connection.send(request, bodyless, more=False)
-        elif head.length > 0 and exchange.received:
-            body = (await receive())["body"]
+        elif 0 < head.length <= WRITE and exchange.received:
+            body = (await receive())["body"]  # all of it: what is there and small is handed over in one part
             connection.send(request + body, bodyless, more=False)
         else:
             connection.send(request, bodyless, more=True)
@@ -92,11 +93,13 @@ class Forward:
             response = await connection.response()
             exchange.first_byte = monotonic() - exchange.started
             await send({"type": "http.response.start", "status": response.status, "headers": response})
-            while not connection.done:
+            while True:
+                part = connection.take()
+                if connection.over:
+                    return part
                 # The first turn flushes the head even when no byte of the body has come yet.
-                await send({"type": "http.response.body", "body": connection.take(), "more_body": True})
+                await send({"type": "http.response.body", "body": part, "more_body": True})
                 await connection.arrival()
-            return connection.take()
         finally:
             if pump is not None:
                 pump.cancel()

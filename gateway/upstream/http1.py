@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from gateway.errors import BadResponse, ConnectionCut, IdleTimeout, ResponseTimeout, UpstreamError
+from gateway.parts import add, take
 from gateway.peek import waiting
 from gateway.upstream.endpoint import Endpoint
 from gateway.wheel import Wheel
@@ -129,19 +130,15 @@ class Connection(asyncio.Protocol):
         return waiter
 
     @property
-    def done(self) -> bool:
-        """Whether the response has wholly arrived; `take()` has the rest of it."""
-        return self._done
+    def over(self) -> bool:
+        """Whether the response has wholly arrived and was wholly taken."""
+        return self._done and not self._chunks
 
     def take(self) -> bytes:
-        """What has arrived of the body, b"" for nothing yet."""
-        chunks = self._chunks
-        if not chunks:
-            return b""
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._held = 0
-        if self._paused and not self.closed:
+        """The next part of what has arrived of the body, b"" for nothing yet."""
+        data = take(self._chunks)
+        self._held -= len(data)
+        if self._paused and self._held < _BODY_HIGH and not self.closed:
             self._paused = False
             self._transport.resume_reading()
         return data
@@ -248,7 +245,7 @@ class Connection(asyncio.Protocol):
 
     def _keep(self, piece: bytes) -> None:
         if piece:
-            self._chunks.append(piece)
+            add(self._chunks, piece)
             self._held += len(piece)
 
     def _finish(self, rest: bytes) -> None:

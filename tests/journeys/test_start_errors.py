@@ -120,7 +120,7 @@ def test_a_control_socket_that_can_not_be_made(tmp_path: Path) -> None:
 
 def test_workers_that_do_not_come_up(tmp_path: Path) -> None:
     said = refused(tmp_path, SETTINGS.but(process={"boot_timeout": "1ms"}))
-    assert "cannot start: not ready within 0.001 s: worker 0" in said
+    assert "cannot start: not ready within 0.001 s: " in said
 
 
 def test_a_second_gateway_with_the_same_control_socket(gateway: Start, settings: Settings, tmp_path: Path) -> None:

@@ -177,9 +177,9 @@ def test_counters_go_on_when_a_seat_is_taken_again_and_gauges_do_not(board: Scor
 
 
 def test_workers(board: Scoreboard, plan: Plan) -> None:
-    for number, (role, state) in enumerate(
-        [(Role.WORKER, State.READY), (Role.WORKER, State.DRAINING), (Role.OBSERVER, State.READY), (Role.WORKER, State.GONE)]
-    ):
+    worker, observer = Role.WORKER, Role.OBSERVER
+    there = [(worker, State.READY), (worker, State.DRAINING), (observer, State.READY), (worker, State.GONE)]
+    for number, (role, state) in enumerate(there):
         seat = board.take(number, plan.gauges())
         seat[Fact.ROLE], seat[Fact.STATE], seat[Fact.SLOT], seat[Fact.PID] = role, state, number, 100 + number
         seat[Fact.GENERATION], seat[Fact.OPEN], seat[Fact.LAG] = 3, 10 + number, 1500

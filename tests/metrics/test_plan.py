@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Config
-from gateway.metrics.plan import _GAUGES, CELLS, LABELS, NO_ROUTE, OTHER, Plan
+from gateway.metrics.plan import (
+    CELLS,
+    LABELS,
+    LISTENER_ACCEPTED,
+    LISTENER_IDLE,
+    LISTENER_OPEN,
+    NO_ROUTE,
+    OTHER,
+    UPSTREAM_OPEN,
+    UPSTREAM_OPENED,
+    Plan,
+)
 from gateway.scoreboard import SEAT_CELLS, Fact
 
 
-def config(routes: list[str], endpoints: list[str] = ["10.0.0.1:80"], listeners: list[str] = ["web"]) -> Config:  # noqa: B006
+def config(
+    routes: list[str], endpoints: tuple[str, ...] = ("10.0.0.1:80",), listeners: tuple[str, ...] = ("web",)
+) -> Config:
     return Config.model_validate(
         {
             "listeners": [{"name": name, "listen": f"127.0.0.1:{9000 + n}"} for n, name in enumerate(listeners)],
-            "upstreams": {"app": {"endpoints": endpoints}},
+            "upstreams": {"app": {"endpoints": list(endpoints)}},
             "routes": [{"name": name, "path": f"/{name}", "upstream": "app"} for name in routes],
         }
     )
@@ -35,7 +49,7 @@ def handed_on(plan: Plan) -> Plan:
 
 def test_every_series_of_a_configuration_has_its_cells() -> None:
     plan = Plan()
-    plan.cover(config(["a", "b"], ["10.0.0.1:80", "unix:/run/app.sock"], ["web", "web2"]))
+    plan.cover(config(["a", "b"], ("10.0.0.1:80", "unix:/run/app.sock"), ("web", "web2")))
     assert plan.blocks["route"].keys() == {
         (OTHER, OTHER, OTHER),
         *((listener, route, "app") for listener in ("web", "web2") for route in ("a", "b")),
@@ -58,7 +72,7 @@ def test_blocks_never_overlap_and_never_move(steps: list[tuple[str, int, bool]])
             plan = handed_on(plan)
     taken = cells_of(plan)
     assert taken[0][0] >= Fact.SERIES
-    assert all(end <= start for (_, end), (start, _) in zip(taken, taken[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(taken))
 
 
 def test_a_series_that_comes_back_goes_on_where_it_was() -> None:
@@ -86,9 +100,8 @@ def test_what_finds_no_room_shares_one_block() -> None:
 def test_gauges_are_the_cells_that_do_not_outlive_a_process() -> None:
     plan = Plan()
     plan.cover(config(["a"]))
-    expected = {
-        start + offset for kind, offsets in _GAUGES.items() for start in plan.blocks[kind].values() for offset in offsets
-    }
-    assert set(plan.gauges()) == expected and expected
-    counters = {start for start in plan.blocks["route"].values()}
-    assert not counters & expected
+    gauges = set(plan.gauges())
+    upstream, listener = plan.block("upstream", "app", "10.0.0.1:80"), plan.block("listener", "web")
+    assert {upstream + UPSTREAM_OPEN, listener + LISTENER_OPEN, listener + LISTENER_IDLE} <= gauges
+    assert not {upstream + UPSTREAM_OPENED, listener + LISTENER_ACCEPTED, *plan.blocks["route"].values()} & gauges
+    assert len(gauges) == 2 * 1 + 2 * 2  # of the configuration's own and of the catch-all
