@@ -37,7 +37,15 @@ _MESSAGE = 64 * 1024
 _MOST_FDS = 8
 _PR_SET_PDEATHSIG = 1
 # What a terminal or a supervisor may send to the whole group: the master's to act on, not ours.
-_NOT_OURS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH)
+_NOT_OURS = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
 
 
 @dataclass(slots=True)
@@ -136,7 +144,8 @@ def tell(channel: socket.socket, message: dict[str, Any], fds: list[int] | None 
 
 
 def hear(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and its descriptors; None when the other side is gone. Raises BlockingIOError when there is none."""
+    """The next message and its descriptors; None when the other side is gone. Raises BlockingIOError when there is
+    none."""
     try:
         data, fds, _, _ = socket.recv_fds(channel, _MESSAGE, _MOST_FDS, socket.MSG_DONTWAIT)
     except BlockingIOError:

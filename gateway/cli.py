@@ -96,7 +96,9 @@ def print_schema() -> None:
     click.echo(schema())
 
 
-def _ask(path: str | None, control: str | None, question: dict[str, Any], timeout: float | None = 10.0) -> dict[str, Any]:
+def _ask(
+    path: str | None, control: str | None, question: dict[str, Any], timeout: float | None = 10.0
+) -> dict[str, Any]:
     def work() -> dict[str, Any]:
         return ask(control or control_path(find(path)), question, timeout)
 
@@ -182,7 +184,10 @@ def _table(answer: dict[str, Any]) -> str:
             f"listening: {listeners}" + (f"; admin on {answer['admin']}" if answer["admin"] else ""),
             f"workers wanted: {answer['workers_wanted']}; restarts: {restarts}",
             "",
-            "".join(title.ljust(width) if index == 0 else title.rjust(width) for index, (title, width) in enumerate(_COLUMNS)),
+            "".join(
+                title.ljust(width) if index == 0 else title.rjust(width)
+                for index, (title, width) in enumerate(_COLUMNS)
+            ),
             *rows,
         )
     )
@@ -230,4 +235,3 @@ def _quietly() -> None:
 if __name__ == "__main__":
     _quietly()
     main()
-

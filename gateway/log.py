@@ -161,9 +161,7 @@ class Line(msgspec.Struct):
 class AccessLog:
     """Gathers lines and writes them in whole lines. `later(seconds, callback)` is the event loop's."""
 
-    def __init__(
-        self, fd: int, form: str, worker: int, later: Callable[[float, Callable[[], None]], object]
-    ) -> None:
+    def __init__(self, fd: int, form: str, worker: int, later: Callable[[float, Callable[[], None]], object]) -> None:
         self._fd = fd
         self._form = _FORMS[form]
         self._worker = worker
@@ -202,10 +200,7 @@ class AccessLog:
             if self._is_pipe and len(data) > _PIPE_BUF:
                 part = data[: data.rfind(b"\n", 0, _PIPE_BUF) + 1] or data[: data.find(b"\n") + 1]
             try:
-                if self._is_socket:
-                    written = _send(self._fd, part)
-                else:
-                    written = os.write(self._pipe, part)
+                written = _send(self._fd, part) if self._is_socket else os.write(self._pipe, part)
             except BlockingIOError:
                 self._keep(data)
                 return

@@ -16,7 +16,8 @@ _HORIZON = 2.0
 
 
 class Timed(Protocol):
-    """What the wheel keeps. `deadline`: monotonic seconds, 0 for none; `look`: the tick of its entry, the wheel's own."""
+    """What the wheel keeps. `deadline`: monotonic seconds, 0 for none; `look`: the tick of its entry, the wheel's
+    own."""
 
     deadline: float
     look: int

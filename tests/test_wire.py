@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from itertools import product
-from string import ascii_lowercase
-from typing import Any
-
 import pytest
-from httptools import HttpRequestParser, HttpResponseParser
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from gateway.wire import (
-    ChunkedBody,
-    RequestHead,
-    ResponseHead,
-    WireError,
-    is_field,
-    read_request,
-    read_response,
-    refusal,
-    tokens,
-)
+from gateway.wire import RequestHead, ResponseHead, WireError, read_request, read_response, refusal, tokens
 
 MAX_LINE, MAX_HEAD = 8192, 32768
 
@@ -233,7 +214,8 @@ def test_a_repeated_field_that_may_occur_once_is_refused(name: bytes) -> None:
 
 
 def test_a_request() -> None:
-    data = b"POST /a%2Fb?c=d HTTP/1.1\r\nHost: Example.COM:8080\r\nX-A:b\r\nX-a: \t c d \t\r\nContent-Length: 5\r\n\r\nhello"
+    lines = b"Host: Example.COM:8080\r\nX-A:b\r\nX-a: \t c d \t\r\nContent-Length: 5\r\n"
+    data = b"POST /a%2Fb?c=d HTTP/1.1\r\n" + lines + b"\r\nhello"
     found = read_request(data)
     assert found is not None
     head, end = found
@@ -258,7 +240,7 @@ def test_a_request() -> None:
         (b"OPTIONS * HTTP/1.1", b"OPTIONS", b"*", b"example.com", b"OPTIONS * HTTP/1.1"),
         (b"GET /p HTTP/1.0", b"GET", b"/p", b"example.com", b"GET /p HTTP/1.1"),
         (b"GET //double//slash HTTP/1.1", b"GET", b"//double//slash", b"example.com", b"GET //double//slash HTTP/1.1"),
-        (b"M-SEARCH /\xc3\xa4%zz HTTP/1.1", b"M-SEARCH", b"/\xc3\xa4%zz", b"example.com", b"M-SEARCH /\xc3\xa4%zz HTTP/1.1"),
+        (b"M-SEARCH /\xe4%zz HTTP/1.1", b"M-SEARCH", b"/\xe4%zz", b"example.com", b"M-SEARCH /\xe4%zz HTTP/1.1"),
     ],
 )
 def test_forms_of_the_target(line: bytes, method: bytes, target: bytes, host: bytes, start: bytes) -> None:
@@ -312,7 +294,8 @@ def test_a_request_of_http_1_0_needs_no_host() -> None:
 
 
 def test_named_by_connection_means_of_this_hop() -> None:
-    head = request(fields(b"X-Hop: secret", b"x-hop: again", b"X-Hopper: stays", b"Via: 1.0 a", b"Connection: X-Hop, close, Via"))
+    lines = (b"X-Hop: secret", b"x-hop: again", b"X-Hopper: stays", b"Via: 1.0 a", b"Connection: X-Hop, close, Via")
+    head = request(fields(*lines))
     assert b"x-hop:" not in head.lines.lower()
     assert b"X-Hopper: stays" in head.lines
     assert b"via" not in head.special
@@ -411,303 +394,5 @@ def test_a_response_is_told_without_what_ends_at_this_hop() -> None:
     assert head.lines == b"HTTP/1.1 200 OK\r\nServer: s\r\nSet-Cookie: a\r\nset-cookie: b"
 
 
-# The chunked coding.
-
-
-def decode(*pieces: bytes) -> tuple[bytes, ChunkedBody]:
-    body = ChunkedBody()
-    taken = b""
-    for index, piece in enumerate(pieces):
-        if body.done:
-            body.rest += b"".join(pieces[index:])
-            break
-        taken += b"".join(body.feed(piece))
-    return taken, body
-
-
-@pytest.mark.parametrize(
-    ("data", "expected", "rest", "trailers"),
-    [
-        (b"0\r\n\r\n", b"", b"", []),
-        (b"5\r\nhello\r\n0\r\n\r\nGET", b"hello", b"GET", []),
-        (b"00005\r\nhello\r\n000\r\n\r\n", b"hello", b"", []),
-        (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"01234567890123456789", b"", []),
-        (b"2;a\r\nok\r\n0;b\r\n\r\n", b"ok", b"", []),
-        (b'2 ; a = b ; c="d;\\"e"\r\nok\r\n0\r\n\r\n', b"ok", b"", []),
-        (b"2\r\nok\r\n0\r\nX-T: a \r\nx-u:b\r\n\r\nrest", b"ok", b"rest", [(b"x-t", b"a"), (b"x-u", b"b")]),
-        (b"2\r\n\r\n\r\n0\r\n\r\n", b"\r\n", b"", []),
-    ],
-)
-def test_chunks(data: bytes, expected: bytes, rest: bytes, trailers: list[tuple[bytes, bytes]]) -> None:
-    for pieces in ([data], [data[index : index + 1] for index in range(len(data))]):
-        taken, body = decode(*pieces)
-        assert body.done
-        assert (taken, body.rest, body.trailers) == (expected, rest, trailers)
-
-
-BAD_CHUNKS = [
-    b"5\nhello\r\n",
-    b"5\rhello\r\n",
-    b"5\r\nhello\n0\r\n\r\n",
-    b"5\r\nhello0\r\n\r\n",
-    b"5\r\nhelloo\r\n0\r\n\r\n",
-    b"5\r\nhello\r\r\n",
-    b"\r\n",
-    b"x\r\n",
-    b" 5\r\nhello\r\n",
-    b"+5\r\nhello\r\n",
-    b"-5\r\nhello\r\n",
-    b"0x5\r\nhello\r\n",
-    b"5 \r\nhello\r\n0\r\n\r\n",
-    b"5 5\r\nhello\r\n",
-    b"5_0\r\n",
-    b"5,5\r\n",
-    b"10000000000000000\r\n",
-    b"fffffffffffffffff\r\n",
-    b"5;\r\nhello\r\n",
-    b"5;=x\r\nhello\r\n",
-    b"5;a=\r\nhello\r\n",
-    b'5;a="b\r\nhello\r\n',
-    b"5;a=b c\r\nhello\r\n",
-    b"5;a\0\r\nhello\r\n",
-    b"5;a\nb\r\nhello\r\n",
-    b"5;" + b"a" * 600 + b"\r\nhello\r\n",
-    b"0" * 16 + b"\r\n\r\n",
-    b"0\r\nX : a\r\n\r\n",
-    b"0\r\n folded\r\n\r\n",
-    b"0\r\nX: a\n\r\n\r\n",
-    b"0\r\nX: \0\r\n\r\n",
-    b"0\r\nno colon\r\n\r\n",
-    b"0\r\n" + b"X: y\r\n" * 4000 + b"\r\n",
-]
-
-
-@pytest.mark.parametrize("data", BAD_CHUNKS, ids=lambda data: repr(data[:24]))
-def test_bad_chunks(data: bytes) -> None:
-    for pieces in ([data], [data[index : index + 1] for index in range(len(data))]):
-        with pytest.raises(WireError) as raised:
-            decode(*pieces, b"5\r\nhello\r\n0\r\n\r\n" * 2)
-        assert raised.value.status == 400
-
-
-@pytest.mark.parametrize("cut", range(1, len(b"2\r\nok\r\n0\r\n\r\n")))
-def test_a_body_without_its_last_bytes_is_not_whole(cut: int) -> None:
-    _, body = decode(b"2\r\nok\r\n0\r\n\r\n"[:-cut])
-    assert not body.done
-
-
-@pytest.mark.parametrize("data", [b"5;" + b"a" * 511, b"1" * 16, b"0\r\n" + b"X: y\r\n" * 4000])
-def test_what_an_unfinished_line_makes_us_hold_is_bounded(data: bytes) -> None:
-    with pytest.raises(WireError):
-        decode(data)
-
-
-# Properties.
-
-TOKEN = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=8).map(str.encode)
-VALUE = st.binary(max_size=20).map(lambda raw: bytes(byte for byte in raw if byte in b"\t" or byte >= 32 and byte != 127))
-COMMON = st.sampled_from([b"Accept", b"Via", b"X-Forwarded-For", b"TE", b"Upgrade", b"Keep-Alive", b"Te-x", b"Date", b"Cookie"])
-NAMES = st.one_of(COMMON, TOKEN).filter(
-    lambda name: name.lower() not in (b"host", b"content-length", b"transfer-encoding", b"connection", b"authorization")
-    and b"_" not in name
-    and name.lower() != b"content-type"
-)
-FIELDS = st.lists(st.tuples(NAMES, st.sampled_from([b"", b" ", b"\t "]), VALUE), max_size=8)
-FRAMING = st.sampled_from([b"", b"Content-Length: 12\r\n", b"Transfer-Encoding: chunked\r\n"])
-TARGET = st.text("/abc%2F?&=.~", max_size=12).map(lambda text: b"/" + text.encode())
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> bytes:
-    line = b"%b %b HTTP/1.1\r\n" % (draw(st.sampled_from([b"GET", b"POST", b"PUT"])), draw(TARGET))
-    lines = [b"%b:%b%b\r\n" % field for field in draw(FIELDS)]
-    lines.insert(draw(st.integers(0, len(lines))), b"Host: example.com\r\n")
-    lines.insert(draw(st.integers(0, len(lines))), draw(FRAMING))
-    return line + b"".join(lines) + b"\r\n"
-
-
-def outcome(read: Callable[[], Any]) -> object:
-    try:
-        found = read()
-    except WireError as error:
-        return (error.status, error.reason)
-    if found is None:
-        return None
-    head, end = found
-    return (head.lines, head.special, head.pairs(), head.length, head.keep_alive, end)
-
-
-def arriving(data: bytes, cuts: list[int]) -> object:
-    """What comes of data that arrives in pieces, at each of which somebody looks."""
-    for end in [*sorted(cut for cut in cuts if cut < len(data)), len(data)]:
-        found = outcome(lambda: read_request(data[:end]))  # noqa: B023
-        if found is None:
-            error = refusal(data[:end], MAX_LINE, MAX_HEAD)
-            found = None if error is None else (error.status, error.reason)
-        if found is not None:
-            return found
-    return None
-
-
-@given(requests(), st.lists(st.integers(0, 300), max_size=6), st.binary(max_size=10))
-def test_a_head_is_the_same_however_it_arrives(data: bytes, cuts: list[int], rest: bytes) -> None:
-    whole = outcome(lambda: read_request(data))
-    assert whole is not None
-    assert arriving(data, cuts) == whole
-    assert outcome(lambda: read_request(data + rest)) == whole
-
-
-@given(st.sampled_from(sorted(REFUSED)), st.lists(st.integers(0, 200), max_size=6))
-def test_what_is_refused_is_refused_however_it_arrives(name: str, cuts: list[int]) -> None:
-    found = arriving(REFUSED[name][1], cuts)
-    assert isinstance(found, tuple) and len(found) == 2  # status and reason
-    assert 400 <= found[0] < 600
-
-
-@given(st.one_of(st.binary(max_size=200), st.builds(lambda head, tail: head[:-4] + tail, requests(), st.binary(max_size=60))))
-@example(b"\r\n\r\n")
-@example(b"\r\n\r\n\r\n")
-@example(b"HTTP/1.1 200\r\n\r\n")
-@example(b"GET / HTTP/1.1\r\nHost\r\n\r\n")
-@example(b": \r\n\r\n")
-def test_nothing_but_a_wire_error_is_ever_raised(data: bytes) -> None:
-    for end in (b"", b"\r\n\r\n"):
-        outcome(lambda: read_request(data + end))  # noqa: B023
-        outcome(lambda: read_response(b"HTTP/1.1 200 OK\r\n" + data + end, False))  # noqa: B023
-        outcome(lambda: read_response(data + end, True))  # noqa: B023
-    refusal(data, MAX_LINE, MAX_HEAD)
-    try:
-        decode(data)
-        decode(b"0\r\n" + data)
-        decode(b"1;" + data)
-    except WireError:
-        pass
-
-
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), st.lists(st.integers(0, 400), max_size=8), st.binary(max_size=8))
-def test_chunks_survive_any_split(pieces: list[bytes], cuts: list[int], rest: bytes) -> None:
-    data = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n" + rest
-    edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    taken, body = decode(*(data[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end))
-    assert body.done
-    assert (taken, body.rest) == (b"".join(pieces), rest)
-
-
-@given(st.binary(max_size=12), st.binary(max_size=12))
-def test_a_field_that_passes_can_not_become_two(name: bytes, value: bytes) -> None:
-    if is_field(name, value):
-        head = response(b"HTTP/1.1 200 OK\r\nx-%b: %b\r\n\r\n" % (name, value))
-        assert head.pairs() == [(b"x-" + name.lower(), value.strip(b" \t"))]
-    else:
-        with pytest.raises(WireError):
-            response(b"HTTP/1.1 200 OK\r\n%b: %b\r\n\r\n" % (name, value))
-
-
 def test_tokens() -> None:
     assert tokens(b"Keep-Alive , X-A,\tclose") == [b"keep-alive", b"x-a", b"close"]
-
-
-# Against httptools: what both take they must read alike.
-
-
-class Heard:
-    """What httptools tells."""
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.whole = False
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        self.whole = True
-
-
-# Of these httptools tells nothing itself, or it acts on them and then refuses more than the RFC does.
-_ITS_OWN = (b"upgrade", b"proxy-connection")
-
-
-@given(requests())
-def test_pairs_are_what_httptools_tells(data: bytes) -> None:
-    heard = Heard()
-    parser = HttpRequestParser(heard)
-    parser.feed_data(data)
-    assert heard.whole
-    head = request(data)
-    assert head.pairs() == heard.fields
-    assert (head.method, head.target) == (parser.get_method(), heard.url)
-    assert head.keep_alive == parser.should_keep_alive()
-
-
-@given(FIELDS, FRAMING, st.sampled_from([b"200 OK", b"404 Not Found", b"304 Not Modified", b"204 No Content"]))
-def test_responses_are_what_httptools_tells(fields: list[tuple[bytes, bytes, bytes]], framing: bytes, status: bytes) -> None:
-    fields = [field for field in fields if field[0].lower() != b"upgrade"]  # it takes the rest for another protocol's
-    data = b"HTTP/1.1 %b\r\n%b%b\r\n" % (status, b"".join(b"%b:%b%b\r\n" % field for field in fields), framing)
-    heard = Heard()
-    parser = HttpResponseParser(heard)
-    parser.feed_data(data)
-    head = response(data)
-    assert heard.whole
-    dropped = (b"te", b"keep-alive", b"upgrade", b"transfer-encoding")
-    assert head.pairs() == [pair for pair in heard.fields if pair[0] not in dropped]
-    assert head.status == parser.get_status_code()
-
-
-# Effort.
-
-
-class _Steps:
-    """Counts the calls that Python code makes: the same on every machine, unlike seconds."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> _Steps:
-        sys.setprofile(self._see)
-        return self
-
-    def _see(self, frame: object, event: str, arg: object) -> None:
-        self.count += event in ("call", "c_call")
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-
-def _names(count: int) -> list[bytes]:
-    return ["".join(letters).encode() for letters in list(product(ascii_lowercase, repeat=4))[:count]]
-
-
-_A_FEW = 4
-NASTY = {
-    "names in Connection": fields(b"Connection: " + b",".join(_names(5000))),
-    "Connection lines": fields(*(b"Connection: " + name for name in _names(2000))),
-    "special lines": fields(*[b"Via: 1.1 a"] * 2500),
-    "new lines": fields(*(b"x-%b: y" % name for name in _names(3000))),
-    "new special lines": fields(*(b"Via: 1.1 %b" % name for name in _names(2000))),
-    "spaces": fields(b"X: " + b" " * 30000),
-    "commas": fields(b"Connection: " + b"," * 30000),
-    "colons": fields(b"X" + b":" * 30000),
-    "one target": fields(line=b"GET /" + b"a" * 30000 + b" HTTP/1.1"),
-    "no space": b"A" * 30000 + b"\r\n\r\n",
-    "many CRs": fields(b"X: " + b"\r" * 30000),
-}
-
-
-@pytest.mark.parametrize("name", NASTY)
-def test_no_head_costs_more_than_a_few_steps_for_each_byte(name: str) -> None:
-    data = NASTY[name]
-    with _Steps() as steps:
-        refused(data)
-    assert steps.count <= _A_FEW * len(data)
-
-
-def test_no_body_costs_more_than_a_few_steps_for_each_byte() -> None:
-    data = b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
-    with _Steps() as steps:
-        decode(data)
-    assert steps.count <= _A_FEW * len(data)

@@ -47,7 +47,7 @@ class Door(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=Http1Connection,  # type: ignore[arg-type]
+            http=Http1Connection,
             ws="none",
             lifespan="on",
             loop="none",
@@ -110,9 +110,10 @@ class Door(uvicorn.Server):
         self._ready()
         await self._go.wait()
         loop = asyncio.get_running_loop()
+        protocol: Any = self.config.http_protocol_class
         for entry in self.entries:
-            make = partial(
-                self.config.http_protocol_class,
+            make: Callable[[], asyncio.BaseProtocol] = partial(
+                protocol,
                 config=self.config,
                 server_state=self.server_state,
                 app_state=self.lifespan.state,

@@ -1,8 +1,8 @@
 """One client connection speaking HTTP/1.1: parses, enforces limits and deadlines, and speaks ASGI to the application.
 
 Plugged into uvicorn by `Config(http=...)`, with its own class because a proxy's protocol differs from uvicorn's in
-nearly every method: fields stay in blocks (see `wire.py`), trailers never become headers, a refused Upgrade has its body
-read as a body, every wait has a deadline, and a client that goes away cancels the work at once.
+nearly every method: fields stay in blocks (see `wire.py`), trailers never become headers, a refused Upgrade has its
+body read as a body, every wait has a deadline, and a client that goes away cancels the work at once.
 
 Two lifetimes, two classes: `Http1Connection` is the connection, `Http1Exchange` one request and its answer.
 """
@@ -20,7 +20,17 @@ from gateway.exchange import CLIENT_GONE, OK, Exchange
 from gateway.listeners.listener import Entry
 from gateway.parts import add, take
 from gateway.peek import waiting
-from gateway.wire import HOP_BY_HOP, ChunkedBody, Fields, RequestHead, ResponseHead, WireError, is_field, read_request, refusal
+from gateway.wire import (
+    HOP_BY_HOP,
+    ChunkedBody,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    WireError,
+    is_field,
+    read_request,
+    refusal,
+)
 
 log = logging.getLogger("gateway.http")
 
@@ -52,8 +62,8 @@ class Http1Exchange(Exchange):
     """One request of a connection: the ASGI `receive` and `send`, and the framing of the answer."""
 
     __slots__ = (
-        "_answered", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told", "_head_out",
-        "_held", "_left", "_received", "_waiter", "has_body", "head", "keep_alive", "refused", "task",
+        "_answered", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
+        "_head_out", "_held", "_left", "_received", "_waiter", "has_body", "head", "keep_alive", "refused", "task",
     )  # fmt: skip
 
     def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
@@ -211,7 +221,8 @@ class Http1Exchange(Exchange):
                 self._send_start(message["status"], message.get("headers", ()))
             else:
                 raise RuntimeError(f"this listener doesn't know the ASGI message {kind!r}")
-        return self.listener.done
+        done: Awaitable[None] = self.listener.done
+        return done
 
     async def _send_later(self, choked: asyncio.Future[None], message: dict[str, Any]) -> None:
         await choked
@@ -315,7 +326,8 @@ class Http1Exchange(Exchange):
 
 
 def _lines(status: int, headers: Any) -> tuple[bytes, bytes | None, bytes]:
-    """A status line and fields from ASGI pairs: (lines, content-length, date). Raises RuntimeError for unsendable ones."""
+    """A status line and fields from ASGI pairs: (lines, content-length, date). Raises RuntimeError for unsendable
+    ones."""
     lines = [b"HTTP/1.1 %d %b" % (status, _STATUS_TEXT.get(status, b""))]
     length = None
     date = b""
@@ -336,11 +348,13 @@ class Http1Connection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_buffer", "_fields", "_lingering", "_paused", "_server_state", "_transport", "choked", "client", "closed", "deadline",
-        "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "scope", "state",
+        "_buffer", "_fields", "_lingering", "_paused", "_server_state", "_transport", "choked", "client", "closed",
+        "deadline", "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "scope", "state",
     )  # fmt: skip
 
-    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], entry: Entry, _loop: Any = None) -> None:
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], entry: Entry, _loop: Any = None
+    ) -> None:
         self.entry = entry
         self.state = app_state
         self.exchange: Http1Exchange | None = None
@@ -365,7 +379,7 @@ class Http1Connection(asyncio.Protocol):
         self.peer = peer[:2] if isinstance(peer, tuple) else None
         self.local = local[:2] if isinstance(local, tuple) else (str(local), None)
         self.client = _plain(self.peer[0]) if self.peer else "unix"
-        self.scope = {
+        self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": "1.1",

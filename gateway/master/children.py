@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.child import tell
+from gateway.log import Files
 from gateway.scoreboard import Cells, Fact, Role, State
 
 # What can happen in a child's life, and what it is afterwards. What is not listed changes nothing.
@@ -34,6 +35,7 @@ class Child:
     channel: socket.socket
     names: dict[str, str]  # by key of a socket, what it calls the listener
     holds: set[str]  # the sockets (by key) whose queue it may still accept from
+    files: Files | None = None  # the logs it writes to
     born: float = field(default_factory=time.monotonic)
     state: State = State.BOOTING
     serving: bool = False  # it was told to go

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gateway.config import Config
 from gateway.config.values import Address, TcpAddress
 from gateway.log import Files
+from gateway.master.bind import targets
 from gateway.master.limits import cpus
 from gateway.master.sockets import Listening
 
@@ -32,10 +33,14 @@ class Generation:
 
 
 def key(address: Address, name: str) -> str:
-    """What an address is known by from one generation to the next. With port 0 each listener has a port of its own."""
-    if isinstance(address, TcpAddress) and address.port == 0:
-        return f"{address} of {name}"
-    return str(address)
+    """What an address is known by from one generation to the next, however it is spelled.
+
+    With port 0 each listener has a port of its own.
+    """
+    if not isinstance(address, TcpAddress):
+        return str(address)
+    spelled = TcpAddress(targets(address)[0].host, address.port)
+    return str(spelled) if address.port else f"{spelled} of {name}"
 
 
 def wanted_workers(config: Config) -> int:

@@ -147,6 +147,7 @@ class Master:
             else:
                 self._current.listening[named.get(known_by, known_by)] = listening
         for child in self._children:
+            child.files = files
             self._events.watch(child.channel, self._hearing(child))
         log.info("upgraded in place; generation %d goes on until its successor is ready", legacy.generation)
 
@@ -405,7 +406,8 @@ class Master:
             log.error("logs not reopened: %s", error)
             return {"ok": False, "error": str(error)}
         for child in self._children:
-            tell(child.channel, {"do": "reopen"}, fds)
+            if child.files is files:  # one that drains may still write where a configuration before this one said
+                tell(child.channel, {"do": "reopen"}, fds)
         log.info("log files reopened")
         return {"ok": True}
 

@@ -93,7 +93,7 @@ class Nursery:
         ours.setblocking(False)
         cells[Fact.PID] = pid
         names = {listening.key: name for name, listening in mine.items()}
-        return Child(role, slot, generation.number, seat, cells, pid, ours, names, set(names))
+        return Child(role, slot, generation.number, seat, cells, pid, ours, names, set(names), generation.files)
 
     def _free_seat(self) -> int:
         """The lowest seat nobody sits on: low numbers keep the scoreboard small. Seat 0 is the master's."""

@@ -41,7 +41,9 @@ def _family(out: list[str], name: str, kind: str, text: str) -> None:
 
 def _line(out: list[str], name: str, labels: Iterable[tuple[str, str]], value: float) -> None:
     inner = ",".join(f'{key}="{_quoted(text)}"' for key, text in labels)
-    out.append(f"gateway_{name}{{{inner}}} {value:g}" if isinstance(value, float) else f"gateway_{name}{{{inner}}} {value}")
+    out.append(
+        f"gateway_{name}{{{inner}}} {value!r}" if isinstance(value, float) else f"gateway_{name}{{{inner}}} {value}"
+    )
 
 
 def _quoted(text: str) -> str:

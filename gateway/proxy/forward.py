@@ -73,9 +73,7 @@ class Forward:
                 self._cells[endpoint.cells + UPSTREAM_RETRIES] += 1
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _carry(
-        self, exchange: Any, head: RequestHead, connection: Connection, receive: Any, send: Any
-    ) -> bytes:
+    async def _carry(self, exchange: Any, head: RequestHead, connection: Connection, receive: Any, send: Any) -> bytes:
         """Send the request, pass the response on but for its last part, which is returned: by then the connection is
         free again and need not wait for a slow client."""
         request = outbound(head, exchange.forwarded, self._via, connection.endpoint.name.encode())
@@ -113,6 +111,7 @@ async def _pump(connection: Connection, receive: Any, chunked: bool) -> None:
         if message["type"] != "http.request":
             return
         body, more = message["body"], message["more_body"]
+        pieces: tuple[bytes, ...]
         if not chunked:
             pieces = (body,)
         elif body:

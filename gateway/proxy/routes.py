@@ -1,9 +1,9 @@
 """Which route a request belongs to. Pure: a table built once from the configuration, asked once for each request.
 
-Precedence is the Kubernetes Gateway API's, completed: explicit priority; host exact before the longest `*.suffix` before
-none; path exact before the longest segment prefix before regex before none; then methods, more header predicates, more
-query predicates, client addresses, file order. A host whose paths don't match falls through to the next less specific.
-Every step is a dictionary look-up, so thousands of hosts cost what one costs.
+Precedence is the Kubernetes Gateway API's, completed: explicit priority; host exact before the longest `*.suffix`
+before none; path exact before the longest segment prefix before regex before none; then methods, more header
+predicates, more query predicates, client addresses, file order. A host whose paths don't match falls through to the
+next less specific. Every step is a dictionary look-up, so thousands of hosts cost what one costs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateway.config.model import Route as RouteConfig
 
 # Hosts whose chain is remembered. Beyond it the memory is emptied: an attacker who invents names gains nothing.
 _REMEMBERED = 4096
+_LONGEST_HOST = 261  # 253 characters of a DNS name and a port; what is longer is no name we serve
 
 
 @dataclass(slots=True, eq=False)
@@ -156,9 +157,11 @@ class Table:
         return NoRoute(tuple(sorted(allow)))
 
     def _remember(self, host: bytes) -> list[_Paths]:
-        if len(self._chains) >= _REMEMBERED:
-            self._chains.clear()
-        chain = self._chains[host] = list(self._chain(host_name(host)))
+        chain = list(self._chain(host_name(host)))
+        if len(host) <= _LONGEST_HOST:
+            if len(self._chains) >= _REMEMBERED:
+                self._chains.clear()
+            self._chains[host] = chain
         return chain
 
     def _chain(self, host: str) -> Iterator[_Paths]:
@@ -207,19 +210,19 @@ def _admits(route: Route, asked: Asked, allow: set[bytes]) -> bool:
     return True
 
 
+_KEPT = re.compile(rb"%(2F|25)")
 _DOTS = re.compile(r"/\.{1,2}(?:/|$)")
 
 
 def canonical(raw: bytes) -> str | None:
     """The path that routes are compared with; None for one that can be read in two ways.
 
-    Percent-encoding is undone, except that of "/", which stays one segment. Dot segments and NUL have no honest use
+    Percent-encoding is undone, except that of "/", which stays one segment, and of "%", which could pass for it. Dot segments and NUL have no honest use
     after a client has normalised its target (RFC 3986, section 6.2.2.3), so they are refused. What is forwarded stays
     byte for byte as it came.
     """
     if b"%" in raw:
-        raw = re.sub(rb"%2[fF]", b"%252F", raw)
-        raw = unquote_to_bytes(raw)
+        raw = unquote_to_bytes(_KEPT.sub(rb"%25\1", raw.replace(b"%2f", b"%2F")))
     path = raw.decode("utf-8", "surrogateescape")
     if ("/." in path and _DOTS.search(path)) or "\0" in path:
         return None

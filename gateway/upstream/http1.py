@@ -16,7 +16,7 @@ from gateway.parts import add, take
 from gateway.peek import waiting
 from gateway.upstream.endpoint import Endpoint
 from gateway.wheel import Wheel
-from gateway.wire import ChunkedBody, ResponseHead, WireError, read_response
+from gateway.wire import ChunkedBody, ResponseHead, WireError, is_hopeless, read_response
 
 # The head of a response: four times what we accept from clients, as origins set large cookies (nginx: 4k-8k buffers by
 # default and a well-known source of its 502s; Go: 1 MiB).
@@ -34,9 +34,9 @@ class Connection(asyncio.Protocol):
     """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
 
     __slots__ = (
-        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_left", "_loop",
-        "_paused", "_response_timeout", "_transport", "_waiter", "_wheel", "busy", "choked", "closed", "counted",
-        "deadline", "endpoint", "look", "made", "request_sent", "served", "since",
+        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_left",
+        "_loop", "_paused", "_response_timeout", "_transport", "_waiter", "_wheel", "busy", "choked", "closed",
+        "counted", "deadline", "endpoint", "look", "made", "request_sent", "served", "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
@@ -93,34 +93,41 @@ class Connection(asyncio.Protocol):
         )
 
     def close(self) -> None:
+        """End it now. It counts as closed from here on, also before the event loop has said so."""
         self.deadline = 0.0
         if not self.closed:
+            self.closed = True
             self._transport.abort()
 
     # One exchange.
 
     def send(self, head: bytes, bodyless: bool, more: bool) -> None:
-        """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body follows."""
+        """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body
+        follows."""
         self._head = None
         self._error = None
         self._done = False
         self._bodyless = bodyless
         self.request_sent = not more
-        self._wheel.arm(self, monotonic() + (self._idle_timeout if more else self._response_timeout))
+        if not more:
+            self._wheel.arm(self, monotonic() + self._response_timeout)
         self._transport.write(head)
 
     async def send_body(self, pieces: tuple[bytes, ...], more: bool) -> None:
         """Hand on a part of the request body; returns when the endpoint keeps up. A dead connection takes it silently:
-        what became of the exchange is `response()`'s to say."""
+        what became of the exchange is `response()`'s to say. Between two parts no deadline runs: it is the client that
+        is waited for then, and the listener's to judge."""
         if self.closed:
             return
         self._transport.writelines(pieces)
+        if self.choked is not None:
+            self._wheel.arm(self, monotonic() + self._idle_timeout)
+            await self.choked
+            self.deadline = 0.0
         if not more:
             self.request_sent = True
-        if self._head is None:
-            self._wheel.arm(self, monotonic() + (self._idle_timeout if more else self._response_timeout))
-        if self.choked is not None:
-            await self.choked
+            if self._head is None:
+                self._wheel.arm(self, monotonic() + self._response_timeout)
 
     def response(self) -> Awaitable[ResponseHead]:
         """The final response head, to be awaited. Raises UpstreamError there."""
@@ -151,6 +158,7 @@ class Connection(asyncio.Protocol):
             self._wheel.arm(self, monotonic() + self._idle_timeout)
             self._waiter = self._loop.create_future()
             await self._waiter
+        self.deadline = 0.0
 
     def _wake(self) -> None:
         """There is news for who waits: a head, more of a body, the end, or an error."""
@@ -184,6 +192,7 @@ class Connection(asyncio.Protocol):
                 data = self._read_head(self._buffer + data if self._buffer else data)
                 if self._head is None:
                     return
+                self.deadline = 0.0  # from here on it runs only while somebody waits for more (`arrival`)
             if not self._done:
                 self._read_body(data)
         except WireError as error:
@@ -196,7 +205,7 @@ class Connection(asyncio.Protocol):
         while True:
             found = read_response(data, self._bodyless)
             if found is None:
-                if len(data) > _MAX_HEAD or not _STARTS.startswith(data[:7]):
+                if len(data) > _MAX_HEAD or not _STARTS.startswith(data[:7]) or is_hopeless(data):
                     raise WireError(502, "head_malformed")
                 self._buffer = data
                 return b""

@@ -1,8 +1,8 @@
 """Taking an endpoint and giving it back: one object, and the outcome is said once.
 
 Entering counts the endpoint in flight; leaving lowers it, gives the connection back and reports to health exactly once:
-a failure of the endpoint, a success, or nothing when neither can be told (the client went away, a kept connection turned
-out to be closed already).
+a failure of the endpoint, a success, or nothing when neither can be told (the client went away, a kept connection
+turned out to be closed already).
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class Lease:
         if error is None:
             if endpoint.health.condition is not _UP:
                 self._upstream.succeeded(endpoint)
-        elif isinstance(error, UpstreamError) and not isinstance(error, QueueTimeout):
-            if not (isinstance(error, ConnectionCut) and error.reused):
-                self._upstream.failed(endpoint, error)
+        elif isinstance(error, UpstreamError) and _is_its_fault(error):
+            self._upstream.failed(endpoint, error)
+
+
+def _is_its_fault(error: UpstreamError) -> bool:
+    """Whether an error says something about the endpoint: not that we ran out of connections, nor that a kept one had
+    been closed by the time we used it."""
+    return not isinstance(error, QueueTimeout) and not (isinstance(error, ConnectionCut) and error.reused)

@@ -60,7 +60,7 @@ class Pool:
         now = monotonic()
         while idle:
             connection = idle.pop()
-            if connection.usable(now):
+            if connection.usable(now) and now - connection.made < self._max_age:
                 connection.busy = True
                 connection.deadline = 0.0
                 self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1

@@ -1,7 +1,8 @@
 """How a worker treats memory: two settings that cost nothing and are worth a lot.
 
 Measured: with glibc's defaults half of the CPU of a 1 MiB download was page faults, since each 256 KiB read was taken
-from the kernel anew and given back; and a search for reference cycles after each 700 objects was 4 % of a small request.
+from the kernel anew and given back; and a search for reference cycles after each 700 objects was 4 % of a small
+request.
 """
 
 from __future__ import annotations

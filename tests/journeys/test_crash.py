@@ -89,18 +89,21 @@ def test_one_that_always_dies_young_is_given_more_and_more_time(gateway: Start, 
     assert time.monotonic() - died < pauses[4]
 
 
-def test_when_the_master_is_killed_the_workers_finish_and_go(gateway: Start, settings: Settings) -> None:
+def test_when_the_master_is_killed_the_workers_finish_and_go(
+    gateway: Start, settings: Settings, origin: Origin
+) -> None:
     one = gateway(settings.but(workers=2))
     one.status()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(one.address())) for _ in range(10)]
-        for client in clients:
-            client.send("GET", "/slow?ms=700")
-        eventually(lambda: sum(worker.connections for worker in one.workers()) == 10)
+        rest = [client.send_most("/echo", b"under way") for client in clients]
+        eventually(lambda: origin.under_way == 10)
         one.signal(signal.SIGKILL)
+        assert one.ended() == -signal.SIGKILL
+        for client, last in zip(clients, rest, strict=True):
+            client.sock.sendall(last)
         assert [client.answer().status for client in clients] == [200] * 10
     one.gone()
-    assert one.ended() == -signal.SIGKILL
     one.blameless()
 
 

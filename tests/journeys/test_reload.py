@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.support.gateway_process import Gateway, Start
-from tests.support.http import get
+from tests.support.http import Client, get
 from tests.support.load import Load
 from tests.support.origin import Origin
 from tests.support.settings import Settings
@@ -120,6 +120,34 @@ def test_a_reload_says_what_changed(gateway: Start, settings: Settings) -> None:
     assert said == ["~ process.drain_timeout: 10s -> 5s", "+ routes.health", "generation 3 serves"]
     one.write(settings)
     assert "- routes.health" in one.reload().stdout.splitlines()
+
+
+def test_a_reload_that_moves_the_logs(gateway: Start, settings: Settings, origin: Origin) -> None:
+    """Whoever drains writes to the end where he always wrote, also when the logs are reopened meanwhile."""
+    one = gateway(settings.but(log={"access": "access.log", "error": "error.log"}))
+    with Client(one.address()) as client:
+        rest = client.send_most("/echo", b"late")
+        eventually(lambda: origin.under_way)
+        one.write(settings.but(log={"access": "off", "error": "error.log"}))
+        assert one.reload().returncode == 0
+        assert one.cli("reopen").returncode == 0
+        client.sock.sendall(rest)
+        assert client.answer().body == b"late"
+    one.settled(1)
+    assert "/echo" in (one.folder / "access.log").read_text()
+    assert "/echo" not in (one.folder / "error.log").read_text()
+
+
+def test_another_spelling_of_an_address_is_the_same_address(gateway: Start, settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    one = gateway(settings.but(listeners={"web": f"127.0.0.1:{port}"}))
+    with Load(one.address()) as load:
+        for spelled in (f"localhost:{port}", f"127.0.0.1:{port}"):
+            one.write(settings.but(listeners={"web": spelled}))
+            assert one.reload().returncode == 0
+            load.goes_on()
+    load.clean()
 
 
 def test_hup_does_the_same(gateway: Start, settings: Settings) -> None:

@@ -51,9 +51,10 @@ def test_what_is_under_way_and_who_waits_is_answered(gateway: Start, settings: S
     one = gateway(settings)
     with Client(one.address()) as busy, Client(one.address()) as idle:
         assert not idle.get().closes
-        busy.send("GET", "/slow?ms=2500")
+        rest = busy.send_most("/echo", b"under way")
         eventually(lambda: origin.under_way)
         one.upgrade()
+        busy.sock.sendall(rest)
         answer = busy.answer()
         assert (answer.status, answer.closes) == (200, True)
         assert idle.get().closes

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from tests.listeners.site import Site, get, post, until
-from tests.upstream.peer import Origin, Peer, answering, live, ok
+from tests.upstream.peer import Message, Origin, Peer, answering, live, ok
 
 _LARGE = 8 << 20
 
@@ -286,3 +286,36 @@ async def test_many_at_once() -> None:
 
         await asyncio.gather(*(one(number) for number in range(60)))
         assert origin.accepted <= 60
+
+
+@live
+async def test_nobody_gets_the_answer_of_another_however_clients_leave() -> None:
+    chance = random.Random(7)
+
+    def answer(request: Message) -> bytes:
+        target = request.start.split(b" ")[1]
+        return ok(target * (1 if chance.random() < 0.5 else 5000))
+
+    async with Origin(answering(answer)) as origin, Site(origin, upstream={"pool": {"max_connections": 8}}) as site:
+
+        async def stays(number: int) -> None:
+            client = await site.client()
+            for turn in range(4):
+                target = b"/%d-%d;" % (number, turn)
+                await client.send(get(target))
+                body = (await client.response()).body
+                assert body and body == target * (len(body) // len(target))
+
+        async def leaves(number: int) -> None:
+            client = await site.client(get(b"/leaves-%d;" % number))
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)
+            if chance.random() < 0.3:
+                await client.reader.read(1000)
+            client.reset()
+
+        for start in range(0, 300, 30):
+            numbers = range(start, start + 30)
+            await asyncio.gather(*(leaves(n) if n % 3 else stays(n) for n in numbers))
+        await until(lambda: not site.state.tasks)
+        assert (await site.ask(get(b"/after;"))).status == 200

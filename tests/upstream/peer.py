@@ -19,7 +19,7 @@ from typing import Any, ParamSpec
 import uvloop
 
 P = ParamSpec("P")
-_PATIENCE = 20.0  # seconds; nothing here takes longer unless it hangs
+_PATIENCE = 15.0  # seconds; nothing here takes longer unless it hangs
 _LIMIT = 1 << 20  # bytes a reader holds back before its socket is no longer read
 
 

@@ -52,7 +52,7 @@ class Rig:
 async def whole(connection: Connection) -> bytes:
     """The body up to its end. Raises UpstreamError."""
     body = connection.take()
-    while not connection.done:
+    while not connection.over:
         await connection.arrival()
         body += connection.take()
     return body

@@ -13,7 +13,7 @@ from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.upstream.http1 import Connection
 from tests.listeners.site import until
 from tests.upstream.peer import Origin, Peer, always, closed_port, live, ok
-from tests.upstream.rig import CELLS, Rig, exchange
+from tests.upstream.rig import CELLS, GET, Rig, exchange
 
 
 async def used(rig: Rig, count: int) -> list[Connection]:
@@ -333,10 +333,37 @@ async def test_a_broken_one_does_not_come_back() -> None:
 
     async with Origin(handler) as origin, Rig(origin) as rig:
         connection = await rig.connection()
-        connection.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", bodyless=False, more=False)
+        connection.send(GET, bodyless=False, more=False)
         rig.pool.release(connection)  # the client went away before the response
         assert rig.pool.take() is None
         await until(lambda: rig.open == 0)
+
+
+@pytest.mark.parametrize("taken", ["nothing", "the head", "half of the body"])
+@live
+async def test_one_whose_response_was_not_taken_does_not_come_back(taken: str) -> None:
+    """Its client left when all had arrived: the next one must not get what is left."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + bytes(50_000))
+        await rest.wait()
+        await peer.send(bytes(50_000))
+        await peer.ends()
+
+    rest = asyncio.Event()
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        if taken != "nothing":
+            await connection.response()
+        if taken == "half of the body":
+            await connection.arrival()
+            assert connection.take()
+        rest.set()
+        await until(lambda: connection.served)
+        rig.pool.release(connection)
+        assert rig.pool.take() is None
 
 
 @live

@@ -356,7 +356,7 @@ async def test_nobody_takes_so_the_origin_waits() -> None:
         await stuck.wait()
         assert sent < size // 2  # the sockets' buffers, and a little of ours
         taken = 0
-        while not connection.done:
+        while not connection.over:
             await connection.arrival()
             piece = len(connection.take())
             assert piece <= 2 << 20

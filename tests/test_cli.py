@@ -1,0 +1,199 @@
+"""The command line, offline: what is printed, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import gateway
+from gateway.cli import main
+
+GOOD = """
+[process]
+control = "control.sock"
+
+[[listeners]]
+name = "web"
+listen = "127.0.0.1:0"
+
+[upstreams.app]
+endpoints = ["127.0.0.1:9001", { address = "127.0.0.1:9002", weight = 2 }]
+
+[[routes]]
+name = "app"
+upstream = "app"
+"""
+
+BROKEN = """
+[[listeners]]
+name = "web"
+listen = "127.0.0.1:0"
+backlogg = 5
+
+[upstreams.app]
+endpoints = ["127.0.0.1:9001"]
+balance = "round_robbin"
+
+[[routes]]
+name = "app"
+upstream = "ap"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def _one_sentence(result: Result) -> str:
+    """What a failure looks like: nothing on stdout, one line on stderr, no traceback, exit code 1."""
+    assert result.exit_code == 1
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert "Traceback" not in line
+    return line
+
+
+def test_version_and_help() -> None:
+    result = run("--version")
+    assert result.exit_code == 0 and gateway.__version__ in result.stdout
+    result = run("-h")
+    for command in ("run", "check", "config", "schema", "reload", "stop", "status", "scale", "reopen", "demo"):
+        assert f"\n  {command} " in result.stdout
+        assert run(command, "-h").exit_code == 0
+
+
+def test_check_of_a_good_file(file: Path) -> None:
+    result = run("check", "-c", file)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"{file}: ok (1 listeners, 1 routes, 1 upstreams)\n"
+
+
+def test_check_tells_all_mistakes_at_once(file: Path) -> None:
+    file.write_text(BROKEN)
+    result = run("check", "-c", file)
+    assert result.exit_code == 1 and result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith(str(file))]
+    assert [line.split(":")[1] for line in lines] == ["5", "9", "13"]
+    for wrong, meant in (("backlogg", "backlog"), ("round_robbin", "round_robin"), ('"ap"', '"app"')):
+        assert wrong in result.stderr and meant in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "config", "run"])
+def test_a_file_that_is_missing(command: str, tmp_path: Path) -> None:
+    assert str(tmp_path / "no.toml") in _one_sentence(run(command, "-c", tmp_path / "no.toml"))
+
+
+@pytest.mark.parametrize("command", ["check", "config", "run", "reload", "status"])
+def test_no_file_at_all(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if Path("/etc/gateway/gateway.toml").exists():
+        pytest.skip("this machine has one")
+    monkeypatch.chdir(tmp_path)
+    assert "-c FILE" in _one_sentence(run(command))
+
+
+def test_the_default_file_is_the_one_here(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    result = run("check")
+    assert result.exit_code == 0 and result.stdout.startswith("gateway.toml: ok")
+
+
+def test_a_file_that_is_no_toml(file: Path) -> None:
+    file.write_text("[process\n")
+    result = run("check", "-c", file)
+    assert result.exit_code == 1 and f"{file}:1:" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_config_is_the_effective_one(file: Path) -> None:
+    result = run("config", "-c", file)
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert told["process"]["drain_timeout"] == "30s"
+    assert told["process"]["control"] == f"{file.parent}/control.sock"
+    assert told["listeners"][0]["backlog"] == 4096
+    assert told["upstreams"]["app"]["endpoints"][1] == {"address": "127.0.0.1:9002", "weight": 2}
+
+
+def test_config_of_a_broken_file(file: Path) -> None:
+    file.write_text(BROKEN)
+    result = run("config", "-c", file)
+    assert result.exit_code == 1 and result.stdout == "" and "backlogg" in result.stderr
+
+
+def test_schema_is_json_and_the_copy_in_conf_is_true() -> None:
+    result = run("schema")
+    assert result.exit_code == 0
+    schema = json.loads(result.stdout)
+    assert {"listeners", "upstreams", "routes"} <= schema["properties"].keys()
+    [copy] = (Path(__file__).parents[1] / "conf").glob("*.schema.json")
+    assert json.loads(copy.read_text()) == schema
+
+
+ASKING = [("reload",), ("stop",), ("status",), ("status", "--json"), ("scale", "2"), ("reopen",)]
+
+
+@pytest.mark.parametrize("command", ASKING, ids=" ".join)
+def test_nobody_runs(command: tuple[str, ...], file: Path) -> None:
+    line = _one_sentence(run(*command, "-c", file))
+    assert line == f"no gateway is running: there is no control socket {file.parent}/control.sock"
+
+
+@pytest.mark.parametrize("command", ASKING, ids=" ".join)
+def test_nobody_runs_any_more(command: tuple[str, ...], file: Path) -> None:
+    path = file.parent / "left.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    line = _one_sentence(run(*command, "--control", path))
+    assert line == f"no gateway is running: nobody answers at {path}"
+
+
+def test_the_control_socket_is_found_also_in_a_broken_file(file: Path) -> None:
+    file.write_text(GOOD + "\n[nonsense]\n")
+    assert f"{file.parent}/control.sock" in _one_sentence(run("status", "-c", file))
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "x", "1000"])
+def test_a_number_of_workers_that_is_none(workers: str, file: Path) -> None:
+    result = run("scale", "-c", file, "--", workers)
+    assert result.exit_code == 2 and "Traceback" not in result.stderr
+
+
+def test_an_unknown_command() -> None:
+    assert run("restart").exit_code == 2
+
+
+def test_as_a_program(file: Path) -> None:
+    program = [sys.executable, "-m", "gateway"]
+    done = subprocess.run([*program, "check", "-c", str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    file.write_text(BROKEN)
+    done = subprocess.run([*program, "run", "-c", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "backlogg" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["--help"]])
+def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen([sys.executable, "-m", "gateway", *arguments], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    _, said = process.communicate(timeout=30)
+    assert b"Traceback" not in said and b"BrokenPipe" not in said
+    assert process.returncode in (1, -signal.SIGPIPE)
