@@ -26,6 +26,7 @@ from gateway.exchange import Exchange
 _FLUSH = 0.2  # seconds a line may wait
 _FULL = 128  # lines that don't wait any longer: some 50 KiB
 _KEEP = 1024 * 1024  # bytes kept for a reader that doesn't read
+_MOST_IN_PIPE = 1500  # of a target, so that its line fits into the next number whatever must be escaped in it
 _PIPE_BUF = 4096  # a write up to this is whole in a pipe that many processes share (pipe(7))
 
 error_log = logging.getLogger("gateway")
@@ -41,10 +42,15 @@ class Files:
 
     def reopen(self) -> list[int]:
         """Open the paths again behind the same descriptor numbers. Raises StartError, and then nothing has changed."""
-        fresh = [(_open(path), fd) for path, fd in self._paths()]
-        for new, fd in fresh:
-            os.dup2(new, fd)
-            os.close(new)
+        fresh: list[int] = []
+        try:
+            for path, _ in self._paths():
+                fresh.append(_open(path))
+        except StartError:
+            for new in fresh:
+                os.close(new)
+            raise
+        self.replace(fresh)
         return self.fds()
 
     def fds(self) -> list[int]:
@@ -52,9 +58,9 @@ class Files:
         return [fd for _, fd in self._paths()]
 
     def replace(self, fresh: list[int]) -> None:
-        """In a worker: take over descriptors that the master has opened."""
+        """Put these descriptors in the place of ours; in a worker, those that the master has opened."""
         for new, fd in zip(fresh, self.fds(), strict=False):
-            os.dup2(new, fd)
+            os.dup2(new, fd, inheritable=False)
             os.close(new)
 
     def close(self) -> None:
@@ -226,12 +232,15 @@ class AccessLog:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
         route = x.route
+        target = x.target
+        if self._is_pipe and len(target) > _MOST_IN_PIPE:
+            target = target[:_MOST_IN_PIPE] + b"..."
         return Line(
             self._stamp + _MILLISECONDS[int((now - second) * 1000)],
             x.client,
             x.method.decode("latin-1"),
             x.host.decode("latin-1"),
-            x.target.decode("latin-1"),
+            target.decode("latin-1"),
             x.status,
             x.bytes_in,
             x.bytes_out,

@@ -67,8 +67,8 @@ class WireError(Exception):
 class Lexicon:
     """What lines mean, for one direction, and which ones were judged before.
 
-    Emptied when full, so whoever invents lines makes us do what we would do without this memory, and no more. Long lines
-    and credentials are not kept.
+    Emptied when full, so whoever invents lines makes us do what we would do without this memory, and no more. Long
+    lines and credentials are not kept.
     """
 
     _MOST_LINES = 4096

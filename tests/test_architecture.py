@@ -211,9 +211,7 @@ def test_every_foreign_library_has_a_door() -> None:
 @pytest.mark.parametrize("module", FORBIDDEN)
 def test_what_not_everybody_may_use(module: str) -> None:
     broken = [
-        one
-        for one in IMPORTS
-        if one.top == module and any(fnmatch(one.file, pattern) for pattern in FORBIDDEN[module])
+        one for one in IMPORTS if one.top == module and any(fnmatch(one.file, pattern) for pattern in FORBIDDEN[module])
     ]
     assert not broken, _told(broken)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
@@ -45,6 +47,9 @@ _JOIN = 16 * 1024
 # the answer is not lost to a reset (RFC 9112, section 9.6).
 _LINGER = 2.0
 
+# Empty lines before a request line that are overlooked: old clients sent one after a body.
+_FORGIVEN = 4
+
 _ASGI = {"version": "3.0", "spec_version": "2.5"}
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")}
 _STATUS_TEXT = {
@@ -63,7 +68,8 @@ class Http1Exchange(Exchange):
 
     __slots__ = (
         "_answered", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
-        "_head_out", "_held", "_left", "_received", "_waiter", "has_body", "head", "keep_alive", "refused", "task",
+        "_head_out", "_held", "_left", "_owed", "_received", "_waiter", "has_body", "head", "keep_alive", "refused",
+        "task",
     )  # fmt: skip
 
     def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
@@ -82,7 +88,8 @@ class Http1Exchange(Exchange):
         self._complete = False  # the response is wholly written
         self._received = not self.has_body  # the request body is wholly read
         self._end_told = False
-        self._left = head.length  # bytes of request body to come; of the response body once answered (-1: not counted)
+        self._left = head.length  # bytes of request body to come
+        self._owed = -1  # bytes of response body to come; -1: it does not say
         self._chunks: list[bytes] | None = None
         self._held = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -97,7 +104,8 @@ class Http1Exchange(Exchange):
             await self.listener.app(self._scope(), self.receive, self.send)
         except asyncio.CancelledError:
             if self.refused is None:
-                self.ended = CLIENT_GONE
+                if self.ended == OK:
+                    self.ended = CLIENT_GONE
                 if not self.status:
                     self.status = 499
             else:
@@ -248,15 +256,15 @@ class Http1Exchange(Exchange):
         if not self._received or entry.draining or self._connection.requests >= entry.max_requests:
             self.keep_alive = False
         framing = b""
-        self._left = -1
+        self._owed = -1
         if status == 204 or status < 200:
-            self._left = 0
+            self._owed = 0
         elif request.method == b"HEAD" or status == 304:
-            self._left = 0
+            self._owed = 0
             if length is not None:
                 framing = b"\r\ncontent-length: " + length
         elif length is not None:
-            self._left = int(length)
+            self._owed = int(length)
             framing = b"\r\ncontent-length: " + length
         elif request.minor:
             self._chunked = True
@@ -284,12 +292,12 @@ class Http1Exchange(Exchange):
             elif self._head_out or ending:
                 write(self._head_out + ending)
         else:
-            if self._left >= 0:
-                if size > self._left:
-                    if self._left or (self.head.method != b"HEAD" and self.status not in (204, 304)):
+            if self._owed >= 0:
+                if size > self._owed:
+                    if self._owed or (self.head.method != b"HEAD" and self.status not in (204, 304)):
                         raise RuntimeError("the response body is longer than its content-length")
                     body, size = b"", 0
-                self._left -= size
+                self._owed -= size
             self.bytes_out += size
             if size > _JOIN:
                 if self._head_out:
@@ -300,7 +308,7 @@ class Http1Exchange(Exchange):
                 write(self._head_out + body)
         self._head_out = b""
         if not more:
-            if self._left > 0:
+            if self._owed > 0:
                 raise RuntimeError("the response body is shorter than its content-length")
             self._complete = True
 
@@ -317,7 +325,7 @@ class Http1Exchange(Exchange):
         """End the exchange in the middle of its answer, visibly: the client must not take what it has for the whole."""
         self.ended = reason
         self.keep_alive = False
-        self._connection.abort()
+        self._connection.reset()
 
     def wake(self) -> None:
         """The client is gone: whoever waits for its body learns so."""
@@ -348,8 +356,8 @@ class Http1Connection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_buffer", "_fields", "_lingering", "_paused", "_server_state", "_transport", "choked", "client", "closed",
-        "deadline", "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "scope", "state",
+        "_buffer", "_fields", "_leaving", "_paused", "_server_state", "_transport", "_unsent", "choked", "client",
+        "closed", "deadline", "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "scope", "state",
     )  # fmt: skip
 
     def __init__(
@@ -367,7 +375,8 @@ class Http1Connection(asyncio.Protocol):
         self._buffer = b""
         self._fields: Fields | None = None  # of the last request
         self._paused = False
-        self._lingering = False
+        self._leaving = False  # no further request is read
+        self._unsent = 0
 
     # What the event loop calls.
 
@@ -413,12 +422,14 @@ class Http1Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            if self._lingering:
+            if self._leaving:
                 return
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
-            self._start(data)
+                self._start(data, begun=True)
+            else:
+                self._start(data)
         elif not exchange.received:
             self._read_body(exchange, data)
         else:
@@ -440,6 +451,7 @@ class Http1Connection(asyncio.Protocol):
             if not self.choked.done():
                 self.choked.set_result(None)
             self.choked = None
+        self._buffer = b""
         exchange = self.exchange
         if exchange is not None:
             exchange.wake()
@@ -448,41 +460,51 @@ class Http1Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.choked = self.entry.loop.create_future()
-        self.entry.wheel.arm(self, monotonic() + self.entry.write_idle)
+        self._watch_writes()
 
     def resume_writing(self) -> None:
         if self.choked is not None:
             if not self.choked.done():
                 self.choked.set_result(None)
             self.choked = None
-        self.deadline = 0.0
-        self._watch_body()
+        if self._leaving:
+            return
+        if self.exchange is None:
+            self.entry.wheel.arm(self, monotonic() + self.entry.keep_alive)
+        else:
+            self._watch_body()
+
+    def _watch_writes(self) -> None:
+        """Put the client under the deadline for taking something of what is written. `overdue` asks for progress."""
+        self._unsent = self._transport.get_write_buffer_size()
+        self.entry.wheel.arm(self, monotonic() + self.entry.write_idle)
 
     # From bytes to a request.
 
-    def _start(self, data: bytes) -> None:
-        """Begin the request at the start of data, or keep data until it is one."""
+    def _start(self, data: bytes, begun: bool = False) -> None:
+        """Begin the request at the start of data, or keep data until it is one. begun: a part of it was here before."""
         entry = self.entry
         now = monotonic()
+        if data[0] in b"\r\n":
+            data = _without_empty_lines(data)
+            if data.startswith(b"\r\n"):
+                self._refuse(WireError(400, "request_line_missing"))
+            if not data or self._leaving:
+                return
         try:
+            if len(data) > entry.unchecked:
+                self._check_size(data)
             found = read_request(data, self._fields)
             if found is None:
-                if data[:2] == b"\r\n":  # an empty line before a request is forgiven (RFC 9112, section 2.2)
-                    data = data[2:]
-                    if data:
-                        self._start(data)
-                    return
                 refused = refusal(data, entry.max_line, entry.max_head)
                 if refused is not None:
                     raise refused
-                if not self._buffer and (not self.deadline or self.requests):
+                if self.requests and not begun:  # the first request's deadline runs since the connection was made
                     entry.wheel.arm(self, now + entry.head_timeout)
                 self._buffer = data
                 return
             head, end = found
             fields = self._fields = head.fields
-            if end > entry.max_line:
-                self._check_size(head, end)
             if fields.count > entry.max_fields:
                 raise WireError(431, "too_many_header_fields")
             if head.length > entry.max_body:
@@ -506,11 +528,15 @@ class Http1Connection(asyncio.Protocol):
         elif rest:
             self._buffer = rest
 
-    def _check_size(self, head: RequestHead, end: int) -> None:
-        if end - len(head.fields.block) - 6 > self.entry.max_line:
+    def _check_size(self, data: bytes) -> None:
+        """Judge a head by its size, before anything else: what is too large is not worth reading."""
+        line, end = data.find(b"\r\n"), data.find(b"\r\n\r\n")
+        if line > self.entry.max_line:
             raise WireError(414, "request_line_too_long")
         if end > self.entry.max_head:
             raise WireError(431, "header_fields_too_large")
+        if end > 0 and data.count(b"\r\n", 0, end) > self.entry.max_fields:
+            raise WireError(431, "too_many_header_fields")
 
     def _read_body(self, exchange: Http1Exchange, data: bytes) -> None:
         if data:
@@ -564,7 +590,7 @@ class Http1Connection(asyncio.Protocol):
         if self.closed:
             return
         if not exchange.complete:
-            self._transport.abort()  # a cut answer must look cut: never an orderly end of the body
+            self.reset()
         elif exchange.keep_alive and exchange.received:
             if self._buffer:
                 data, self._buffer = self._buffer, b""
@@ -573,9 +599,10 @@ class Http1Connection(asyncio.Protocol):
             else:
                 if self._paused:
                     self.resume_reading()
-                entry.wheel.arm(self, monotonic() + entry.keep_alive)
+                if self.choked is None:
+                    entry.wheel.arm(self, monotonic() + entry.keep_alive)
         elif exchange.received:
-            self._transport.close()
+            self._close()
         else:
             self._linger()
 
@@ -591,35 +618,51 @@ class Http1Connection(asyncio.Protocol):
         self._linger()
 
     def write_refusal(self, status: int, reason: str) -> None:
-        text = b"%d %b: %b\n" % (status, _STATUS_TEXT.get(status, b"Refused"), reason.encode())
+        phrase = _STATUS_TEXT.get(status, b"Refused")
+        text = b"%d %b: %b\n" % (status, phrase, reason.encode())
+        retry = b"retry-after: 1\r\n" if status == 503 else b""
         self._transport.write(
             b"HTTP/1.1 %d %b\r\ndate: %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
-            b"proxy-status: gateway; error=http_request_error; details=%b\r\nconnection: close\r\n\r\n%b"
-            % (status, _STATUS_TEXT.get(status, b"Refused"), self.entry.clock.date, len(text), reason.encode(), text)
+            b"proxy-status: gateway; error=http_request_error; details=%b\r\n%bconnection: close\r\n\r\n%b"
+            % (status, phrase, self.entry.clock.date, len(text), reason.encode(), retry, text)
         )
 
     def _linger(self) -> None:
         """Say that we are done, and throw away what still comes, so that the answer is not lost to a reset."""
-        self._lingering = True
+        self._leaving = True
         self._buffer = b""
         self.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self.entry.wheel.arm(self, monotonic() + _LINGER)
 
+    def _close(self) -> None:
+        """End the connection once everything is written, or when the client takes nothing of it any more."""
+        self._leaving = True
+        self._transport.close()
+        if not self.closed:
+            self._watch_writes()
+
     def overdue(self) -> None:
         """The deadline that was armed last has passed."""
         exchange = self.exchange
         if self.closed:
             return
-        if exchange is None:
-            if self._buffer and not self._lingering:
+        unsent = self._transport.get_write_buffer_size()
+        if unsent and (self.choked is not None or self._leaving):
+            if unsent < self._unsent:
+                self._watch_writes()  # slow, but it takes some
+                return
+            if exchange is not None:
+                exchange.ended = "client_write_timeout"
+            self.reset()
+        elif self._leaving:
+            self._transport.abort()
+        elif exchange is None:
+            if self._buffer:
                 self._refuse(WireError(408, "request_head_timeout"))
             else:
-                self._transport.close()
-        elif self.choked is not None:
-            exchange.ended = "client_write_timeout"
-            self._transport.abort()
+                self._close()
         elif not exchange.received and exchange.task is not None:
             exchange.refused = WireError(408, "request_body_timeout")
             exchange.task.cancel()
@@ -631,22 +674,38 @@ class Http1Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """End an idle keep-alive connection, unless a request is already waiting in its socket."""
-        if self.closed or not self.idle or self._lingering:
-            return
-        if waiting(self._transport):
-            return
-        self._transport.close()
+        if not (self.closed or self._leaving) and self.idle and not waiting(self._transport):
+            self._close()
 
     def shutdown(self) -> None:
         """uvicorn's call at its own shutdown; the worker's drain has run before it."""
         if self.exchange is None:
-            self._transport.close()
+            self._close()
         else:
             self.exchange.keep_alive = False
 
     def abort(self) -> None:
         if not self.closed:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """End at once and visibly: by a reset, for an orderly end would make a cut body look whole where nothing but
+        the end of the connection says how long it is."""
+        if self.closed:
+            return
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+
+def _without_empty_lines(data: bytes) -> bytes:
+    """Empty lines before a request are forgiven (RFC 9112, section 2.2), a few of them."""
+    for _ in range(_FORGIVEN):
+        if not data.startswith(b"\r\n"):
+            break
+        data = data[2:]
+    return data
 
 
 def _plain(address: str) -> str:

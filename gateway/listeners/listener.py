@@ -45,6 +45,7 @@ class Entry:
     max_line: int = 0
     max_head: int = 0
     max_fields: int = 0
+    unchecked: int = 0  # what is no longer than this is within every limit of size
     max_body: int = 0
     max_requests: int = 0
     max_connections: int = 0
@@ -58,6 +59,7 @@ class Entry:
         self.max_line = limits.request_line
         self.max_head = limits.headers
         self.max_fields = limits.header_count
+        self.unchecked = min(limits.request_line, limits.headers)
         self.max_body = limits.body
         self.max_requests = limits.requests_per_connection
         self.max_connections = limits.connections

@@ -217,9 +217,9 @@ _DOTS = re.compile(r"/\.{1,2}(?:/|$)")
 def canonical(raw: bytes) -> str | None:
     """The path that routes are compared with; None for one that can be read in two ways.
 
-    Percent-encoding is undone, except that of "/", which stays one segment, and of "%", which could pass for it. Dot segments and NUL have no honest use
-    after a client has normalised its target (RFC 3986, section 6.2.2.3), so they are refused. What is forwarded stays
-    byte for byte as it came.
+    Percent-encoding is undone, except that of "/", which stays one segment, and of "%", which could pass for it. Dot
+    segments and NUL have no honest use after a client has normalised its target (RFC 3986, section 6.2.2.3), so they
+    are refused. What is forwarded stays byte for byte as it came.
     """
     if b"%" in raw:
         raw = unquote_to_bytes(_KEPT.sub(rb"%25\1", raw.replace(b"%2f", b"%2F")))
