@@ -144,12 +144,13 @@ def tell(channel: socket.socket, message: dict[str, Any], fds: list[int] | None 
 
 
 def hear(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and its descriptors; None when the other side is gone. Raises BlockingIOError when there is
-    none."""
+    """The next message and its descriptors. No message: the other side is gone. BlockingIOError: there is none yet."""
     try:
         data, fds, _, _ = socket.recv_fds(channel, _MESSAGE, _MOST_FDS, socket.MSG_DONTWAIT)
     except BlockingIOError:
         raise
     except OSError:
         return None, []
+    for fd in fds:
+        os.set_inheritable(fd, False)
     return (msgspec.json.decode(data) if data else None), fds

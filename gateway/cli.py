@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -227,11 +226,5 @@ def demo(workers: int) -> None:
     sys.exit(_guarded(lambda: run_demo(workers)))
 
 
-def _quietly() -> None:
-    """A closed pipe (`gateway status | head`) is no error worth a traceback."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-
-
 if __name__ == "__main__":
-    _quietly()
     main()

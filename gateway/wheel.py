@@ -59,6 +59,7 @@ class Wheel:
     def _turn(self) -> None:
         now = self._now()
         self._turned = int(now / TICK)
+        overdue: list[Timed] = []
         for tick in sorted(tick for tick in self._buckets if tick <= self._turned):
             for timed in self._buckets.pop(tick):
                 if timed.look != tick:
@@ -70,8 +71,19 @@ class Wheel:
                     self._put(timed, timed.deadline)
                 else:
                     timed.deadline = 0.0
-                    timed.overdue()
+                    overdue.append(timed)
         if self._buckets:
             self._later(TICK, self._turn)
         else:
             self._ticking = False
+        self._ring(overdue)
+
+    def _ring(self, overdue: list[Timed]) -> None:
+        """Tell each of them. One that breaks must not keep it from the others; the event loop reports it."""
+        while overdue:
+            timed = overdue.pop(0)
+            try:
+                timed.overdue()
+            except Exception:
+                self._ring(overdue)
+                raise

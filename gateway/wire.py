@@ -157,13 +157,15 @@ class Fields:
 
     def _drop_named(self, named: bytes) -> None:
         """Remove the fields that Connection names (RFC 9110, section 7.6.1)."""
-        for name in set(tokens(named)) - HOP_BY_HOP - {b"close", b""}:
-            if name in (b"host", b"content-length"):
-                continue  # a sender must not name what framing and routing stand on; ours is written anew anyhow
-            self.special.pop(name, None)
-            line = rb"\r\n" + re.escape(name) + rb":[^\r\n]*"
-            self.ordinary = re.sub(line, b"", self.ordinary, flags=re.IGNORECASE)
-            self._pairs = [pair for pair in self.pairs() if pair[0] != name]
+        # A sender must not name what framing and routing stand on; ours is written anew anyhow.
+        names = set(tokens(named)) - HOP_BY_HOP - {b"close", b"", b"host", b"content-length"}
+        if not names:
+            return
+        for name in names.intersection(self.special):
+            del self.special[name]
+        lines = self.ordinary.split(b"\r\n")
+        self.ordinary = b"\r\n".join([line for line in lines if line.partition(b":")[0].lower() not in names])
+        self._pairs = [pair for pair in self.pairs() if pair[0] not in names]
 
     def pairs(self) -> list[Pair]:
         """Every field in order, without those that Connection names or that are dropped. Made once."""
@@ -231,7 +233,7 @@ class RequestHead(Head):
         if host is None:
             if minor:
                 raise WireError(400, "host_missing")
-        elif not _is_authority(host):
+        elif len(host) > _LONGEST_AUTHORITY or not _is_authority(host):
             raise WireError(400, "host_invalid")
         self.length = _request_length(special, minor)
         if not (minor and target.startswith(b"/")):
@@ -253,7 +255,7 @@ class RequestHead(Head):
         method, target = self.method, self.target
         if not target.startswith(b"/"):
             absolute = _ABSOLUTE.fullmatch(target)
-            if absolute is not None and _is_authority(absolute[1]):
+            if absolute is not None and len(absolute[1]) <= _LONGEST_AUTHORITY and _is_authority(absolute[1]):
                 self.special = {**self.special, b"host": absolute[1]}
                 target = absolute[2] or (b"*" if method == b"OPTIONS" else b"/")
                 self.target = target if target.startswith((b"/", b"*")) else b"/" + target
@@ -277,7 +279,7 @@ def _read_status_line(line: bytes) -> tuple[int, int]:
 @lru_cache(maxsize=4096)
 def _is_authority(host: bytes) -> bool:
     """Whether this can be a host and port. Remembered, for the hosts of a gateway are few."""
-    return len(host) <= _LONGEST_AUTHORITY and _AUTHORITY.fullmatch(host) is not None
+    return _AUTHORITY.fullmatch(host) is not None
 
 
 def _keeps_alive(connection: bytes | None, minor: int) -> bool:
@@ -351,7 +353,7 @@ def is_hopeless(data: bytes) -> bool:
     return b"\x00" in data or _BARE.search(data) is not None
 
 
-def refusal(data: bytes, max_line: int, max_head: int) -> WireError | None:
+def refusal(data: bytes, max_line: int, max_head: int, max_fields: int = 1 << 30) -> WireError | None:
     """Why these first bytes can't become a request head; None while they still may.
 
     Only asked when `read_request` found no head: it may be slow, and it is what tells 414 from 431 from 400.
@@ -363,7 +365,7 @@ def refusal(data: bytes, max_line: int, max_head: int) -> WireError | None:
         return WireError(400, "bare_line_ending")
     if newline and line and not _REQUEST_LINE.fullmatch(line):
         return _bad_request_line(line)
-    if len(data) > max_head:
+    if len(data) > max_head or data.count(b"\r\n") > max_fields + 1:
         return WireError(431, "header_fields_too_large")
     if b"\x00" in data:
         return WireError(400, "control_character")
@@ -488,6 +490,8 @@ class ChunkedBody:
                     if b"\r\n\r\n" in data[at:] or size - at > _MAX_TRAILERS or _BARE.search(data, at):
                         raise WireError(400, "trailer_malformed")
                     break
+                if match.end() - at > _MAX_TRAILERS:
+                    raise WireError(400, "trailer_malformed")
                 self.trailers = [_pair(line) for line in match[1].split(b"\r\n")[:-1]]
                 self.rest = data[match.end() :]
                 self.done = True

@@ -233,7 +233,7 @@ class Http1Exchange(Exchange):
         return done
 
     async def _send_later(self, choked: asyncio.Future[None], message: dict[str, Any]) -> None:
-        await choked
+        await asyncio.shield(choked)  # it is the connection's: who gives up waiting must not cancel it
         await self.send(message)
 
     def _send_start(self, status: int, headers: Any) -> None:
@@ -425,9 +425,12 @@ class Http1Connection(asyncio.Protocol):
             if self._leaving:
                 return
             if self._buffer:
-                data = self._buffer + data
+                whole = self._buffer + data
+                if b"\n" not in data and len(whole) <= self.entry.unchecked:
+                    self._buffer = whole  # no line has ended: nothing new can be said of it
+                    return
                 self._buffer = b""
-                self._start(data, begun=True)
+                self._start(whole, begun=True)
             else:
                 self._start(data)
         elif not exchange.received:
@@ -496,7 +499,7 @@ class Http1Connection(asyncio.Protocol):
                 self._check_size(data)
             found = read_request(data, self._fields)
             if found is None:
-                refused = refusal(data, entry.max_line, entry.max_head)
+                refused = refusal(data, entry.max_line, entry.max_head, entry.max_fields)
                 if refused is not None:
                     raise refused
                 if self.requests and not begun:  # the first request's deadline runs since the connection was made

@@ -256,15 +256,29 @@ class Master:
         self._waiting = replies
         self._board.header[Word.RELOADS] += 1
         self._notifier.reloading()
+        current = self._current
+        files = None
         try:
             config = load(self._path)
             ids(config.process)
+            self._stays(config)
             self._check(config)
-            current = self._current
             files = current.files if current and current.config.log == config.log else Files(config.log)
             self._begin(config, files)
         except (GatewayError, ConfigErrors) as error:
+            if files is not None and (current is None or files is not current.files):
+                files.close()
             self._refuse(str(error))
+
+    def _stays(self, config: Config) -> None:
+        """What says that this gateway is ours can't move while people look for it. Raises StartError."""
+        current = self._current
+        if current is None:
+            return
+        for key in ("control", "pid_file"):
+            before, now = getattr(current.config.process, key), getattr(config.process, key)
+            if before != now:
+                raise StartError(f"process.{key} cannot change in a reload (it is {before}): stop and start instead")
 
     def _begin(self, config: Config, files: Files) -> None:
         """Start the next generation. Raises GatewayError, and then nothing of it is left."""
@@ -292,6 +306,8 @@ class Master:
     def _abort_starting(self, reason: str) -> None:
         """Take generation n+1 down."""
         failed, self._starting = self._starting, None
+        if failed is not None and self._current is not None and failed.files is not self._current.files:
+            failed.files.close()
         for child in self._children:
             if failed is not None and child.generation == failed.number and child.state != State.GONE:
                 child.doomed = child.doomed or "boot"

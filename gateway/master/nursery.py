@@ -14,6 +14,7 @@ from gateway.errors import StartError
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
 from gateway.master.generation import Generation
+from gateway.master.limits import pin
 from gateway.master.sockets import Listening
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import SEATS, Fact, Role, Scoreboard, State
@@ -60,6 +61,8 @@ class Nursery:
             kept = set(map(id, mine.values()))
             for listening in others:
                 listening.keep_only(slot if id(listening) in kept else None)
+            if role is Role.WORKER and generation.config.process.cpu_affinity == "auto":
+                pin(slot)
 
         birth = Birth(
             role=role,

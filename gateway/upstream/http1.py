@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._transport.writelines(pieces)
         if self.choked is not None:
             self._wheel.arm(self, monotonic() + self._idle_timeout)
-            await self.choked
+            await asyncio.shield(self.choked)
             self.deadline = 0.0
         if not more:
             self.request_sent = True

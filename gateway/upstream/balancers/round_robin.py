@@ -15,6 +15,8 @@ from gateway.upstream.endpoint import Endpoint
 
 # Longer cycles are approximated by scaling the weights down; beyond this length the share of each differs by < 0.1 %.
 _MAX_CYCLE = 8192
+# What working it out may take: it happens on the event loop whenever an endpoint fails or returns (some 20 ms).
+_MAX_STEPS = 200_000
 
 
 def cycle(weights: Sequence[int]) -> list[int]:
@@ -22,8 +24,11 @@ def cycle(weights: Sequence[int]) -> list[int]:
     divisor = reduce(gcd, weights)
     weights = [weight // divisor for weight in weights]
     total = sum(weights)
-    if total > _MAX_CYCLE:
-        weights = [max(1, round(weight * _MAX_CYCLE / total)) for weight in weights]
+    if total == len(weights):
+        return list(range(total))
+    longest = max(len(weights), min(_MAX_CYCLE, _MAX_STEPS // len(weights)))
+    if total > longest:
+        weights = [max(1, round(weight * longest / total)) for weight in weights]
         total = sum(weights)
     current = [0] * len(weights)
     picks = []
@@ -56,10 +61,14 @@ class RoundRobin(Balancer):
     def _order(self, at: int) -> tuple[Endpoint, ...]:
         return tuple(dict.fromkeys(self._cycle[at:] + self._cycle[:at]))
 
+    def _order_lazily(self, at: int) -> Iterator[Endpoint]:
+        yield self._cycle[at]
+        yield from (endpoint for endpoint in self._order(at) if endpoint is not self._cycle[at])
+
     def order(self, key: bytes) -> Iterator[Endpoint]:
         size = len(self._cycle)
         if not size:
             return iter(())
         at = self._at
         self._at = at + 1 if at + 1 < size else 0
-        return iter(self._orders[at] if self._orders else self._order(at))
+        return iter(self._orders[at]) if self._orders else self._order_lazily(at)
