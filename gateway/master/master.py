@@ -275,10 +275,10 @@ class Master:
         current = self._current
         if current is None:
             return
-        for key in ("control", "pid_file"):
-            before, now = getattr(current.config.process, key), getattr(config.process, key)
+        for name in ("control", "pid_file"):
+            before, now = getattr(current.config.process, name), getattr(config.process, name)
             if before != now:
-                raise StartError(f"process.{key} cannot change in a reload (it is {before}): stop and start instead")
+                raise StartError(f"process.{name} cannot change in a reload (it is {before}): stop and start instead")
 
     def _begin(self, config: Config, files: Files) -> None:
         """Start the next generation. Raises GatewayError, and then nothing of it is left."""

@@ -28,5 +28,5 @@ def test_workers_are_pinned_when_asked(gateway: Start, settings: Settings) -> No
     one = gateway(settings.but(workers=2, process={"cpu_affinity": "auto"}))
     allowed = sorted(os.sched_getaffinity(0))
     for worker in one.workers():
-        assert psutil.Process(worker["pid"]).cpu_affinity() == [allowed[worker["slot"] % len(allowed)]]
+        assert psutil.Process(worker.pid).cpu_affinity() == [allowed[worker.slot % len(allowed)]]
     assert sorted(psutil.Process(one.pid).cpu_affinity()) == allowed

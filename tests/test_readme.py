@@ -1,0 +1,47 @@
+"""What the README promises in commands and files is there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from gateway.cli import main
+from gateway.config import load
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    commands = re.findall(r"^    (python3 -m venv .*pytest)$", README, re.MULTILINE)
+    assert len(commands) == 1
+    assert commands[0] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_example_is_accepted(tmp_path: Path) -> None:
+    [example] = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    tomllib.loads(example)
+    path = tmp_path / "gateway.toml"
+    path.write_text(example)
+    assert len(load(path).routes) == 3
+
+
+def test_the_map_names_every_file() -> None:
+    start = README.index("The rooms, in the order")
+    rooms = README[start : README.index("**A request.**")]
+    for path in (ROOT / "gateway").rglob("*.py"):
+        parts = path.relative_to(ROOT / "gateway").parts
+        if path.name.startswith("__") or parts[0] in ("config", "metrics") or "balancers" in parts:
+            continue
+        assert path.name in rooms, path
+
+
+def test_every_command_is_told() -> None:
+    for name in main.commands:
+        assert f"gateway {name}" in README, name
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
