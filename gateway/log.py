@@ -186,8 +186,9 @@ class AccessLog:
 
     def write(self, exchange: Exchange, now: float, duration: float) -> None:
         """now: unix seconds at the end of the exchange."""
-        self._lines.append(self._form(self, exchange, now, duration))
-        if len(self._lines) >= _FULL:
+        lines = self._lines
+        lines.append(self._form(self, exchange, now, duration))
+        if len(lines) >= _FULL:
             self.flush()
         elif not self._waiting:
             self._waiting = True

@@ -79,15 +79,12 @@ class Lexicon:
         self.is_request = is_request
         self._special = special
         self._ordinary: set[bytes] = set()
-        self._meaning: dict[bytes, Pair] = {}
+        self.meaning: dict[bytes, Pair] = {}  # what the special lines that are known say
         self.is_ordinary = self._ordinary.__contains__
 
-    def read(self, line: bytes) -> Pair | None:
-        """What a special line says, None for an ordinary one. Raises WireError for one that can't be a field."""
-        pair = self._meaning.get(line)
-        return pair if pair is not None else self._learn(line)
-
-    def _learn(self, line: bytes) -> Pair | None:
+    def learn(self, line: bytes) -> Pair | None:
+        """Judge a line that is not known: what a special one says, None for an ordinary one. Raises WireError for one
+        that can't be a field."""
         match = _FIELD_LINE.fullmatch(line)
         if match is None:
             raise WireError(400, "header_field_malformed")
@@ -95,13 +92,13 @@ class Lexicon:
         spoof = self.is_request and _SPOOF in name
         pair = (name, match[2].rstrip()) if spoof or name in self._special else None
         if len(line) <= self._LONGEST_LINE and name not in self._SECRET:
-            if len(self._ordinary) + len(self._meaning) >= self._MOST_LINES:
+            if len(self._ordinary) + len(self.meaning) >= self._MOST_LINES:
                 self._ordinary.clear()
-                self._meaning.clear()
+                self.meaning.clear()
             if pair is None:
                 self._ordinary.add(line)
             else:
-                self._meaning[line] = pair
+                self.meaning[line] = pair
         return pair
 
 
@@ -134,10 +131,13 @@ class Fields:
         self.count = len(lines)
         special = self.special
         lexicon = self._lexicon
+        meaning = lexicon.meaning
         for line in tuple(filterfalse(lexicon.is_ordinary, lines)):
-            pair = lexicon.read(line)
+            pair = meaning.get(line)
             if pair is None:
-                continue
+                pair = lexicon.learn(line)
+                if pair is None:
+                    continue
             lines.remove(line)
             name, value = pair
             if name in special:

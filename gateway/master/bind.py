@@ -191,8 +191,10 @@ def _clear_stale(address: UnixAddress) -> None:
         caller.setblocking(False)  # a full queue answers EAGAIN instead of making the master wait: alive, too
         error = caller.connect_ex(address.path)
     if error == errno.ECONNREFUSED:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as refused:  # left behind by somebody else
+            raise BindError(address, reason(refused)) from refused
     elif error in (errno.EACCES, errno.EPERM):
         raise BindError(address, "permission denied")
     elif error != errno.ENOENT:

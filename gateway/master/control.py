@@ -7,11 +7,13 @@ come much later than the question (a reload waits for its outcome); the master's
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -42,6 +44,7 @@ class Control:
             listening = ()
         self._sock = listening[0] if listening else _listen(path)
         self._inode = Path(path).stat().st_ino
+        self._spare = _spare()
         events.watch(self._sock, self._accept)
         for peer in asking:
             self._hear(peer)
@@ -54,10 +57,20 @@ class Control:
     def _accept(self) -> None:
         try:
             peer, _ = self._sock.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._send_away()
             return
         peer.setblocking(False)
         self._hear(peer)
+
+    def _send_away(self) -> None:
+        """No descriptor is left. Whoever waits would be reported again at once, and again: take one up and hang up."""
+        if self._spare is not None:
+            self._spare.close()
+        with contextlib.suppress(OSError):
+            self._sock.accept()[0].close()
+        self._spare = _spare()
 
     def _hear(self, peer: socket.socket) -> None:
         heard = bytearray()
@@ -106,6 +119,8 @@ class Control:
     def close(self) -> None:
         """Remove the socket's file if it is still ours."""
         self._sock.close()
+        if self._spare is not None:
+            self._spare.close()
         with contextlib.suppress(OSError):
             if Path(self.path).stat().st_ino == self._inode:
                 Path(self.path).unlink()
@@ -113,13 +128,22 @@ class Control:
     def close_in_child(self) -> None:
         for sock in (self._sock, *self._peers):
             sock.close()
+        if self._spare is not None:
+            self._spare.close()
+
+
+def _spare() -> BinaryIO | None:
+    """A descriptor to give up when none is left."""
+    try:
+        return Path(os.devnull).open("rb", buffering=0)
+    except OSError:
+        return None
 
 
 def _listen(path: str) -> socket.socket:
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if Path(path).exists():
-            _replace_stale(path)
+        _clear_stale(Path(path))
         sock = socket.socket(socket.AF_UNIX)
         old = os.umask(0o177)  # the file appears with its final mode: no moment at which others could connect
         try:
@@ -139,15 +163,23 @@ def _remove(sock: socket.socket) -> None:
     sock.close()
 
 
-def _replace_stale(path: str) -> None:
+def _clear_stale(path: Path) -> None:
+    """Remove what a gateway that died has left. Another kind of file is somebody's, named here by mistake; and one that
+    listens but is too busy to answer is alive."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise StartError(f"cannot make the control socket {path}: a file that is not a socket is in the way")
+    except FileNotFoundError:
+        return
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            Path(path).unlink()
-            return
-    raise StartError(f"cannot make the control socket {path}: another gateway answers there")
+        probe.setblocking(False)  # a full queue answers EAGAIN instead of making us wait
+        error = probe.connect_ex(str(path))
+    if error == errno.ECONNREFUSED:
+        path.unlink(missing_ok=True)
+    elif error in (0, errno.EAGAIN):
+        raise StartError(f"cannot make the control socket {path}: another gateway answers there")
+    elif error != errno.ENOENT:
+        raise OSError(error, os.strerror(error))
 
 
 class ControlError(GatewayError):
@@ -177,5 +209,10 @@ def ask(path: str, question: dict[str, Any], timeout: float | None = 10.0) -> di
         raise ControlError(f"cannot ask the gateway at {path}: {(error.strerror or str(error)).lower()}") from None
     if not heard.endswith(b"\n"):
         raise ControlError(f"the gateway at {path} ended before it answered")
-    answer: dict[str, Any] = msgspec.json.decode(bytes(heard))
+    try:
+        answer = msgspec.json.decode(bytes(heard), type=dict[str, Any])
+    except msgspec.DecodeError:
+        answer = {}
+    if "ok" not in answer:
+        raise ControlError(f"what answers at {path} is not a gateway")
     return answer

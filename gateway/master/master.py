@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from setproctitle import setproctitle
 from gateway.child import EXIT_BOOT, hear, ids, tell
 from gateway.config import Config, ConfigErrors, load
 from gateway.config.diff import changes
+from gateway.config.model import Log
 from gateway.errors import GatewayError, StartError
 from gateway.log import Files, set_up
 from gateway.master import limits, upgrade
@@ -73,7 +73,8 @@ class Master:
         self._stopping = False
         self._paused = False
         self._exit = 0
-        self._rehearsal: subprocess.Popen[bytes] | None = None
+        self._rehearsal: upgrade.Rehearsal | None = None
+        self._next_upgrade = False  # asked for while a reload was under way
         self._next_watchdog = 0.0
         self._next_memory = 0.0
         self._why = ""
@@ -87,17 +88,25 @@ class Master:
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit status; raises GatewayError when it can't even begin."""
-        config = load(self._path)
         self._nofile = limits.raise_nofile()
-        ids(config.process)
-        files = Files(config.log)
-        set_up(config.log, files)
-        self._check(config)
+        legacy = self._legacy
+        if legacy is None:
+            config = load(self._path)
+            ids(config.process)
+            files = Files(config.log)
+            set_up(config.log, files)
+            self._check(config)
+        else:
+            config, files = _logs_opened(legacy.config or load(self._path))
+            set_up(config.log, files)
         self._events = Events()
         self._claim(config)
         try:
-            self._take_over(config, files)
-            self._begin(config, files)
+            if legacy is None:
+                self._begin(config, files)
+            else:
+                self._take_over(legacy, config, files)
+                self._reload([])
             while not self._finished():
                 self._turn()
         finally:
@@ -109,13 +118,22 @@ class Master:
         turn compares wanted with actual again."""
         try:
             for event in self._events.wait(self._patience()):
-                self._handle(event)
+                self._take_up(event)
             self._reap()
             self._watch()
             self._converge()
         except Exception:
             log.exception("the master made a mistake; it goes on")
             time.sleep(_SETTLING)
+
+    def _take_up(self, event: signal.Signals | Handler) -> None:
+        """One event. What goes wrong with it must not keep the master from those that came with it."""
+        try:
+            self._handle(event)
+        except GatewayError as error:
+            log.error("%s", error)
+        except Exception:
+            log.exception("the master made a mistake; it goes on")
 
     def _claim(self, config: Config) -> None:
         """The control socket and the pid file: they say that this gateway is ours."""
@@ -134,11 +152,9 @@ class Master:
         header[Word.SEATS_USED] = max(1, header[Word.SEATS_USED])
         header[Word.STARTED] = header[Word.STARTED] or int(time.time())
 
-    def _take_over(self, config: Config, files: Files) -> None:
-        """After an upgrade: the workers of the program before us are the generation that serves."""
-        legacy = self._legacy
-        if legacy is None:
-            return
+    def _take_over(self, legacy: upgrade.Legacy, config: Config, files: Files) -> None:
+        """After an upgrade: the workers of the program before us are the generation that serves. What comes next is a
+        reload like any other, so whatever is wrong with the new configuration leaves them alone."""
         self._current = Generation(legacy.generation, config, files, wanted=legacy.wanted)
         named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
         for known_by, listening in self._open.items():
@@ -196,6 +212,8 @@ class Master:
                 self._scale(self._wanted() + 1)
             case signal.SIGTTOU:
                 self._scale(max(1, self._wanted() - 1))
+            case signal.SIGWINCH if _in_the_foreground():
+                pass  # the window of our terminal has another size, and that is all
             case signal.SIGWINCH:
                 log.info("stopping the workers; the sockets stay open until a reload")
                 self._paused = True
@@ -269,6 +287,10 @@ class Master:
             if files is not None and (current is None or files is not current.files):
                 files.close()
             self._refuse(str(error))
+        except Exception as error:  # a mistake of ours; but whoever waits for the outcome gets one
+            log.exception("the master made a mistake; it goes on")
+            if self._starting is None:
+                self._refuse(f"{type(error).__name__}: {error}")
 
     def _stays(self, config: Config) -> None:
         """What says that this gateway is ours can't move while people look for it. Raises StartError."""
@@ -296,6 +318,7 @@ class Master:
         header[Word.RELOADS_FAILED] += 1
         header[Word.RELOAD_OK] = 0
         header[Word.RELOAD_TIME] = int(time.time())
+        self._legacy = None
         generation = self._current.number if self._current else 0
         log.error("reload refused, generation %d goes on: %s", generation, reason)
         self._notifier.ready(f"generation {generation}; the last reload was refused: {reason}")
@@ -441,16 +464,25 @@ class Master:
 
     def _rehearse(self) -> None:
         """USR2: let the installed program prove itself before it replaces this one."""
-        if self._rehearsal is None and self._starting is None and not self._stopping and self._current is not None:
-            log.info("upgrade: the installed program reads the configuration")
-            self._rehearsal = upgrade.rehearse(str(self._path))
+        if self._stopping or self._rehearsal is not None:
+            return
+        if self._starting is not None:
+            self._next_upgrade = True
+            return
+        log.info("upgrade: the installed program reads the configuration")
+        try:
+            self._rehearsal = upgrade.Rehearsal(str(self._path))
+        except OSError as error:
+            log.error("upgrade refused, this program goes on: %s", error.strerror)
 
     def _rehearsed(self, code: int) -> None:
         rehearsal, self._rehearsal = self._rehearsal, None
         current = self._current
-        if rehearsal is None or current is None or self._stopping:
+        if rehearsal is None:
             return
-        said = rehearsal.stdout.read().decode(errors="replace").strip() if rehearsal.stdout else ""
+        said = rehearsal.ended(code)
+        if current is None or self._stopping:
+            return
         if code != 0:
             log.error("upgrade refused, this program goes on: %s", said or f"the installed one ended with {code}")
             return
@@ -458,7 +490,14 @@ class Master:
         for reply in replies:
             reply({"ok": False, "error": "an upgrade was under way, which reloads as well; ask again in a moment"})
         legacy = upgrade.Legacy(
-            current.number, current.wanted, self._board, self._plan, self._control.sockets, self._open, self._children
+            current.number,
+            current.wanted,
+            self._board,
+            self._plan,
+            self._control.sockets,
+            current.config,
+            self._open,
+            self._children,
         )
         passed = [fd for fds in self._inherited_fds.values() for fd in fds]
         try:
@@ -485,7 +524,6 @@ class Master:
                 return
             code = os.waitstatus_to_exitcode(raw)
             if self._rehearsal is not None and pid == self._rehearsal.pid:
-                self._rehearsal.returncode = code
                 self._rehearsed(code)
                 continue
             child = next((child for child in self._children if child.pid == pid), None)
@@ -511,13 +549,13 @@ class Master:
             self._abort_starting(f"{child.name.partition(' [')[0]} did not get ready: {reason}")
             return
         header = self._board.header
-        header[Word.RESTARTS_HANG if child.doomed == "hang" else Word.RESTARTS_CRASH] += 1
         log.error("%s is gone: %s", child.name, child.doomed or reason)
         if code == EXIT_BOOT and was is State.BOOTING:
             header[Word.RESTARTS_BOOT] += 1
             self._broken.add(child.slot)
             log.error("%s can't boot: not tried again before the next reload", child.name)
             return
+        header[Word.RESTARTS_HANG if child.doomed == "hang" else Word.RESTARTS_CRASH] += 1
         key = (child.role, child.slot)
         deaths, _ = self._backoff.get(key, (0, 0.0))
         if child.age > _YOUNG:
@@ -610,6 +648,9 @@ class Master:
         if self._starting is None and self._next_reload is not None:
             replies, self._next_reload = self._next_reload, None
             self._reload(replies)
+        if self._starting is None and self._next_upgrade:
+            self._next_upgrade = False
+            self._rehearse()
 
     def _raise(self, generation: Generation) -> None:
         """Bring up every child of the starting generation; promote it when all are ready."""
@@ -620,6 +661,8 @@ class Master:
         for role, slot in wanted:
             if (role, slot) not in there:
                 self._spawn(role, slot, generation)
+            if self._starting is not generation:
+                return  # it could not be started, and nothing of it is left
         if all(key in there and there[key].state is State.READY for key in wanted):
             self._promote(generation)
 
@@ -755,6 +798,30 @@ class Master:
             },
             ok=True,
         )
+
+
+def _logs_opened(config: Config) -> tuple[Config, Files]:
+    """The logs of the generation that an upgrade has found serving. Its own workers have theirs open; if we can't open
+    them any more, ours go to the standard streams until a reload says otherwise."""
+    try:
+        return config, Files(config.log)
+    except StartError:
+        plain = Log()
+        return config.model_copy(update={"log": plain}), Files(plain)
+
+
+def _in_the_foreground() -> bool:
+    """Whether a terminal sends its signals to us. nginx and gunicorn don't listen to WINCH then, either."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _ending(code: int) -> str:

@@ -39,6 +39,21 @@ class Nursery:
     ) -> Child:
         """Fork a child. everything: all sockets the master has open; it keeps those of its slot and role only."""
         seat = self._free_seat()
+        try:
+            return self._fork(seat, role, slot, generation, everything, siblings)
+        except BaseException:
+            self._free(seat)
+            raise
+
+    def _fork(
+        self,
+        seat: int,
+        role: Role,
+        slot: int,
+        generation: Generation,
+        everything: Iterable[Listening],
+        siblings: Iterable[Child],
+    ) -> Child:
         cells = self._board.take(seat, self._plan.gauges())
         cells[Fact.ROLE] = role
         cells[Fact.SLOT] = slot
@@ -90,9 +105,12 @@ class Nursery:
             if pid == 0:
                 self._run[role](birth)
                 os._exit(1)
+        except OSError:
+            ours.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
+            theirs.close()
         ours.setblocking(False)
         cells[Fact.PID] = pid
         names = {listening.key: name for name, listening in mine.items()}
@@ -108,5 +126,8 @@ class Nursery:
 
     def buried(self, child: Child) -> None:
         """A child is gone: nothing of it is open any more, and its seat is free."""
-        self._board.leave(child.seat, self._plan.gauges())
-        self._taken.discard(child.seat)
+        self._free(child.seat)
+
+    def _free(self, seat: int) -> None:
+        self._board.leave(seat, self._plan.gauges())
+        self._taken.discard(seat)

@@ -14,10 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
+from pydantic import ValidationError
 
+from gateway.config import Config
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
 from gateway.master.sockets import Listening
@@ -37,14 +39,38 @@ class Legacy:
     board: Scoreboard
     plan: Plan
     control: list[socket.socket]
+    config: Config | None  # what the workers run by; None when the program that follows does not understand it
     listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
 
 
-def rehearse(config: str) -> subprocess.Popen[bytes]:
-    """Let the installed program check the configuration; its exit status says whether it can take over."""
-    command = [sys.executable, "-m", "gateway", "check", "-c", config]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+class Rehearsal:
+    """The installed program checks the configuration; its exit status says whether it can take over.
+
+    It writes to a file: nobody reads along, and a pipe that is full of mistakes would hold it for ever. Raises OSError.
+    """
+
+    def __init__(self, config: str) -> None:
+        command = [sys.executable, "-m", "gateway", "check", "-c", config]
+        self._output: BinaryIO = os.fdopen(os.memfd_create("gateway-rehearsal"), "w+b")
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+            )
+        except BaseException:
+            self._output.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ended(self, code: int) -> str:
+        """It was reaped, with this exit status: what it said."""
+        self._process.returncode = code
+        with self._output as output:
+            output.seek(0)
+            return output.read().decode(errors="replace").strip()
 
 
 def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterable[int]) -> None:
@@ -70,6 +96,7 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
         "format": _FORMAT,
         "generation": legacy.generation,
         "wanted": legacy.wanted,
+        "config": legacy.config.model_dump() if legacy.config is not None else None,
         "board": legacy.board.fd,
         "control": control,
         "plan": legacy.plan.dump(),
@@ -114,6 +141,10 @@ def inherit() -> Legacy | None:
         channel.setblocking(False)
         row |= {"role": Role(row["role"]), "state": State(row["state"]), "holds": set(row["holds"])}
         children.append(Child(channel=channel, cells=board.seat(row["seat"]), **row))
+    try:
+        config = Config.model_validate(state.get("config"))
+    except ValidationError:
+        config = None
     listening = [Listening.adopt(one) for one in state["listening"]]
     control = [socket.socket(fileno=fd) for fd in state["control"]]
     for sock in control:
@@ -125,9 +156,10 @@ def inherit() -> Legacy | None:
         board=board,
         plan=plan,
         control=control,
+        config=config,
         listening={one.key: one for one in listening},
         children=children,
     )
 
 
-__all__ = ["Legacy", "become", "inherit", "rehearse"]
+__all__ = ["Legacy", "Rehearsal", "become", "inherit"]

@@ -68,14 +68,13 @@ class Connection(asyncio.Protocol):
 
     # What the pool asks.
 
-    def usable(self, now: float) -> bool:
+    def is_usable(self, now: float) -> bool:
         """Whether it may carry another request: open, and nothing has arrived while nobody asked."""
         if self.closed or self._buffer:
             return False
         return now - self.since < _FRESH or not waiting(self._transport)
 
-    @property
-    def reusable(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether the exchange it carried is over on both sides, with nothing left over.
 
         A response that arrived but was not taken, because its client left, is left over: the next one must not get it.

@@ -60,7 +60,7 @@ class Pool:
         now = monotonic()
         while idle:
             connection = idle.pop()
-            if connection.usable(now) and now - connection.made < self._max_age:
+            if connection.is_usable(now) and now - connection.made < self._max_age:
                 connection.busy = True
                 connection.deadline = 0.0
                 self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
@@ -126,7 +126,7 @@ class Pool:
         if connection.closed:
             return
         now = monotonic()
-        if connection.reusable and not self._closing and now - connection.made < self._max_age:
+        if connection.is_reusable() and not self._closing and now - connection.made < self._max_age:
             self._put_back(connection, now)
         else:
             connection.busy = False

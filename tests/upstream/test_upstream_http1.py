@@ -46,7 +46,7 @@ async def test_a_response_leaves_the_connection_for_the_next(answer: bytes, body
         for served in (1, 2):
             _, taken = await exchange(connection)
             assert taken == body
-            assert connection.reusable
+            assert connection.is_reusable()
             assert connection.served == served
             rig.pool.release(connection)
             assert await rig.connection() is connection
@@ -65,7 +65,7 @@ async def test_head_with_content_length_and_another_response_after_it() -> None:
         connection = await rig.connection()
         head, body = await exchange(connection, b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n", bodyless=True)
         assert head.special[b"content-length"] == b"1000" and body == b""
-        assert connection.reusable
+        assert connection.is_reusable()
         assert (await exchange(connection))[1] == b"next"
 
 
@@ -79,7 +79,7 @@ async def test_a_body_up_to_the_end_of_the_connection() -> None:
     async with Origin(handler) as origin, Rig(origin) as rig:
         connection = await rig.connection()
         assert (await exchange(connection))[1] == b"all of it"
-        assert not connection.reusable
+        assert not connection.is_reusable()
 
 
 @live
@@ -134,7 +134,7 @@ async def test_a_malformed_head(answer: bytes) -> None:
         with pytest.raises(BadResponse) as raised:
             await connection.response()
         assert raised.value.endpoint == origin.address and raised.value.sent and not raised.value.reused
-        assert not connection.reusable
+        assert not connection.is_reusable()
         rig.pool.release(connection)
         assert rig.pool.take() is None
 
@@ -148,7 +148,7 @@ async def test_a_malformed_body() -> None:
         await connection.response()
         with pytest.raises(BadResponse):
             await whole(connection)
-        assert not connection.reusable
+        assert not connection.is_reusable()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_a_response_that_is_cut(answer: bytes) -> None:
             await connection.response()
             await whole(connection)
         assert raised.value.sent and not raised.value.reused
-        assert not connection.reusable
+        assert not connection.is_reusable()
 
 
 @live
@@ -211,7 +211,7 @@ async def test_surplus_or_an_announced_end_rule_out_another_use(answer: bytes, b
     async with Origin(always(answer)) as origin, Rig(origin) as rig:
         connection = await rig.connection()
         assert (await exchange(connection))[1] == body
-        assert not connection.reusable
+        assert not connection.is_reusable()
         rig.pool.release(connection)
         assert rig.pool.take() is None
 
@@ -244,7 +244,7 @@ async def test_a_request_body_that_is_not_whole_rules_out_another_use() -> None:
         await connection.send_body((b"0\r\n\r\n",), more=True)  # whole for the origin, not for us
         await connection.response()
         assert await whole(connection) == b"ok"
-        assert not connection.reusable
+        assert not connection.is_reusable()
 
 
 @live
@@ -264,7 +264,7 @@ async def test_a_request_body_in_pieces() -> None:
             await connection.send_body((b"ef",), more=False)
             await connection.response()
             assert await whole(connection) == b"ok"
-            assert connection.reusable
+            assert connection.is_reusable()
         assert seen == [b"abcdef"] * 2
 
 
@@ -362,7 +362,7 @@ async def test_nobody_takes_so_the_origin_waits() -> None:
             assert piece <= 2 << 20
             taken += piece
         assert taken == size
-        assert connection.reusable
+        assert connection.is_reusable()
 
 
 @live
