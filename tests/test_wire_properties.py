@@ -104,9 +104,6 @@ def test_a_field_that_passes_can_not_become_two(name: bytes, value: bytes) -> No
     if is_field(name, value):
         head = response(b"HTTP/1.1 200 OK\r\nx-%b: %b\r\n\r\n" % (name, value))
         assert head.pairs() == [(b"x-" + name.lower(), value.strip(b" \t"))]
-    else:
-        with pytest.raises(WireError):
-            response(b"HTTP/1.1 200 OK\r\n%b: %b\r\n\r\n" % (name, value))
 
 
 # Against httptools: what both take they must read alike.

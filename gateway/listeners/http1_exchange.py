@@ -1,0 +1,326 @@
+"""One request of an HTTP/1.1 connection and its answer: ASGI's `receive` and `send`, and the framing of the answer.
+
+Knows its connection only as something that writes, pauses and is told when all is over. Framing is always written anew
+(RFC 9112, section 6): by length where it is known, chunked for HTTP/1.1, by the end of the connection for HTTP/1.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from gateway.exchange import CLIENT_GONE, OK, Exchange
+from gateway.parts import add, take
+from gateway.wire import HOP_BY_HOP, ChunkedBody, RequestHead, ResponseHead, WireError, is_field
+
+if TYPE_CHECKING:
+    from gateway.listeners.http1 import Http1Connection
+
+log = logging.getLogger("gateway.http")
+
+# What a request body may hold back in this process before the client is no longer read from. One socket buffer's worth:
+# enough to keep a fast link busy, little enough for thousands of uploads.
+_BODY_HIGH = 256 * 1024
+# Below this a body is copied behind its head into one write; above, the copy costs more than a second buffer.
+_JOIN = 16 * 1024
+
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")}
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def phrase(status: int) -> bytes:
+    """The reason phrase of a status line, empty for a status nobody has named."""
+    return _PHRASES.get(status, b"")
+
+
+class Http1Exchange(Exchange):
+    """The request's own object from its head to its last byte; what everybody learns of it is in its base class."""
+
+    __slots__ = (
+        "_answered", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
+        "_head_out", "_held", "_left", "_owed", "_received", "_waiter", "has_body", "head", "keep_alive", "refused",
+        "task",
+    )  # fmt: skip
+
+    def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
+        Exchange.__init__(self, connection.entry, connection.client, now)
+        self.head = head
+        self.method = head.method
+        self.host = head.special.get(b"host", b"")
+        self.target = head.target
+        self.forwarded = connection.forwarded
+        self.keep_alive = head.keep_alive
+        self.has_body = head.length != 0
+        self.refused: WireError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._connection = connection
+        self._answered = False  # a final response head was given to us
+        self._complete = False  # the response is wholly written
+        self._received = not self.has_body  # the request body is wholly read
+        self._end_told = False
+        self._left = head.length  # bytes of request body to come
+        self._owed = -1  # bytes of response body to come; -1: it does not say
+        self._chunks: list[bytes] | None = None
+        self._held = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._head_out = b""
+        self._chunked = False
+        self._decoder = ChunkedBody() if head.length < 0 else None
+        self._continue = self.has_body and b"expect" in head.special and head.minor == 1
+
+    async def run(self) -> None:
+        """The request's task: the application, and what becomes of it if it fails."""
+        try:
+            await self.listener.app(self._scope(), self.receive, self.send)
+        except asyncio.CancelledError:
+            if self.refused is None:
+                if self.ended == OK:
+                    self.ended = CLIENT_GONE
+                if not self.status:
+                    self.status = 499
+            else:
+                self._fail(self.refused.status, self.refused.reason)
+        except Exception:
+            log.exception("the application failed on %r", self.target)
+            self._fail(500, "proxy_internal_error")
+        else:
+            if not self._complete and self.ended == OK:
+                if not self._connection.closed:
+                    log.error("the application left %r without a whole answer", self.target)
+                self._fail(500, "proxy_internal_error")
+        self._connection.turn_over(self)
+
+    def _fail(self, status: int, reason: str) -> None:
+        """Answer with an error where that's still possible; else leave the answer visibly cut."""
+        self.ended = reason
+        self.keep_alive = False
+        if not self._answered and not self._connection.closed:
+            self.status = status
+            self._connection.write_refusal(status, reason)
+            self._complete = True
+
+    def _scope(self) -> dict[str, Any]:
+        """What ASGI tells an application, on top of what is the same for the whole connection."""
+        head = self.head
+        path, _, query = head.target.partition(b"?")
+        text = path.decode("latin-1")
+        scope = self._connection.scope.copy()
+        method = _METHODS.get(head.method)
+        scope["method"] = method if method is not None else head.method.decode("ascii")
+        if not head.minor:
+            scope["http_version"] = "1.0"
+        scope["path"] = unquote(text) if "%" in text else text
+        scope["raw_path"] = path
+        scope["query_string"] = query
+        scope["headers"] = head
+        scope["state"] = self._connection.state.copy()
+        scope["gateway"] = self
+        return scope
+
+    # The request body.
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what belongs to this body and return the rest. Raises WireError for bytes that can't be a body."""
+        rest = b""
+        if self._decoder is not None:
+            for piece in self._decoder.feed(data):
+                self._keep(piece)
+            if self._decoder.done:
+                self._received = True
+                rest = self._decoder.rest
+        else:
+            if len(data) > self._left:
+                rest = data[self._left :]
+                data = data[: self._left]
+            self._keep(data)
+            self._left -= len(data)
+            self._received = not self._left
+        if self.bytes_in > self.listener.max_body:
+            raise WireError(413, "body_too_large")
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return rest
+
+    def _keep(self, piece: bytes) -> None:
+        self.bytes_in += len(piece)
+        if self._complete:
+            return  # nobody will ask for it
+        if self._chunks is None:
+            self._chunks = []
+        add(self._chunks, piece)
+        self._held += len(piece)
+
+    @property
+    def received(self) -> bool:
+        """Whether the request is wholly read."""
+        return self._received
+
+    @property
+    def choked(self) -> bool:
+        """Whether the client must wait until the application has taken what is held."""
+        return self._held > _BODY_HIGH
+
+    async def receive(self) -> dict[str, Any]:
+        while True:
+            if self._chunks:
+                body = take(self._chunks)
+                self._held -= len(body)
+                more = not self._received or bool(self._chunks)
+                self._end_told = not more
+                if self._held < _BODY_HIGH:
+                    self._connection.resume_reading()
+                return {"type": "http.request", "body": body, "more_body": more}
+            if self._received and not self._end_told:
+                self._end_told = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            if self._connection.closed:
+                return {"type": "http.disconnect"}
+            if self._continue and not self._answered:
+                self._continue = False
+                self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._waiter = self.listener.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    # The answer.
+
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """ASGI's send. Not a coroutine: what it returns is awaited, and mostly over already."""
+        connection = self._connection
+        if connection.choked is not None:
+            return self._send_later(connection.choked, message)
+        if not connection.closed:
+            kind = message["type"]
+            if kind == "http.response.body":
+                self._send_body(message.get("body", b""), message.get("more_body", False))
+            elif kind == "http.response.start":
+                self._send_start(message["status"], message.get("headers", ()))
+            else:
+                raise RuntimeError(f"this listener doesn't know the ASGI message {kind!r}")
+        done: Awaitable[None] = self.listener.done
+        return done
+
+    async def _send_later(self, choked: asyncio.Future[None], message: dict[str, Any]) -> None:
+        await asyncio.shield(choked)  # it is the connection's: who gives up waiting must not cancel it
+        await self.send(message)
+
+    def _send_start(self, status: int, headers: Any) -> None:
+        """Make the response head. It leaves with the first body message, as ASGI has it."""
+        if self._answered:
+            raise RuntimeError("the response was started twice")
+        self._answered = True
+        self.status = status
+        entry, request = self.listener, self.head
+        if type(headers) is ResponseHead and headers.status == status:
+            lines = headers.lines
+            special = headers.special
+            length = special.get(b"content-length")
+            if b"via" in special:
+                lines += b"\r\nvia: " + special[b"via"]
+            date = special.get(b"date") or entry.clock.date
+        else:
+            lines, length, date = _lines(status, headers)
+            date = date or entry.clock.date
+        if not self._received or entry.draining or self._connection.requests >= entry.max_requests:
+            self.keep_alive = False
+        framing = b""
+        self._owed = -1
+        if status == 204 or status < 200:
+            self._owed = 0
+        elif request.method == b"HEAD" or status == 304:
+            self._owed = 0
+            if length is not None:
+                framing = b"\r\ncontent-length: " + length
+        elif length is not None:
+            self._owed = int(length)
+            framing = b"\r\ncontent-length: " + length
+        elif request.minor:
+            self._chunked = True
+            framing = b"\r\ntransfer-encoding: chunked"
+        else:
+            self.keep_alive = False
+        if not self.keep_alive:
+            framing += b"\r\nconnection: close"
+        elif not request.minor:
+            framing += b"\r\nconnection: keep-alive"
+        self._head_out = b"%b\r\ndate: %b%b\r\n\r\n" % (lines, date, framing)
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if not self._answered or self._complete:
+            raise RuntimeError("a response body must follow its start and end once")
+        write = self._connection.write
+        size = len(body)
+        if self._chunked:
+            self.bytes_out += size
+            ending = b"" if more else b"0\r\n\r\n"
+            if size > _JOIN:
+                self._connection.write_many((self._head_out + b"%x\r\n" % size, body, b"\r\n" + ending))
+            elif size:
+                write(b"%b%x\r\n%b\r\n%b" % (self._head_out, size, body, ending))
+            elif self._head_out or ending:
+                write(self._head_out + ending)
+        else:
+            if self._owed >= 0:
+                if size > self._owed:
+                    if self._owed or (self.head.method != b"HEAD" and self.status not in (204, 304)):
+                        raise RuntimeError("the response body is longer than its content-length")
+                    body, size = b"", 0
+                self._owed -= size
+            self.bytes_out += size
+            if size > _JOIN:
+                if self._head_out:
+                    self._connection.write_many((self._head_out, body))
+                else:
+                    write(body)
+            elif self._head_out or size:
+                write(self._head_out + body)
+        self._head_out = b""
+        if not more:
+            if self._owed > 0:
+                raise RuntimeError("the response body is shorter than its content-length")
+            self._complete = True
+
+    @property
+    def complete(self) -> bool:
+        return self._complete
+
+    @property
+    def answered(self) -> bool:
+        """Whether a final response head was given to us: from here on there is no other answer."""
+        return self._answered
+
+    def cut(self, reason: str) -> None:
+        """End the exchange in the middle of its answer, visibly: the client must not take what it has for the whole."""
+        self.ended = reason
+        self.keep_alive = False
+        self._connection.reset()
+
+    def wake(self) -> None:
+        """The client is gone: whoever waits for its body learns so."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _lines(status: int, headers: Any) -> tuple[bytes, bytes | None, bytes]:
+    """A status line and fields from ASGI pairs: (lines, content-length, date). Raises RuntimeError for unsendable
+    ones."""
+    lines = [b"HTTP/1.1 %d %b" % (status, phrase(status))]
+    length = None
+    date = b""
+    for name, value in headers:
+        name = name.lower()
+        if name == b"content-length":
+            length = bytes(value)
+        elif name == b"date":
+            date = value
+        elif name not in HOP_BY_HOP:
+            if not is_field(name, value):
+                raise RuntimeError(f"not a header field: {name!r}: {value!r}")
+            lines.append(name + b": " + value)
+    return b"\r\n".join(lines), length, date
