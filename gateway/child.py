@@ -14,16 +14,17 @@ import os
 import pwd
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from setproctitle import setproctitle
 
 from gateway.config import Config
 from gateway.config.model import Process
-from gateway.errors import StartError
+from gateway.errors import GatewayError, StartError
 from gateway.log import Files, name_process
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State
@@ -73,6 +74,27 @@ class Birth:
     @property
     def name(self) -> str:
         return "observer" if self.role is Role.OBSERVER else f"worker {self.slot}"
+
+
+def spend(birth: Birth, live: Callable[[], None]) -> NoReturn:
+    """A child's whole life, whatever its role: the first steps, then `live`. What ends it early is told to the master,
+    and said by the exit code."""
+    code = EXIT_BOOT
+    try:
+        begin(birth)
+        live()
+        code = 0
+    except GatewayError as error:
+        tell(birth.channel, {"say": "failed", "why": str(error)})
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else EXIT_BOOT
+    except BaseException as error:
+        log.exception("the %s broke", birth.role.name.lower())
+        tell(birth.channel, {"say": "failed", "why": f"{type(error).__name__}: {error}"})
+        code = 1
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def begin(birth: Birth) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from time import monotonic_ns
+from typing import NoReturn
 
 import uvicorn
 import uvloop
 
 from gateway import child
-from gateway.child import EXIT_BOOT, Birth
-from gateway.errors import GatewayError
+from gateway.child import Birth
 from gateway.observer.admin import admin_app
 from gateway.scoreboard import Fact, State
 
@@ -24,23 +22,14 @@ _BEAT = 0.5  # seconds, as the workers'
 _LEAVE = 2  # seconds for an answer under way when it is told to go
 
 
-def run_observer(birth: Birth) -> None:
-    """The child's whole life. Never returns."""
-    code = EXIT_BOOT
-    try:
-        child.begin(birth)
+def run_observer(birth: Birth) -> NoReturn:
+    """The child's whole life."""
+
+    def live() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_live(birth))
-        code = 0
-    except GatewayError as error:
-        child.tell(birth.channel, {"say": "failed", "why": str(error)})
-    except BaseException as error:
-        log.exception("the observer broke")
-        child.tell(birth.channel, {"say": "failed", "why": f"{type(error).__name__}: {error}"})
-        code = 1
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+
+    child.spend(birth, live)
 
 
 async def _live(birth: Birth) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from email.utils import formatdate
 from time import monotonic_ns, time
+from typing import NoReturn
 
 import uvloop
 
 from gateway import child
-from gateway.child import EXIT_BOOT, Birth
-from gateway.errors import GatewayError
+from gateway.child import Birth
 from gateway.listeners.http import Door
 from gateway.log import AccessLog
 from gateway.metrics.recorder import recorder
@@ -27,25 +25,14 @@ log = logging.getLogger("gateway")
 BEAT = 0.5  # seconds; a tenth of the shortest heartbeat_timeout that makes sense
 
 
-def run_worker(birth: Birth) -> None:
-    """The child's whole life. Never returns."""
-    code = EXIT_BOOT
-    try:
-        child.begin(birth)
+def run_worker(birth: Birth) -> NoReturn:
+    """The child's whole life."""
+
+    def live() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Worker(birth).live())
-        code = 0
-    except GatewayError as error:
-        child.tell(birth.channel, {"say": "failed", "why": str(error)})
-    except SystemExit as exit:
-        code = exit.code if isinstance(exit.code, int) else EXIT_BOOT
-    except BaseException as error:
-        log.exception("the worker broke")
-        child.tell(birth.channel, {"say": "failed", "why": f"{type(error).__name__}: {error}"})
-        code = 1
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+
+    child.spend(birth, live)
 
 
 class _Worker:
