@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from gateway.config.document import INCLUDE
@@ -16,6 +17,15 @@ _REFERENCE = r"\$\{"  # a string with a reference to the environment may become 
 def effective(config: Config) -> str:
     """The configuration in force as JSON: every default spelled out, every value as it would be written."""
     return json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
+
+def restored(dumped: object) -> Config | None:
+    """The configuration that `model_dump` was called on; None when a program of another version did, and we don't
+    understand it."""
+    try:
+        return Config.model_validate(dumped)
+    except ValidationError:
+        return None
 
 
 def schema() -> str:

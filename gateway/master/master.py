@@ -77,7 +77,6 @@ class Master:
         self._next_upgrade = False  # asked for while a reload was under way
         self._next_watchdog = 0.0
         self._next_memory = 0.0
-        self._why = ""
         taken = {child.seat for child in self._children} | {0}
         self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken)
         self._events: Events
@@ -341,7 +340,6 @@ class Master:
             listening.close()
         self._new_sockets = []
         if self._current is None:
-            self._why = reason
             self._stopping = True
             self._exit = 1
             log.error("cannot start: %s", reason)
@@ -644,7 +642,8 @@ class Master:
             self._close_sockets(self._current)
             self._steer()
             if self._broken >= set(range(max(1, self._wanted()))) and not self._children and not self._starting:
-                self._why, self._stopping, self._exit = "no worker can boot", True, 1
+                log.error("no worker can boot")
+                self._stopping, self._exit = True, 1
         if self._starting is None and self._next_reload is not None:
             replies, self._next_reload = self._next_reload, None
             self._reload(replies)

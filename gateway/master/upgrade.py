@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import msgspec
-from pydantic import ValidationError
 
 from gateway.config import Config
+from gateway.config.dump import restored
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
 from gateway.master.sockets import Listening
@@ -141,10 +141,6 @@ def inherit() -> Legacy | None:
         channel.setblocking(False)
         row |= {"role": Role(row["role"]), "state": State(row["state"]), "holds": set(row["holds"])}
         children.append(Child(channel=channel, cells=board.seat(row["seat"]), **row))
-    try:
-        config = Config.model_validate(state.get("config"))
-    except ValidationError:
-        config = None
     listening = [Listening.adopt(one) for one in state["listening"]]
     control = [socket.socket(fileno=fd) for fd in state["control"]]
     for sock in control:
@@ -156,7 +152,7 @@ def inherit() -> Legacy | None:
         board=board,
         plan=plan,
         control=control,
-        config=config,
+        config=restored(state.get("config")),
         listening={one.key: one for one in listening},
         children=children,
     )

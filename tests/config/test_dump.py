@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from gateway.config import Config
 from gateway.config.document import INCLUDE
-from gateway.config.dump import effective, schema
+from gateway.config.dump import effective, restored, schema
 from gateway.config.model import Section
 
 from .test_load import WRONG
@@ -34,6 +34,8 @@ def test_what_is_dumped_can_be_read_again(config: Callable[..., Config]) -> None
         """)
     text = effective(loaded)
     assert Config.model_validate(json.loads(text)) == loaded
+    assert restored(json.loads(json.dumps(loaded.model_dump()))) == loaded
+    assert restored({"listeners": [], "of_another_version": 1}) is None and restored(None) is None
     data = json.loads(text)
     assert data["process"]["drain_timeout"] == "30s"
     assert data["listeners"][0]["limits"]["body"] == "1GiB"

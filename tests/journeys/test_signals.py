@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import struct
+import sys
+import termios
 import time
 
 import pytest
@@ -15,7 +19,7 @@ from tests.support.http import Client, get
 from tests.support.load import Load
 from tests.support.origin import Origin
 from tests.support.settings import Settings
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, steadily, within
 
 
 def slow(one: Gateway, origin: Origin, milliseconds: int, stack: contextlib.ExitStack) -> Client:
@@ -184,3 +188,22 @@ def test_a_worker_that_is_told_to_go_is_replaced(gateway: Start, settings: Setti
         eventually(lambda: one.pids() not in ([], [worker]))
         load.goes_on()
     load.clean()
+
+
+def test_a_terminal_that_changes_its_size_stops_nothing(gateway: Start, settings: Settings) -> None:
+    """The kernel sends WINCH to whatever runs in the foreground of a terminal."""
+    ours, theirs = os.openpty()
+    try:
+        on_a_terminal = "import fcntl, os, sys, termios; fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0); "
+        run = (sys.executable, "-c", on_a_terminal + "os.execv(sys.argv[2], sys.argv[2:])", str(theirs))
+        one = gateway(settings, before=run, pass_fds=(theirs,))
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+        assert one.reload().returncode == 0  # signals are taken up in the order in which they came
+        before = one.settled(1)
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 88, 0, 0))
+        steadily(lambda: one.workers() and one.pids() == [before[0].pid], 0.5)
+        assert "stopping the workers" not in one.log()
+        one.stop()
+    finally:
+        os.close(theirs)
+        os.close(ours)

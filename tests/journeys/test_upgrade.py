@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,60 @@ def test_workers_that_do_not_come_up_leave_the_old_ones_serving(gateway: Start, 
         one.settled(2)
         load.goes_on()
     load.clean()
+
+
+def test_what_only_the_new_program_can_see_is_refused_like_a_reload(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings.but(workers=2))
+    before = one.pids()
+    reloads = 0
+
+    def has_refused(times: int) -> bool:
+        return bool(one.status()["reloads"]["failed"] == times)
+
+    with Load(one.address()) as load, socket.create_server(("127.0.0.1", 0)) as theirs:
+        taken = f"127.0.0.1:{theirs.getsockname()[1]}"
+        for wrong, why in (
+            (settings.but(listeners={**settings.listeners, "more": taken}), "address already in use"),
+            (settings.but(log={"access": "/no/such/folder/a.log"}), "cannot open the log file"),
+            (settings.but(process={"control": "elsewhere.sock"}), "process.control cannot change"),
+            (settings.but(process={"user": "nobody-has-this-name"}), "process.user: there is no user"),
+        ):
+            one.write(wrong)
+            one.signal(signal.SIGUSR2)
+            reloads += 1
+            eventually(partial(has_refused, reloads))
+            assert f"reload refused, generation 1 goes on: {why}" in one.log().replace(
+                f"cannot listen on {taken}: ", ""
+            )
+            load.goes_on()
+            assert (one.pids(), one.generation()) == (before, 1)
+        # A worker that dies meanwhile is replaced as the old configuration has it.
+        os.kill(before[0], signal.SIGKILL)
+        eventually(lambda: len(one.pids()) == 2 and before[0] not in one.pids())
+        one.write(settings.but(workers=2))
+        assert one.reload().stdout == "nothing changed in the configuration\ngeneration 2 serves\n"
+        one.settled(2)
+        load.goes_on()
+    assert len(load.report.failures) <= 4, str(load.report)  # in flight in the worker that was killed
+
+
+def test_more_mistakes_than_a_pipe_holds_are_refused(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    unknown = "a_key_nobody_knows_" + "x" * 100
+    one.write(settings.but(more="".join(f'[[routes]]\nname = "r{number}"\n{unknown} = 1\n' for number in range(1000))))
+    one.signal(signal.SIGUSR2)
+    eventually(lambda: "upgrade refused, this program goes on" in one.log())
+    one.write(settings)
+    assert one.reload().returncode == 0
+
+
+def test_one_asked_for_during_a_reload_comes_after_it(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings)
+    one.signal(signal.SIGHUP)
+    eventually(lambda: any(worker.state == "booting" for worker in one.all_workers()))
+    one.signal(signal.SIGUSR2)
+    eventually(lambda: one.generation() == 3)
+    assert "upgraded in place; generation 2 goes on" in one.log()
 
 
 def test_commands_meanwhile_wait_or_are_told(gateway: Start, settings: Settings) -> None:
