@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,11 @@ import click
 import gateway
 from gateway.config import Config, ConfigErrors, load
 from gateway.config.dump import effective, schema
+from gateway.config.fields import MOST_WORKERS
 from gateway.config.files import control_path, find
 from gateway.errors import GatewayError
 from gateway.master.control import ask
+from gateway.master.upgrade import unlike_the_running_one
 
 _FILE = click.option(
     "-c",
@@ -77,6 +80,9 @@ def run(path: str | None) -> None:
 @_FILE
 def check(path: str | None) -> None:
     """Read the configuration and say all that is wrong with it."""
+    refused = unlike_the_running_one(os.environ)
+    if refused:
+        _fail(refused)
     found, config = _guarded(lambda: _load(path))
     listeners, routes, upstreams = len(config.listeners), len(config.routes), len(config.upstreams)
     click.echo(f"{found}: ok ({listeners} listeners, {routes} routes, {upstreams} upstreams)")
@@ -131,7 +137,7 @@ def stop(path: str | None, control: str | None) -> None:
 @main.command()
 @_FILE
 @_CONTROL
-@click.argument("workers", type=click.IntRange(1, 128))
+@click.argument("workers", type=click.IntRange(1, MOST_WORKERS))
 def scale(path: str | None, control: str | None, workers: int) -> None:
     """Run this many workers until the next reload."""
     answer = _ask(path, control, {"do": "scale", "workers": workers})

@@ -71,7 +71,15 @@ class _Application(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.do_GET()
+
+    do_HEAD = do_GET
+    do_PUT = do_POST
 
     def log_message(self, format: str, *args: Any) -> None:
         """The gateway's access log says it all."""
@@ -86,7 +94,8 @@ def _application(name: str) -> tuple[int, int]:
         sock.close()
         return pid, port
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         handler = type("Application", (_Application,), {"name": name})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=False)
@@ -100,7 +109,8 @@ def _application(name: str) -> tuple[int, int]:
 
 def run_demo(workers: int) -> int:
     """Run until Ctrl-C. Returns the exit status; raises StartError when something doesn't come up."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the demo as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # they end the demo as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
         applications = [_application("one"), _application("two")]
         path = Path(folder) / "gateway.toml"

@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import stat
-import sys
 import time
 from collections.abc import Callable
 
@@ -84,6 +83,37 @@ def _open(path: str) -> int:
         raise StartError(f"cannot open the log file {path}: {error.strerror}") from None
 
 
+class Outlet:
+    """A descriptor that is written to without ever waiting, whatever it is. `write` raises OSError, BlockingIOError
+    among them, and returns how much was taken."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        mode = os.fstat(fd).st_mode
+        self.is_pipe = stat.S_ISFIFO(mode)
+        self._is_socket = stat.S_ISSOCK(mode)
+        self._own = _unblocked(fd) if self.is_pipe or stat.S_ISCHR(mode) else -1
+
+    def write(self, data: bytes) -> int:
+        if self._is_socket:
+            return _send(self._fd, data)
+        return os.write(self._own if self._own >= 0 else self._fd, data)
+
+    def close(self) -> None:
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
+
+
+def _unblocked(fd: int) -> int:
+    """The same pipe or terminal by a descriptor of our own, so that non-blocking is ours alone: whoever shares our
+    stdout must not be surprised by EAGAIN. -1 when that can't be had."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return -1
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -110,13 +140,17 @@ class _Handler(logging.Handler):
 
     def __init__(self, fd: int) -> None:
         super().__init__()
-        self._fd = fd
+        self._outlet = Outlet(fd)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            os.write(self._fd, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+            self._outlet.write((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
         except OSError:
-            pass
+            pass  # also BlockingIOError: a reader that has stopped reading gets no more lines, and stops nobody
+
+    def close(self) -> None:
+        self._outlet.close()
+        super().close()
 
 
 _who = "master"
@@ -133,6 +167,8 @@ def set_up(config: LogConfig, files: Files) -> None:
     handler = _Handler(files.error)
     handler.setFormatter(_Json() if config.error_format == "json" else _Text())
     for logger in (error_log, logging.getLogger("uvicorn"), logging.getLogger("asyncio")):
+        for old in logger.handlers:
+            old.close()
         logger.handlers[:] = [handler]
         logger.propagate = False
         logger.setLevel(logging.WARNING if logger is not error_log else config.level.upper())
@@ -168,7 +204,6 @@ class AccessLog:
     """Gathers lines and writes them in whole lines. `later(seconds, callback)` is the event loop's."""
 
     def __init__(self, fd: int, form: str, worker: int, later: Callable[[float, Callable[[], None]], object]) -> None:
-        self._fd = fd
         self._form = _FORMS[form]
         self._worker = worker
         self._later = later
@@ -179,10 +214,7 @@ class AccessLog:
         self._second = 0
         self._stamp = ""
         self.dropped = 0
-        mode = os.fstat(fd).st_mode
-        self._is_socket = stat.S_ISSOCK(mode)
-        self._is_pipe = stat.S_ISFIFO(mode)
-        self._pipe = _own_pipe(fd) if self._is_pipe else fd
+        self._outlet = Outlet(fd)
 
     def write(self, exchange: Exchange, now: float, duration: float) -> None:
         """now: unix seconds at the end of the exchange."""
@@ -204,10 +236,10 @@ class AccessLog:
         self._rest = b""
         while data:
             part = data
-            if self._is_pipe and len(data) > _PIPE_BUF:
+            if self._outlet.is_pipe and len(data) > _PIPE_BUF:
                 part = data[: data.rfind(b"\n", 0, _PIPE_BUF) + 1] or data[: data.find(b"\n") + 1]
             try:
-                written = _send(self._fd, part) if self._is_socket else os.write(self._pipe, part)
+                written = self._outlet.write(part)
             except BlockingIOError:
                 self._keep(data)
                 return
@@ -234,7 +266,7 @@ class AccessLog:
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
         route = x.route
         target = x.target
-        if self._is_pipe and len(target) > _MOST_IN_PIPE:
+        if self._outlet.is_pipe and len(target) > _MOST_IN_PIPE:
             target = target[:_MOST_IN_PIPE] + b"..."
         return Line(
             self._stamp + _MILLISECONDS[int((now - second) * 1000)],
@@ -278,7 +310,8 @@ _FORMS: dict[str, Callable[[AccessLog, Exchange, float, float], Line | msgspec.R
 def _common(x: Exchange, now: float) -> bytes:
     """The Common Log Format of NCSA httpd, as nginx and Apache write it."""
     when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)).encode()
-    request = b"%b %b HTTP/1.1" % (x.method, _escaped(x.target)) if x.method else b"-"
+    version = getattr(getattr(x, "head", None), "minor", 1)  # a refused one has no head
+    request = b"%b %b HTTP/1.%d" % (x.method, _escaped(x.target), version) if x.method else b"-"
     size = b"%d" % x.bytes_out if x.bytes_out else b"-"
     return b'%b - - [%b] "%b" %d %b' % (x.client.encode(), when, request, x.status, size)
 
@@ -288,23 +321,9 @@ def _escaped(text: bytes) -> bytes:
     return json.dumps(text.decode("latin-1"))[1:-1].encode()
 
 
-def _own_pipe(fd: int) -> int:
-    """The same pipe by a descriptor of our own, so that non-blocking is ours alone: a reader that stops reading must
-    not stop the event loop, and whoever shares our stdout must not be surprised by EAGAIN."""
-    try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return fd
-
-
 def _send(fd: int, data: bytes) -> int:
     sock = socket.socket(fileno=fd)
     try:
         return sock.send(data, socket.MSG_DONTWAIT)
     finally:
         sock.detach()
-
-
-def say(text: str) -> None:
-    """One line to whoever started us, before or beside the log."""
-    print(text, file=sys.stderr, flush=True)

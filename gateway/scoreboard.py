@@ -16,7 +16,7 @@ from enum import IntEnum
 
 Cells = memoryview  # of format "Q": unsigned 64-bit words
 
-SEATS = 256
+SEATS = 512
 SEAT_CELLS = 1 << 15  # 256 KiB: room for some 700 routes before series share a cell; untouched pages cost nothing
 _HEADER_CELLS = 512
 _MAGIC = 0x47_41_54_45_57_41_59_31  # "GATEWAY1"; the last digit changes with the layout
@@ -73,8 +73,7 @@ class Fact(IntEnum):
     BASE_REQUESTS = 11  # REQUESTS when the seat was taken
     COUNTERS = 32
     REQUESTS = 32
-    ACCEPTED = 33
-    REFUSED = 34  # requests answered by the parser: they never reached a route
+    LOG_DROPPED = 33  # lines of the access log that nobody took
     SERIES = 64  # what metrics/plan.py gives out starts here
 
 

@@ -85,8 +85,7 @@ def logged(form: str, *exchanges: Any) -> list[bytes]:
         log.write(one, NOW, 0.0015)
     log.flush()
     os.close(write)
-    if log._pipe != write:
-        os.close(log._pipe)
+    log._outlet.close()
     with os.fdopen(read, "rb") as file:
         data = file.read()
     assert not data or data.endswith(b"\n")

@@ -51,18 +51,22 @@ Priority = Annotated[int, PlainValidator(_whole(-MOST)), WithJsonSchema({"type":
 Status = Annotated[int, PlainValidator(_whole(200, 599)), _integer(200, 599)]
 
 
+# Two generations of them and the observers fit on the scoreboard (`scoreboard.SEATS`), with room for one more drain.
+MOST_WORKERS = 128
+
+
 def _workers(value: object) -> int | str:
     if value == "auto":
         return "auto"
     if isinstance(value, str) and not isinstance(as_read(value), int):
         raise ValueError(f'expected a whole number or "auto", got {shown(value)}')
-    return _whole(1, 4096)(value)
+    return _whole(1, MOST_WORKERS)(value)
 
 
 Workers = Annotated[
     int | Literal["auto"],
     PlainValidator(_workers),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 4096}, {"const": "auto"}]}),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"const": "auto"}]}),
 ]
 
 Duration = Annotated[

@@ -111,7 +111,7 @@ class Door(uvicorn.Server):
         await self._go.wait()
         loop = asyncio.get_running_loop()
         protocol: Any = self.config.http_protocol_class
-        for entry in self.entries:
+        for entry in self.entries if not self._leave.is_set() else ():  # told to leave before it was told to go
             make: Callable[[], asyncio.BaseProtocol] = partial(
                 protocol,
                 config=self.config,
@@ -131,7 +131,7 @@ class Door(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for entry in self.entries:
             entry.draining = True
-            if entry.name not in self._leaving:
+            if entry.name in self._listening and entry.name not in self._leaving:
                 self._listening[entry.name].close()  # the successor listens on the same socket
         await self._unless_aborted(self._empty_queues())
         self._close_idle()
@@ -156,7 +156,7 @@ class Door(uvicorn.Server):
 
     async def _empty_queues(self) -> None:
         """Accept on the sockets that nobody inherits until nothing comes any more, then say so."""
-        leaving = [entry for entry in self.entries if entry.name in self._leaving]
+        leaving = [entry for entry in self.entries if entry.name in self._leaving and entry.name in self._listening]
         if not leaving:
             return
         loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ from setproctitle import setproctitle
 from gateway.child import EXIT_BOOT, hear, ids, tell
 from gateway.config import Config, ConfigErrors, load
 from gateway.config.diff import changes
+from gateway.config.fields import MOST_WORKERS
 from gateway.config.model import Log
 from gateway.errors import GatewayError, StartError
 from gateway.log import Files, set_up
@@ -227,7 +228,7 @@ class Master:
             case "stop":
                 self._stop()
                 reply({"ok": True})
-            case "scale" if type(question.get("workers")) is int and 1 <= question["workers"] <= 128:
+            case "scale" if type(question.get("workers")) is int and 1 <= question["workers"] <= MOST_WORKERS:
                 try:
                     self._scale(question["workers"])
                 except GatewayError as error:
@@ -451,7 +452,7 @@ class Master:
     def _scale(self, workers: int) -> None:
         """Another number of workers until the next reload. Raises BindError when a new slot gets no socket."""
         current = self._current
-        if current is None or self._stopping or workers > 128:
+        if current is None or self._stopping or workers > MOST_WORKERS or self._paused:
             return
         for listening in current.listening.values():
             for slot in range(workers):
@@ -685,7 +686,7 @@ class Master:
         fresh = [child for child in here if not child.retire]
         if not fresh:
             _, not_before = self._backoff.get((role, slot), (0, 0.0))
-            if time.monotonic() >= not_before and (here or not self._waits_for_upgrade(current, role)):
+            if time.monotonic() >= not_before and (here or not self._waits_for_upgrade()):
                 self._spawn(role, slot, current)
         for child in fresh:
             if child.state is State.READY:
@@ -695,7 +696,7 @@ class Master:
                     if old.retire:
                         self._drain(old)
 
-    def _waits_for_upgrade(self, current: Generation, role: Role) -> bool:
+    def _waits_for_upgrade(self) -> bool:
         """While a generation adopted in an upgrade is about to be replaced, its dead are not replaced by newcomers."""
         return self._legacy is not None and self._starting is not None
 

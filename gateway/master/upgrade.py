@@ -27,7 +27,8 @@ from gateway.metrics.plan import Plan
 from gateway.scoreboard import Role, Scoreboard, State
 
 _VARIABLE = "GATEWAY_UPGRADE"
-_FORMAT = 1  # of the state below; another one is not understood and the workers are left to drain
+_FORMAT = 1  # of the state below; a program that reads another one refuses in the rehearsal
+_REHEARSAL = "GATEWAY_REHEARSAL"
 
 
 @dataclass(slots=True)
@@ -55,7 +56,11 @@ class Rehearsal:
         self._output: BinaryIO = os.fdopen(os.memfd_create("gateway-rehearsal"), "w+b")
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, _REHEARSAL: str(_FORMAT)},
             )
         except BaseException:
             self._output.close()
@@ -117,6 +122,13 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
         for listening in legacy.listening.values():
             listening.set_inheritable(False)
         raise
+
+
+def unlike_the_running_one(environ: Mapping[str, str]) -> str:
+    """Why this program can't take over from the one that rehearses it; "" when it can, or when nobody does."""
+    if environ.get(_REHEARSAL, str(_FORMAT)) == str(_FORMAT):
+        return ""
+    return "this version cannot take over from the running one: stop it and start this one instead"
 
 
 def inherit() -> Legacy | None:

@@ -149,6 +149,10 @@ def _processes(out: list[str], seats: Sequence[Cells]) -> None:
 
 def _master(out: list[str], board: Scoreboard) -> None:
     header = board.header
+    _family(
+        out, "access_log_lines_dropped_total", "counter", "Lines that the access log's reader or disk did not take."
+    )
+    out.append(f"gateway_access_log_lines_dropped_total {sum(seat[Fact.LOG_DROPPED] for seat in board.seats())}")
     for name, kind, word, text in (
         ("config_generation", "gauge", Word.GENERATION, "Generation of workers that serves."),
         ("config_last_reload_success", "gauge", Word.RELOAD_OK, "1 when the last reload succeeded."),

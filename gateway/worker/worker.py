@@ -123,4 +123,7 @@ class _Worker:
             connections += len(entry.connections)
             cells[entry.idle_cell] = sum(connection.exchange is None for connection in entry.connections)
         cells[Fact.OPEN] = connections
+        if self._access is not None and self._access.dropped:
+            cells[Fact.LOG_DROPPED] += self._access.dropped
+            self._access.dropped = 0
         cells[Fact.BUSY] = len(self._door.server_state.tasks)
