@@ -98,7 +98,7 @@ def config(path: str | None) -> None:
 @main.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of the configuration file."""
-    click.echo(schema())
+    click.echo(schema(), nl=False)
 
 
 def _ask(

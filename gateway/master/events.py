@@ -6,6 +6,7 @@ something; the loop takes them up in order.
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 import socket
@@ -62,3 +63,17 @@ class Events:
 
 def _nothing(number: int, frame: object) -> None:
     """The byte in the socket pair is all that's wanted of a handler."""
+
+
+def in_the_foreground() -> bool:
+    """Whether a terminal sends its signals to us. nginx and gunicorn don't listen to WINCH then, either."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,10 @@ from gateway.config import Config
 from gateway.config.values import Address, TcpAddress
 from gateway.log import Files
 from gateway.master.bind import targets
-from gateway.master.limits import cpus
+from gateway.master.limits import cpus, somaxconn, warnings
 from gateway.master.sockets import Listening
+
+log = logging.getLogger("gateway")
 
 ADMIN = "the admin listener"  # its name where listeners have theirs; none of them can have this one
 
@@ -82,3 +85,23 @@ def open_sockets(
             listening.close()
         raise
     return new
+
+
+def announce(generation: Generation, nofile: int) -> None:
+    """Say in the log what is served where, and what this machine can't hold of it. nofile: descriptors per process."""
+    config = generation.config
+    where = ", ".join(f"{name} on {listening.bound}" for name, listening in generation.listening.items())
+    log.info("generation %d serves with %d workers: %s", generation.number, generation.wanted, where)
+    if generation.admin is not None:
+        log.info("admin on %s", generation.admin.bound)
+    for warning in warnings(
+        nofile=nofile,
+        workers=generation.wanted,
+        connections_per_worker=sum(listener.limits.connections for listener in config.listeners),
+        upstream_connections_per_worker=sum(
+            len(upstream.endpoints) * upstream.pool.max_connections for upstream in config.upstreams.values()
+        ),
+        backlogs={listener.name: listener.backlog for listener in config.listeners},
+        somaxconn=somaxconn(),
+    ):
+        log.warning("%s", warning)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
@@ -22,19 +21,20 @@ from gateway.child import EXIT_BOOT, hear, ids, tell
 from gateway.config import Config, ConfigErrors, load
 from gateway.config.diff import changes
 from gateway.config.fields import MOST_WORKERS
-from gateway.config.model import Log
 from gateway.errors import GatewayError, StartError
 from gateway.log import Files, set_up
-from gateway.master import limits, upgrade
+from gateway.master import limits, queues, upgrade
 from gateway.master.children import Child
 from gateway.master.control import Control, Reply
-from gateway.master.events import Events, Handler
-from gateway.master.generation import ADMIN, Generation, key, open_sockets, wanted_workers
+from gateway.master.deaths import Deaths
+from gateway.master.events import Events, Handler, in_the_foreground
+from gateway.master.generation import ADMIN, Generation, announce, key, open_sockets, wanted_workers
 from gateway.master.nursery import Nursery, Run
 from gateway.master.pidfile import PidFile
 from gateway.master.sockets import Listening
-from gateway.master.status import process, status
+from gateway.master.status import status
 from gateway.master.systemd import Notifier, forget, listen_fds
+from gateway.master.watch import Watch, is_hung
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Fact, Role, Scoreboard, State, Word
 
@@ -42,10 +42,6 @@ log = logging.getLogger("gateway")
 
 _TICK = 1.0  # seconds between two looks at heartbeats when nothing happens
 _SETTLING = 0.02  # the same while something is under way
-_YOUNG = 10.0  # a worker that lived longer than this is replaced at once, a younger one after a pause
-_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 30.0  # seconds, doubled with each young death
-_ABORT_GRACE = 2.0  # seconds between ABRT, on which a hung worker dumps its stacks, and KILL
-_MEMORY_EVERY = 5.0  # seconds between two looks at workers' memory: reading it costs the kernel milliseconds
 
 
 class Master:
@@ -69,15 +65,14 @@ class Master:
         self._new_sockets: list[Listening] = []
         self._waiting: list[Reply] = []  # who waits for the outcome of the reload under way
         self._next_reload: list[Reply] | None = None  # one more was asked for meanwhile
-        self._backoff: dict[tuple[Role, int], tuple[int, float]] = {}  # young deaths, and not before when
-        self._broken: set[int] = set()  # slots whose worker can't boot with this configuration
+        self._deaths = Deaths()
+        self._watch = Watch(self._board.header)
         self._stopping = False
         self._paused = False
         self._exit = 0
         self._rehearsal: upgrade.Rehearsal | None = None
         self._next_upgrade = False  # asked for while a reload was under way
         self._next_watchdog = 0.0
-        self._next_memory = 0.0
         taken = {child.seat for child in self._children} | {0}
         self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken)
         self._events: Events
@@ -97,7 +92,7 @@ class Master:
             set_up(config.log, files)
             self._check(config)
         else:
-            config, files = _logs_opened(legacy.config or load(self._path))
+            config, files = upgrade.logs_opened(legacy.config or load(self._path))
             set_up(config.log, files)
         self._events = Events()
         self._claim(config)
@@ -120,7 +115,7 @@ class Master:
             for event in self._events.wait(self._patience()):
                 self._take_up(event)
             self._reap()
-            self._watch()
+            self._look_after()
             self._converge()
         except Exception:
             log.exception("the master made a mistake; it goes on")
@@ -212,7 +207,7 @@ class Master:
                 self._scale(self._wanted() + 1)
             case signal.SIGTTOU:
                 self._scale(max(1, self._wanted() - 1))
-            case signal.SIGWINCH if _in_the_foreground():
+            case signal.SIGWINCH if in_the_foreground():
                 pass  # the window of our terminal has another size, and that is all
             case signal.SIGWINCH:
                 log.info("stopping the workers; the sockets stay open until a reload")
@@ -353,8 +348,7 @@ class Master:
         self._starting = None
         self._new_sockets = []
         self._paused = False
-        self._backoff.clear()
-        self._broken.clear()
+        self._deaths.forget()
         set_up(generation.config.log, generation.files)
         for listener in generation.config.listeners:
             listening = generation.listening[listener.name]
@@ -372,7 +366,7 @@ class Master:
         changed: list[str] = []
         if old is None or self._legacy is not None:
             self._legacy = None
-            self._announce(generation)
+            announce(generation, self._nofile)
         else:
             changed = changes(old.config, generation.config)
             log.info("generation %d serves; %s", generation.number, "; ".join(changed) or "nothing changed")
@@ -393,23 +387,6 @@ class Master:
             for listening in generation.listening.values():
                 listening.listen(child.slot)
         child.go()
-
-    def _announce(self, generation: Generation) -> None:
-        config = generation.config
-        where = ", ".join(f"{name} on {listening.bound}" for name, listening in generation.listening.items())
-        log.info("generation %d serves with %d workers: %s", generation.number, generation.wanted, where)
-        if generation.admin is not None:
-            log.info("admin on %s", generation.admin.bound)
-        pools = sum(len(upstream.endpoints) * upstream.pool.max_connections for upstream in config.upstreams.values())
-        for warning in limits.warnings(
-            nofile=self._nofile,
-            workers=generation.wanted,
-            connections_per_worker=sum(listener.limits.connections for listener in config.listeners),
-            upstream_connections_per_worker=pools,
-            backlogs={listener.name: listener.backlog for listener in config.listeners},
-            somaxconn=limits.somaxconn(),
-        ):
-            log.warning("%s", warning)
 
     # Other orders.
 
@@ -551,81 +528,31 @@ class Master:
         log.error("%s is gone: %s", child.name, child.doomed or reason)
         if code == EXIT_BOOT and was is State.BOOTING:
             header[Word.RESTARTS_BOOT] += 1
-            self._broken.add(child.slot)
+            self._deaths.broken.add(child.slot)
             log.error("%s can't boot: not tried again before the next reload", child.name)
             return
         header[Word.RESTARTS_HANG if child.doomed == "hang" else Word.RESTARTS_CRASH] += 1
-        key = (child.role, child.slot)
-        deaths, _ = self._backoff.get(key, (0, 0.0))
-        if child.age > _YOUNG:
-            self._backoff.pop(key, None)
-        else:
-            pause = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**deaths) * random.uniform(0.8, 1.2)
-            self._backoff[key] = (deaths + 1, time.monotonic() + pause)
+        self._deaths.died((child.role, child.slot), child.age)
 
-    def _watch(self) -> None:
-        """Heartbeats, deadlines, wear; and the watchdog of systemd, fed only while a worker beats."""
+    def _look_after(self) -> None:
+        """Deadlines, heartbeats, wear; and the watchdog of systemd, fed only while a worker beats."""
         now = time.monotonic()
         current = self._current
         if self._starting is not None and now > self._starting_until:
             late = [child.name for child in self._of(self._starting) if child.state is State.BOOTING]
             timeout = self._starting.config.process.boot_timeout
             self._abort_starting(f"not ready within {timeout:g} s: {', '.join(late) or 'no worker came up'}")
-        for child in self._children:
-            if child.kill_at and now > child.kill_at:
-                child.doomed = child.doomed or "overdue"
-                child.kill(signal.SIGKILL)
-                child.kill_at = now + _TICK
+        self._watch.overdue(self._children)
         if current is None:
             return
-        timeout = current.config.process.heartbeat_timeout
-        for child in self._children:
-            if child.state is State.BOOTING:
-                if child.generation == current.number and child.age > current.config.process.boot_timeout:
-                    child.doomed = "hang"
-                    child.kill(signal.SIGKILL)
-            elif not child.doomed and child.silence() > timeout:
-                silence = child.silence()
-                log.error("%s: its event loop has stood still for %.1f s; its stacks follow", child.name, silence)
-                child.doomed = "hang"
-                child.kill(signal.SIGABRT)
-                child.kill_at = now + _ABORT_GRACE
-        self._wear(current, now)
+        settings = current.config.process
+        self._watch.heartbeats(self._children, settings, current.number)
+        self._watch.wear(self._of(current), settings)
         interval = self._notifier.watchdog_interval
         if interval is not None and now >= self._next_watchdog:
             self._next_watchdog = now + interval / 2
-            if self._paused or any(child.serving and not self._is_hung(child) for child in self._children):
+            if self._paused or any(child.serving and not is_hung(child, settings) for child in self._children):
                 self._notifier.watchdog()
-
-    def _is_hung(self, child: Child) -> bool:
-        """Whether it must not get new connections: silent for half the time after which it is killed."""
-        current = self._current
-        return current is not None and child.silence() > current.config.process.heartbeat_timeout / 2
-
-    def _wear(self, current: Generation, now: float) -> None:
-        """Note which workers are worn out. One at a time is replaced, the successor first."""
-        limit = current.config.process
-        if not (limit.max_requests or limit.max_age or limit.max_memory):
-            return
-        workers = [child for child in self._of(current) if child.role is Role.WORKER]
-        if any(child.retire or child.state is State.BOOTING for child in workers):
-            return
-        look_at_memory = limit.max_memory is not None and now >= self._next_memory
-        if look_at_memory:
-            self._next_memory = now + _MEMORY_EVERY
-        for child in workers:
-            if limit.max_requests and child.requests > limit.max_requests * child.wear:
-                child.retire = f"{child.requests} requests"
-            elif limit.max_age and child.age > limit.max_age * child.wear:
-                child.retire = f"age {child.age:.0f} s"
-            elif look_at_memory and limit.max_memory:
-                used = process(child.pid)["private_bytes"]
-                if used > limit.max_memory:
-                    child.retire = f"{used >> 20} MiB of memory"
-            if child.retire:
-                log.info("%s is replaced: %s", child.name, child.retire)
-                self._board.header[Word.RESTARTS_RECYCLED] += 1
-                return
 
     # Wanted and actual.
 
@@ -633,7 +560,8 @@ class Master:
         if self._stopping:
             for child in self._children:
                 self._drain(child, stopping=True)
-            self._close_unheld(self._current.admin.key if self._current and self._current.admin else "")
+            admin = self._current.admin if self._current is not None else None
+            queues.close_unheld(self._open, self._children, {admin.key} if admin is not None else set())
             return
         if self._starting is not None:
             self._raise(self._starting)
@@ -641,8 +569,8 @@ class Master:
             self._keep(self._current)
             self._retire_old(self._current)
             self._close_sockets(self._current)
-            self._steer()
-            if self._broken >= set(range(max(1, self._wanted()))) and not self._children and not self._starting:
+            queues.steer(self._current, self._of(self._current), self._current.config.process)
+            if self._deaths.broken >= set(range(max(1, self._wanted()))) and not self._children and not self._starting:
                 log.error("no worker can boot")
                 self._stopping, self._exit = True, 1
         if self._starting is None and self._next_reload is not None:
@@ -671,7 +599,7 @@ class Master:
         if current.admin is not None and not self._paused:
             self._keep_one(current, Role.OBSERVER, 0)
         for slot in range(self._wanted()):
-            if slot not in self._broken:
+            if slot not in self._deaths.broken:
                 self._keep_one(current, Role.WORKER, slot)
         for child in self._of(current):
             if child.role is Role.WORKER and child.slot >= self._wanted():
@@ -684,10 +612,8 @@ class Master:
             if child.role is role and child.slot == slot and child.state in (State.BOOTING, State.READY)
         ]
         fresh = [child for child in here if not child.retire]
-        if not fresh:
-            _, not_before = self._backoff.get((role, slot), (0, 0.0))
-            if time.monotonic() >= not_before and (here or not self._waits_for_upgrade()):
-                self._spawn(role, slot, current)
+        if not fresh and self._deaths.may_follow((role, slot)) and (here or not self._waits_for_upgrade()):
+            self._spawn(role, slot, current)
         for child in fresh:
             if child.state is State.READY:
                 if not child.serving:
@@ -711,55 +637,21 @@ class Master:
         current = self._current
         if child.state not in (State.BOOTING, State.READY):
             return
-        config = current.config if current is not None else None
-        timeout = config.process.drain_timeout if config is not None else 0.0
-        child.drain(timeout, self._orphans(child, stopping), stopping)
-
-    def _orphans(self, child: Child, stopping: bool) -> set[str]:
-        """The sockets (by key) whose queue no other process will accept from once this child has left."""
-        current = self._current
-        if current is None or self._paused or child.role is Role.OBSERVER:
-            return set()
         if stopping:
-            return set(child.holds)
-        goes = child.slot >= self._wanted()
-        return child.holds - {one.key for one in current.listening.values() if one.shared or not goes}
-
-    def _close_unheld(self, *keep: str) -> None:
-        """Close the sockets that nobody accepts from any more, but for those to keep."""
-        held = {known_by for child in self._children for known_by in child.holds}
-        for known_by in self._open.keys() - held - set(keep):
-            self._open.pop(known_by).close()
+            orphans = set(child.holds) if child.role is Role.WORKER else set()
+        elif current is None or self._paused or child.role is Role.OBSERVER:
+            orphans = set()
+        else:
+            orphans = queues.orphans(child, current, child.slot >= self._wanted())
+        child.drain(current.config.process.drain_timeout if current is not None else 0.0, orphans, stopping)
 
     def _close_sockets(self, current: Generation) -> None:
         """Close what is neither wanted nor held: sockets of listeners that are gone, and of slots that are."""
-        keep = current.keys() | (self._starting.keys() if self._starting is not None else set())
-        self._close_unheld(*keep)
-        if self._paused:
-            return
-        held = {(known_by, child.slot) for child in self._children for known_by in child.holds}
-        wanted = max(current.wanted, self._starting.wanted if self._starting is not None else 0, 1)
-        for known_by, listening in self._open.items():
-            for slot in listening.slots:
-                if slot >= wanted and (known_by, slot) not in held:
-                    listening.close_slot(slot)
-
-    def _steer(self) -> None:
-        """New connections go to the slots where somebody accepts: not to one that is leaving, dead or hung."""
-        current = self._current
-        if current is None:
-            return
-        slots = {
-            child.slot
-            for child in self._of(current)
-            if child.role is Role.WORKER
-            and child.serving
-            and child.state is State.READY
-            and not child.doomed
-            and not self._is_hung(child)
-        }
-        for listening in current.listening.values():
-            listening.steer(slots)
+        starting = self._starting
+        queues.close_unheld(self._open, self._children, current.keys() | (starting.keys() if starting else set()))
+        if not self._paused:
+            wanted = max(current.wanted, starting.wanted if starting else 0, 1)
+            queues.close_slots(self._open, self._children, wanted)
 
     def _spawn(self, role: Role, slot: int, generation: Generation) -> None:
         try:
@@ -769,59 +661,23 @@ class Master:
                 self._abort_starting(f"cannot start a worker: {error}")
             else:
                 log.error("cannot start a worker: %s", error)
-                self._backoff[role, slot] = (9, time.monotonic() + _BACKOFF_MOST)
+                self._deaths.failed((role, slot))
             return
         self._children.append(child)
         self._events.watch(child.channel, self._hearing(child))
 
     def _status(self) -> dict[str, Any]:
         current = self._current
-        header = self._board.header
         return status(
             self._children,
+            self._board.header,
             config=str(self._path),
             generation=current.number if current else 0,
             wanted=self._wanted(),
             listeners={name: one.bound for name, one in current.listening.items()} if current else {},
             admin=current.admin.bound if current and current.admin else None,
-            reloads={
-                "asked": header[Word.RELOADS],
-                "failed": header[Word.RELOADS_FAILED],
-                "last_ok": bool(header[Word.RELOAD_OK]),
-                "last_time": header[Word.RELOAD_TIME],
-            },
-            restarts={
-                "crash": header[Word.RESTARTS_CRASH],
-                "hang": header[Word.RESTARTS_HANG],
-                "recycled": header[Word.RESTARTS_RECYCLED],
-                "boot": header[Word.RESTARTS_BOOT],
-            },
             ok=True,
         )
-
-
-def _logs_opened(config: Config) -> tuple[Config, Files]:
-    """The logs of the generation that an upgrade has found serving. Its own workers have theirs open; if we can't open
-    them any more, ours go to the standard streams until a reload says otherwise."""
-    try:
-        return config, Files(config.log)
-    except StartError:
-        plain = Log()
-        return config.model_copy(update={"log": plain}), Files(plain)
-
-
-def _in_the_foreground() -> bool:
-    """Whether a terminal sends its signals to us. nginx and gunicorn don't listen to WINCH then, either."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
 
 
 def _ending(code: int) -> str:

@@ -11,7 +11,7 @@ import psutil
 
 import gateway
 from gateway.master.children import Child
-from gateway.scoreboard import Fact, Role
+from gateway.scoreboard import Cells, Fact, Role, Word
 
 
 def process(pid: int) -> dict[str, Any]:
@@ -47,7 +47,14 @@ def child(one: Child) -> dict[str, Any]:
 
 
 def status(
-    children: Iterable[Child], *, config: str, generation: int, wanted: int, listeners: dict[str, str], **more: Any
+    children: Iterable[Child],
+    header: Cells,
+    *,
+    config: str,
+    generation: int,
+    wanted: int,
+    listeners: dict[str, str],
+    **more: Any,
 ) -> dict[str, Any]:
     """The answer to `status`. more: what the master knows besides."""
     known = sorted(children, key=lambda one: (one.generation, one.slot))
@@ -58,6 +65,18 @@ def status(
         "workers_wanted": wanted,
         "listeners": listeners,
         **more,
+        "reloads": {
+            "asked": header[Word.RELOADS],
+            "failed": header[Word.RELOADS_FAILED],
+            "last_ok": bool(header[Word.RELOAD_OK]),
+            "last_time": header[Word.RELOAD_TIME],
+        },
+        "restarts": {
+            "crash": header[Word.RESTARTS_CRASH],
+            "hang": header[Word.RESTARTS_HANG],
+            "recycled": header[Word.RESTARTS_RECYCLED],
+            "boot": header[Word.RESTARTS_BOOT],
+        },
         "master": process(os.getpid()),
         "observer": next((child(one) for one in reversed(known) if one.role is Role.OBSERVER), None),
         "workers": [child(one) for one in known if one.role is Role.WORKER],

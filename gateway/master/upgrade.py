@@ -20,6 +20,9 @@ import msgspec
 
 from gateway.config import Config
 from gateway.config.dump import restored
+from gateway.config.model import Log
+from gateway.errors import StartError
+from gateway.log import Files
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
 from gateway.master.sockets import Listening
@@ -171,3 +174,13 @@ def inherit() -> Legacy | None:
 
 
 __all__ = ["Legacy", "Rehearsal", "become", "inherit"]
+
+
+def logs_opened(config: Config) -> tuple[Config, Files]:
+    """The logs of the generation that an upgrade has found serving. Its own workers have theirs open; if we can't open
+    them any more, ours go to the standard streams until a reload says otherwise."""
+    try:
+        return config, Files(config.log)
+    except StartError:
+        plain = Log()
+        return config.model_copy(update={"log": plain}), Files(plain)
