@@ -54,6 +54,24 @@ async def test_a_response_leaves_the_connection_for_the_next(answer: bytes, body
 
 
 @live
+async def test_a_response_that_nobody_took_makes_its_connection_unusable() -> None:
+    """Its client left when all of it had come: the next request must not be given it."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok(b"somebody else's"))
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        await connection.response()
+        await connection.arrival()
+        assert not connection.is_reusable()
+        rig.pool.release(connection)
+        assert connection.closed and rig.pool.take() is None
+
+
+@live
 async def test_head_with_content_length_and_another_response_after_it() -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
