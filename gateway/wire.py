@@ -211,9 +211,6 @@ class Head:
         return pair in self.pairs()
 
 
-# Values of Connection that name no field beyond the hop-by-hop ones.
-
-
 class RequestHead(Head):
     """A request head. length: bytes of body, 0 for none, -1 for chunked."""
 

@@ -173,9 +173,6 @@ def inherit() -> Legacy | None:
     )
 
 
-__all__ = ["Legacy", "Rehearsal", "become", "inherit"]
-
-
 def logs_opened(config: Config) -> tuple[Config, Files]:
     """The logs of the generation that an upgrade has found serving. Its own workers have theirs open; if we can't open
     them any more, ours go to the standard streams until a reload says otherwise."""
