@@ -6,8 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,6 +21,9 @@ from gateway.config.files import control_path, find
 from gateway.errors import GatewayError
 from gateway.master.control import ask
 from gateway.master.upgrade import unlike_the_running_one
+
+if TYPE_CHECKING:
+    from gateway.proxy.explain import Candidate, Explanation
 
 _FILE = click.option(
     "-c",
@@ -99,6 +104,112 @@ def config(path: str | None) -> None:
 def print_schema() -> None:
     """Print the JSON Schema of the configuration file."""
     click.echo(schema(), nl=False)
+
+
+def _fields(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = []
+    for line in value:
+        name, colon, said = line.partition(":")
+        if not colon:
+            raise click.BadParameter(f'expected "Name: value", got "{line}"')
+        pairs.append((name, said.strip()))
+    return pairs
+
+
+def _client(context: click.Context, option: click.Parameter, value: str) -> str:
+    try:
+        return value if value == "unix" else str(ip_address(value))
+    except ValueError:
+        raise click.BadParameter(f'expected an IP address or "unix", got "{value}"') from None
+
+
+@main.command()
+@_FILE
+@click.argument("method")
+@click.argument("url")
+@click.option("-H", "fields", metavar="'NAME: VALUE'", multiple=True, callback=_fields, help="A header field.")
+@click.option(
+    "--client",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    callback=_client,
+    help="The address that comes out when trusted_proxies have been believed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def explain(path: str | None, method: str, url: str, fields: list[tuple[str, str]], client: str, as_json: bool) -> None:
+    """Say which route takes a request, why not the others, and what an endpoint gets. Exit 1: none takes it.
+
+    URL is absolute, or a path; then give the host with -H 'Host: ...'.
+    """
+    from gateway.proxy.explain import explain
+
+    told = _guarded(lambda: explain(_load(path)[1], method, url, fields, client))
+    click.echo(json.dumps(asdict(told), indent=2) if as_json else _explained(told))
+    sys.exit(0 if told.is_taken else 1)
+
+
+_MOST_OTHERS = 20
+
+
+def _explained(told: Explanation) -> str:
+    """The human form of `explain`."""
+    rows = [
+        ("request", f"{told.method} {told.target}"),
+        ("host", told.host or "none"),
+        ("client", told.client),
+        ("path", told.path),
+    ]
+    for name, policy in told.listeners.items():
+        verdict = "passes it" if policy == "pass" else "answers 400"
+        rows.append(("ambiguous", f"{told.ambiguity}: listener {name} {verdict}"))
+    # Of many hosts, those that have nothing to do with the request are not worth a line each.
+    others = [one for one in told.candidates if not one.failed.keys().isdisjoint(("host", "path"))]
+    hidden = others[_MOST_OTHERS:]
+    shown = [one for one in told.candidates if one not in hidden]
+    width = max((len(one.name) for one in shown), default=0)
+    routes = [f"  {one.name.ljust(width)}  {_verdict(one, told)}" for one in shown]
+    if hidden:
+        routes.append(f"  and {len(hidden)} more for other hosts and paths")
+    return "\n".join(
+        (*_aligned(rows), "", "routes, in the order in which they are asked", *routes, "", *_answered(told))
+    )
+
+
+def _verdict(candidate: Candidate, told: Explanation) -> str:
+    if candidate.failed:
+        return "no: " + ", ".join(f"{key} ({wanted})" for key, wanted in candidate.failed.items())
+    if candidate.name == told.outcome.route:
+        return "takes it" if told.is_taken else "would take it"
+    return "would take it next"
+
+
+def _answered(told: Explanation) -> list[str]:
+    outcome = told.outcome
+    if not told.is_taken and outcome.route:
+        answer = "400 (ambiguous_path)"
+    elif outcome.upstream:
+        answer = f"from upstream {outcome.upstream}"
+    else:
+        answer = f"{outcome.status} from the gateway"
+        if outcome.location:
+            answer += f", location: {outcome.location}"
+        if outcome.allow:
+            answer += f", allow: {', '.join(outcome.allow)}"
+    rows = [("answer", answer)]
+    if told.is_taken and outcome.upstream:
+        upgrade = outcome.upgrade if isinstance(outcome.upgrade, str) else ", ".join(outcome.upgrade)
+        rows.append(("upgrade", upgrade or "none"))
+        width = max(len(one.address) for one in outcome.destinations)
+        rows += [
+            ("endpoint", f"{one.address.ljust(width)}  {told.method} {one.target}, host: {one.host}")
+            for one in outcome.destinations
+        ]
+    return _aligned(rows)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> list[str]:
+    return [f"{title.ljust(10)} {text}" for title, text in rows]
 
 
 def _ask(

@@ -69,6 +69,18 @@ class BadResponse(UpstreamError):
     reason = "http_protocol_error"
 
 
+class UpgradeFailed(UpstreamError):
+    """The endpoint answered 101 for another protocol than was asked for."""
+
+    reason = "http_upgrade_failed"
+
+
+class DescriptorsExhausted(UpstreamError):
+    """This process has no descriptor left to connect with. Nothing was sent, and the endpoint has no part in it."""
+
+    reason = "descriptors_exhausted"
+
+
 class NoEndpoint(UpstreamError):
     """No endpoint of the upstream is ready."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# How an exchange ended; anything else in `ended` is the reason code of an error.
-OK = "ok"
+# What `reason` says: nothing, or a code of the table in `reasons.py`.
+OK = ""
 CLIENT_GONE = "client_gone"
 
 
@@ -21,13 +21,13 @@ class Exchange:
         "bytes_out",
         "client",
         "connect_time",
-        "ended",
         "endpoint",
         "first_byte",
-        "forwarded",
         "host",
         "listener",
         "method",
+        "reason",
+        "request_id",
         "retries",
         "reused",
         "route",
@@ -44,7 +44,6 @@ class Exchange:
         self.host = b""
         self.target = b""
         self.status = 0
-        self.forwarded = b""  # the fields that introduce the client to the endpoint, up to "x-forwarded-host: "
         self.bytes_in = 0
         self.bytes_out = 0
         self.route: Any = None  # the matched routes.Route, None for none
@@ -53,4 +52,5 @@ class Exchange:
         self.first_byte = 0.0
         self.reused = False
         self.retries = 0
-        self.ended = OK
+        self.reason = OK  # why it went wrong, where it did
+        self.request_id = ""  # what a person quotes to have this one found; only some have one

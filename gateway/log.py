@@ -197,7 +197,8 @@ class Line(msgspec.Struct):
     worker: int
     reused: bool
     retries: int
-    ended: str
+    reason: str
+    request_id: str
 
 
 class AccessLog:
@@ -286,7 +287,8 @@ class AccessLog:
             self._worker,
             x.reused,
             x.retries,
-            x.ended,
+            x.reason,
+            x.request_id,
         )
 
     def common_line(self, x: Exchange, now: float, duration: float) -> msgspec.Raw:

@@ -1,17 +1,22 @@
-"""Whether something waits in a connection's socket that the event loop has not read yet."""
+"""What the kernel knows of a connection and the event loop doesn't tell."""
 
 from __future__ import annotations
 
+import fcntl
+import select
 import socket
+import struct
+import termios
 from typing import Any
 
 
 def waiting(transport: Any) -> bool:
-    """True when the next read would return at once: with data, with the end, or with an error."""
-    inner = transport.get_extra_info("socket")
-    if inner is None or inner.fileno() < 0:
+    """Whether something waits to be read: True when the next read would return at once: with data, with the end, or
+    with an error."""
+    fd = _fd(transport)
+    if fd < 0:
         return True
-    probe = socket.socket(fileno=inner.fileno())
+    probe = socket.socket(fileno=fd)
     try:
         probe.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -21,3 +26,32 @@ def waiting(transport: Any) -> bool:
     finally:
         probe.detach()
     return True
+
+
+def is_dead(transport: Any) -> bool:
+    """Whether the peer takes nothing any more: its socket is closed and it has said so (a reset; on a unix socket its
+    close is enough). A peer that has only finished sending is not dead."""
+    fd = _fd(transport)
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, 0)  # errors and hang-ups are told without being asked for
+    return bool(poll.poll(0))
+
+
+def untaken(transport: Any) -> int:
+    """Bytes written that the peer's machine has not acknowledged, in this process and in the kernel."""
+    own: int = transport.get_write_buffer_size()
+    fd = _fd(transport)
+    if fd < 0:
+        return own
+    try:
+        (queued,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
+    except OSError:
+        return own
+    return own + int(queued)
+
+
+def _fd(transport: Any) -> int:
+    sock = transport.get_extra_info("socket")
+    return -1 if sock is None else int(sock.fileno())

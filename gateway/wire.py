@@ -43,8 +43,9 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
-# Told to the application by us, never by a client whom nobody vouched for.
-IDENTITY = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"))
+# Told to the application by us, never by a client whom nobody vouched for; so is every name that begins so.
+IDENTITY = frozenset((b"forwarded", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip"))
+IDENTITY_PREFIXES = (b"x-forwarded-", b"x-original-")
 # More than one of these in a request is an attempt to be read in two ways.
 SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
@@ -75,9 +76,11 @@ class Lexicon:
     _LONGEST_LINE = 256
     _SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))
 
-    def __init__(self, special: frozenset[bytes], is_request: bool) -> None:
+    def __init__(self, special: frozenset[bytes], prefixes: tuple[bytes, ...], is_request: bool) -> None:
+        """special, prefixes: the names, and the beginnings of names, that an intermediary must look at."""
         self.is_request = is_request
         self._special = special
+        self._prefixes = prefixes
         self._ordinary: set[bytes] = set()
         self.meaning: dict[bytes, Pair] = {}  # what the special lines that are known say
         self.is_ordinary = self._ordinary.__contains__
@@ -89,8 +92,8 @@ class Lexicon:
         if match is None:
             raise WireError(400, "header_field_malformed")
         name = match[1].lower()
-        spoof = self.is_request and _SPOOF in name
-        pair = (name, match[2].rstrip()) if spoof or name in self._special else None
+        matters = name in self._special or name.startswith(self._prefixes) or (self.is_request and _SPOOF in name)
+        pair = (name, match[2].rstrip()) if matters else None
         if len(line) <= self._LONGEST_LINE and name not in self._SECRET:
             if len(self._ordinary) + len(self.meaning) >= self._MOST_LINES:
                 self._ordinary.clear()
@@ -102,8 +105,11 @@ class Lexicon:
         return pair
 
 
-_REQUEST = Lexicon(HOP_BY_HOP | IDENTITY | frozenset((b"host", b"content-length", b"expect", b"via")), True)
-_RESPONSE = Lexicon(HOP_BY_HOP | frozenset((b"content-length", b"date", b"via")), False)
+# Fields that ask something of an intermediary; few requests have one, so whether there is any is known beforehand.
+_ASKING = frozenset((b"te", b"trailer", b"upgrade", b"expect", b"via", b"max-forwards"))
+
+_REQUEST = Lexicon(HOP_BY_HOP | IDENTITY | _ASKING | {b"host", b"content-length"}, IDENTITY_PREFIXES, True)
+_RESPONSE = Lexicon(HOP_BY_HOP | {b"content-length", b"date", b"via"}, (), False)
 
 
 class Fields:
@@ -114,15 +120,17 @@ class Fields:
     lower-case name; repeated ones are joined by a comma (RFC 9110, section 5.3).
     """
 
-    __slots__ = ("_lexicon", "_pairs", "block", "count", "ordinary", "special")
+    __slots__ = ("_lexicon", "_pairs", "asking", "block", "count", "named", "ordinary", "special")
 
     def __init__(self, block: bytes, lexicon: Lexicon) -> None:
         """block: the lines, CRLF between them. Raises WireError for one that can't be a field."""
         self.block = block
+        self.named: frozenset[bytes] = _NOTHING  # what Connection names beyond the usual
         self._lexicon = lexicon
         self._pairs: list[Pair] | None = None
         self.special: dict[bytes, bytes] = {}
         self.count = 0
+        self.asking = False  # whether a field asks something of an intermediary
         self.ordinary = b""
         if block:
             self._take_apart(block.split(b"\r\n"))
@@ -154,11 +162,13 @@ class Fields:
         named = special.get(b"connection")
         if named is not None and named not in _USUAL_CONNECTION and named.lower() not in _USUAL_CONNECTION:
             self._drop_named(named)
+        self.asking = not _ASKING.isdisjoint(special)
 
     def _drop_named(self, named: bytes) -> None:
         """Remove the fields that Connection names (RFC 9110, section 7.6.1)."""
-        # A sender must not name what framing and routing stand on; ours is written anew anyhow.
-        names = set(tokens(named)) - HOP_BY_HOP - {b"close", b"", b"host", b"content-length"}
+        names = self.named = frozenset(
+            name for name in tokens(named) if name not in _NEVER_NAMED and not name.startswith(IDENTITY_PREFIXES)
+        )
         if not names:
             return
         for name in names.intersection(self.special):
@@ -175,6 +185,9 @@ class Fields:
         return self._pairs
 
 
+_NOTHING: frozenset[bytes] = frozenset()
+# A sender must not name what framing, routing and trust stand on; hop-by-hop fields go without being named.
+_NEVER_NAMED = HOP_BY_HOP | IDENTITY | {b"", b"close", b"host", b"content-length"}
 # Values of Connection that name no field beyond the hop-by-hop ones.
 _USUAL_CONNECTION = frozenset(
     (b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"keep-alive, upgrade", b"te", b"te, close")
@@ -187,8 +200,9 @@ class Head:
     lines: the start line and every ordinary field, without the last CRLF. special: as in Fields.
     """
 
-    __slots__ = ("fields", "lines", "minor", "special")
+    __slots__ = ("fields", "length", "lines", "minor", "special")
 
+    length: int
     minor: int
     fields: Fields
     lines: bytes
@@ -212,9 +226,12 @@ class Head:
 
 
 class RequestHead(Head):
-    """A request head. length: bytes of body, 0 for none, -1 for chunked."""
+    """A request head. length: bytes of body, 0 for none, -1 for chunked.
 
-    __slots__ = ("keep_alive", "length", "method", "target")
+    introduced: the listener's lines about the client, CRLF before each: they take the place of what it said of itself.
+    """
+
+    __slots__ = ("introduced", "keep_alive", "method", "target")
 
     def __init__(self, line: bytes, fields: Fields) -> None:
         match = _REQUEST_LINE.fullmatch(line)
@@ -236,13 +253,22 @@ class RequestHead(Head):
         if not (minor and target.startswith(b"/")):
             self._normalise()
         self.keep_alive = _keeps_alive(special.get(b"connection"), minor)
+        self.introduced = b""
+
+    def lines_to(self, target: bytes) -> bytes:
+        """`lines` for another target."""
+        return b"%b %b HTTP/1.1%b" % (self.method, target, self.fields.ordinary)
 
     def pairs(self) -> list[Pair]:
-        """The fields of the request; Host is what the request is for, also where the target said so."""
+        """The fields of the request; Host is what the request is for, also where the target said so, and who the client
+        is says the listener."""
         pairs = self.fields.pairs()
-        if self.special is self.fields.special:
-            return pairs
-        return [(b"host", self.special[b"host"])] + [pair for pair in pairs if pair[0] != b"host"]
+        if self.special is not self.fields.special:
+            pairs = [(b"host", self.special[b"host"])] + [pair for pair in pairs if pair[0] != b"host"]
+        if self.introduced:
+            pairs = [pair for pair in pairs if pair[0] not in IDENTITY and not pair[0].startswith(IDENTITY_PREFIXES)]
+            pairs += [_pair(line) for line in self.introduced.split(b"\r\n")[1:]]
+        return pairs
 
     def _normalise(self) -> None:
         """Make `target` and the start line what the next hop gets: origin-form (or "*") in HTTP/1.1.
@@ -258,7 +284,7 @@ class RequestHead(Head):
                 self.target = target if target.startswith((b"/", b"*")) else b"/" + target
             elif not (target == b"*" and method == b"OPTIONS"):
                 raise WireError(405 if method == b"CONNECT" else 400, "target_form_not_served")
-        self.lines = b"%b %b HTTP/1.1%b" % (method, self.target, self.fields.ordinary)
+        self.lines = self.lines_to(self.target)
 
 
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|[!$&'()*+,;=\-._~0-9A-Za-z%]*+)(?::[0-9]{0,5})?")
@@ -296,17 +322,23 @@ _LONGEST_AUTHORITY = 261  # a DNS name has 253 characters at the most (RFC 1035)
 class ResponseHead(Head):
     """A response head. length: bytes of body, -1 for chunked, -2 for all that comes until the connection closes."""
 
-    __slots__ = ("keep_alive", "length", "status")
+    __slots__ = ("_bodyless", "_line", "keep_alive", "status")
 
     def __init__(self, line: bytes, fields: Fields, bodyless: bool) -> None:
+        self._line = line
+        self._bodyless = bodyless
         self.minor, self.status = _read_status_line(line)
         self.fields = fields
         self.lines = line + fields.ordinary if self.minor else b"HTTP/1.1" + line[8:] + fields.ordinary
         self.special = special = fields.special
         self.keep_alive = _keeps_alive(special.get(b"connection"), self.minor)
         self.length = _response_length(special, self.minor, self.status, bodyless)
-        if self.length == -2:
+        if self.length == -2 or self.status == 101:
             self.keep_alive = False
+
+    def with_fields(self, block: bytes) -> ResponseHead:
+        """The same response with other field lines, CRLF between them."""
+        return ResponseHead(self._line, Fields(block, _RESPONSE), self._bodyless)
 
     def pairs(self) -> list[Pair]:
         """The end-to-end fields: a response is handed on, so what ends at this hop is not part of it."""
@@ -342,7 +374,19 @@ def read_response(data: bytes, bodyless: bool) -> tuple[ResponseHead, int] | Non
     if end <= 0:
         return None
     line = data.find(b"\r\n")
-    return ResponseHead(data[:line], Fields(data[line + 2 : end], _RESPONSE), bodyless), end + 4
+    block = data[line + 2 : end]
+    try:
+        fields = Fields(block, _RESPONSE)
+    except WireError:
+        mended = _SPACED.sub(rb"\1:", block)
+        if mended == block:
+            raise
+        fields = Fields(mended, _RESPONSE)
+    return ResponseHead(data[:line], fields, bodyless), end + 4
+
+
+# White space between a name and its colon: refused in requests, removed from responses (RFC 9112, section 5.1).
+_SPACED = re.compile(rb"(?:(?<=\n)|\A)(" + _TOKEN + rb"++)[ \t]++:")
 
 
 def is_hopeless(data: bytes) -> bool:
@@ -495,6 +539,43 @@ class ChunkedBody:
                 return pieces
         self._held = data[at:]
         return pieces
+
+
+# Fields that must not come after the body: they frame, route, authenticate or modify the message (RFC 9110, section
+# 6.5.1; Go's list, with cookies and Via).
+_NEVER_TRAILING = HOP_BY_HOP | IDENTITY | frozenset(
+    (
+        b"authorization", b"cache-control", b"content-encoding", b"content-length", b"content-range", b"content-type",
+        b"cookie", b"date", b"expect", b"host", b"location", b"max-forwards", b"pragma", b"range", b"set-cookie",
+        b"via", b"www-authenticate",
+    )
+)  # fmt: skip
+
+
+def passable_trailers(trailers: list[Pair], head: Head) -> list[Pair]:
+    """The trailer fields that may be handed on behind a message with this head."""
+    return [pair for pair in trailers if _may_trail(pair[0]) and pair[0] not in head.fields.named]
+
+
+def announced_trailers(head: Head) -> bytes:
+    """The value of Trailer for the next hop, b"" for none."""
+    announced = head.special.get(b"trailer")
+    if announced is None or head.length != -1:
+        return b""
+    return b", ".join([name for name in tokens(announced) if _TOKEN_ONLY.fullmatch(name) and _may_trail(name)])
+
+
+def _may_trail(name: bytes) -> bool:
+    return (
+        name not in _NEVER_TRAILING
+        and not name.startswith((b"if-", *IDENTITY_PREFIXES))
+        and _SPOOF not in name
+    )
+
+
+def trailer_section(trailers: list[Pair]) -> bytes:
+    """The last chunk, these fields behind it, and the end (RFC 9112, section 7.1)."""
+    return b"".join((b"0\r\n", *[b"%b: %b\r\n" % pair for pair in trailers], b"\r\n"))
 
 
 def _pair(line: bytes) -> Pair:

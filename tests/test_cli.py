@@ -73,7 +73,19 @@ def test_version_and_help() -> None:
     result = run("--version")
     assert result.exit_code == 0 and gateway.__version__ in result.stdout
     result = run("-h")
-    for command in ("run", "check", "config", "schema", "reload", "stop", "status", "scale", "reopen", "demo"):
+    for command in (
+        "run",
+        "check",
+        "config",
+        "schema",
+        "reload",
+        "stop",
+        "status",
+        "scale",
+        "reopen",
+        "demo",
+        "explain",
+    ):
         assert f"\n  {command} " in result.stdout
         assert run(command, "-h").exit_code == 0
 
@@ -143,6 +155,113 @@ def test_schema_is_json_and_the_copy_in_conf_is_true() -> None:
     assert {"listeners", "upstreams", "routes"} <= schema["properties"].keys()
     [copy] = (Path(__file__).parents[1] / "conf").glob("*.schema.json")
     assert json.loads(copy.read_text()) == schema
+
+
+EXPLAINED = (
+    GOOD
+    + """
+[upstreams.base]
+endpoints = ["http://127.0.0.1:9003/base", "127.0.0.1:9004"]
+host = "endpoint"
+
+[[routes]]
+name = "shop"
+hosts = ["shop.example"]
+path = "/shop"
+headers = { x-tenant = "blue" }
+upstream = "base"
+upgrade = []
+rewrite = { strip_prefix = true }
+
+[[routes]]
+name = "old"
+path = "/old"
+methods = ["GET"]
+redirect = { to = "/new", keep_query = true }
+"""
+)
+
+
+@pytest.fixture
+def explained(tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.toml"
+    path.write_text(EXPLAINED)
+    return path
+
+
+def test_explain_of_a_rewritten_request(explained: Path) -> None:
+    result = run("explain", "-c", explained, "GET", "http://shop.example:8080/sh%6Fp/x?a=b", "-H", "X-Tenant: blue")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (
+        result.stdout
+        == """\
+request    GET /sh%6Fp/x?a=b
+host       shop.example:8080
+client     127.0.0.1
+path       /shop/x
+
+routes, in the order in which they are asked
+  shop  takes it
+  app   would take it next
+  old   no: path (prefix /old)
+
+answer     from upstream base
+upgrade    none
+endpoint   http://127.0.0.1:9003/base  GET /base/x?a=b, host: 127.0.0.1:9003
+endpoint   127.0.0.1:9004              GET /x?a=b, host: 127.0.0.1:9004
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("GET", "/old?a=b"), 0, "answer     308 from the gateway, location: /new?a=b\n"),
+        (("GET", "/", "-H", "Host: x"), 0, "endpoint   127.0.0.1:9001  GET /, host: x\n"),
+        (("GET", "/shop", "-H", "Host: shop.example"), 0, "  shop  no: headers (x-tenant: blue)\n"),
+        (("POST", "http://x/old"), 0, "  old   no: methods (GET)\n"),
+        (("GET", "http://x/a%2Fb"), 1, "ambiguous  encoded_slash: listener web answers 400\n"),
+        (("GET", "http://x/a%2Fb"), 1, "answer     400 (ambiguous_path)\n"),
+    ],
+)
+def test_explain(explained: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+    result = run("explain", "-c", explained, *arguments)
+    assert result.exit_code == code and told in result.stdout
+
+
+def test_explain_when_no_route_takes_it(explained: Path) -> None:
+    explained.write_text(
+        EXPLAINED.replace('name = "app"\nupstream = "app"', 'name = "app"\npath="/app"\nupstream="app"')
+    )
+    result = run("explain", "-c", explained, "GET", "http://x/none")
+    assert result.exit_code == 1 and "answer     404 from the gateway\n" in result.stdout
+    result = run("explain", "-c", explained, "PUT", "http://x/old")
+    assert result.exit_code == 1 and "answer     405 from the gateway, allow: GET\n" in result.stdout
+
+
+def test_explain_does_not_list_thousands(explained: Path) -> None:
+    many = "".join(f'[[routes]]\nname = "r{n}"\nhosts = ["h{n}.example"]\nupstream = "app"\n' for n in range(100))
+    explained.write_text(EXPLAINED + many)
+    result = run("explain", "-c", explained, "GET", "http://h99.example/")
+    assert "\n  r99   takes it\n  app   would take it next\n" in result.stdout
+    assert "\n  and 81 more for other hosts and paths\n" in result.stdout
+    assert len(result.stdout.splitlines()) < 35
+
+
+def test_explain_as_json(explained: Path) -> None:
+    result = run("explain", "-c", explained, "--json", "GET", "http://shop.example/shop")
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert told["candidates"][0] == {"name": "shop", "failed": {"headers": "x-tenant: blue"}}
+    assert told["outcome"]["route"] == "app"
+
+
+def test_explain_of_what_is_no_request(explained: Path) -> None:
+    line = _one_sentence(run("explain", "-c", explained, "GET", "http://a b/"))
+    assert line.startswith("refused before any route is asked: 400 ")
+    for wrong in (("-H", "Host"), ("--client", "localhost")):
+        result = run("explain", "-c", explained, "GET", "/", *wrong)
+        assert result.exit_code == 2 and "expected" in result.stderr
 
 
 ASKING = [("reload",), ("stop",), ("status",), ("status", "--json"), ("scale", "2"), ("reopen",)]

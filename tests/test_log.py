@@ -42,7 +42,8 @@ KEYS = [
     "worker",
     "reused",
     "retries",
-    "ended",
+    "reason",
+    "request_id",
 ]
 PIPE_BUF = 4096
 
@@ -104,6 +105,7 @@ def test_a_json_line_says_everything() -> None:
         route=SimpleNamespace(name="app"),
         reused=True,
         retries=1,
+        request_id="0123456789abcdef",
     )
     [line] = logged("json", one)
     told = json.loads(line)
@@ -113,16 +115,17 @@ def test_a_json_line_says_everything() -> None:
     assert (told["status"], told["bytes_in"], told["bytes_out"]) == (200, 7, 12)
     assert (told["duration_us"], told["connect_us"], told["first_byte_us"]) == (1500, 200, 1000)
     assert (told["upstream"], told["route"], told["listener"], told["worker"]) == ("10.0.0.1:80", "app", "web", 3)
-    assert (told["reused"], told["retries"], told["ended"]) == (True, 1, "ok")
+    assert (told["reused"], told["retries"], told["reason"]) == (True, 1, "")
+    assert told["request_id"] == "0123456789abcdef"
 
 
 def test_a_request_that_was_refused_has_a_line_too() -> None:
     one = Exchange(SimpleNamespace(name="web"), "192.0.2.7", 0.0)
-    one.status, one.ended = 400, "host_missing"
+    one.status, one.reason = 400, "host_missing"
     [line] = logged("json", one)
     told = json.loads(line)
     assert (told["method"], told["target"], told["route"]) == ("", "", "")
-    assert (told["status"], told["ended"]) == (400, "host_missing")
+    assert (told["status"], told["reason"], told["request_id"]) == (400, "host_missing", "")
     [line] = logged("common", one)
     assert line == b'192.0.2.7 - - [21/Nov/2026:08:02:03 +0000] "-" 400 -'
     assert logged("combined", one) == [line + b' "-" "-"']

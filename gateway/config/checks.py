@@ -80,11 +80,23 @@ _EVERYWHERE = {"": "::", "localhost": "127.0.0.1"}
 
 def _answers(routes: list[_Item]) -> Iterator[Problem]:
     for path, route in routes:
-        given = [key for key in ("upstream", "respond") if key in route]
+        given = [key for key in ("upstream", "respond", "redirect") if key in route]
         if not given:
-            yield Problem(path, "a route needs either upstream or respond")
+            yield Problem(path, "a route needs one of upstream, respond and redirect")
         elif len(given) > 1:
-            yield Problem((*path, "respond"), "a route has either upstream or respond, not both")
+            yield Problem((*path, given[1]), f"a route has either {' or '.join(given)}, not both")
+        if "upstream" not in route:
+            for key in ("rewrite", "upgrade"):
+                if key in route and given:
+                    yield Problem((*path, key), f"{key} goes with upstream, not with {given[0]}")
+        rewrite = route.get("rewrite")
+        if isinstance(rewrite, dict) and rewrite.get("strip_prefix") and not _has_prefix(route):
+            yield Problem((*path, "rewrite", "strip_prefix"), "strip_prefix needs a prefix as the path of the route")
+
+
+def _has_prefix(route: dict[str, Any]) -> bool:
+    path = route.get("path")
+    return isinstance(path, str) or (isinstance(path, dict) and "prefix" in path)
 
 
 def _destinations(routes: list[_Item], upstreams: dict[str, Any]) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from gateway.config import values
 from gateway.config.environment import as_read
-from gateway.config.values import Address, TcpAddress, UnixAddress, shown
+from gateway.config.values import Address, Origin, shown
 
 MOST = (1 << 31) - 1  # what fits the C int that most of these numbers end up in
 NAME = r"[A-Za-z0-9_.-]{1,64}"
@@ -50,6 +50,28 @@ Weight = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
 Priority = Annotated[int, PlainValidator(_whole(-MOST)), WithJsonSchema({"type": "integer"})]
 Status = Annotated[int, PlainValidator(_whole(200, 599)), _integer(200, 599)]
 
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def _redirect_status(value: object) -> int:
+    number = as_read(value)
+    if isinstance(number, bool) or number not in _REDIRECTS:
+        raise ValueError(f"expected {', '.join(map(str, _REDIRECTS[:-1]))} or {_REDIRECTS[-1]}, got {shown(value)}")
+    return int(number)
+
+
+RedirectStatus = Annotated[int, PlainValidator(_redirect_status), WithJsonSchema({"enum": [*_REDIRECTS]})]
+
+
+def _flag(value: object) -> bool:
+    flag = as_read(value)
+    if not isinstance(flag, bool):
+        raise ValueError(f"expected true or false, got {shown(value)}")
+    return flag
+
+
+Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
+
 
 # Two generations of them and the observers fit on the scoreboard (`scoreboard.SEATS`), with room for one more drain.
 MOST_WORKERS = 128
@@ -81,6 +103,12 @@ Size = Annotated[
     PlainSerializer(values.format_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{values.SIZE}$", "examples": ["64KiB", "10MiB", "1GB"]}),
 ]
+ByteRate = Annotated[
+    float,
+    PlainValidator(values.parse_byte_rate),
+    PlainSerializer(values.format_byte_rate, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{values.BYTE_RATE}$", "examples": ["1KiB/s", "10MiB/m"]}),
+]
 ListenAddress = Annotated[
     Address,
     PlainValidator(values.parse_listen),
@@ -94,14 +122,14 @@ ListenAddress = Annotated[
     ),
 ]
 EndpointAddress = Annotated[
-    TcpAddress | UnixAddress,
-    PlainValidator(values.parse_endpoint),
+    Origin,
+    PlainValidator(values.parse_origin),
     PlainSerializer(str, return_type=str),
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^(unix:/.+|http://[^/]+|[^/]+:\d{1,5})$",
-            "examples": ["10.0.0.1:8080", "app.internal:8080", "http://10.0.0.1:8080", "unix:/run/app.sock"],
+            "pattern": r"^(unix:/.+|http://[^/?#]+(/[^?#]*)?|[^/]+:\d{1,5})$",
+            "examples": ["10.0.0.1:8080", "app.internal:8080", "http://10.0.0.1:8080/base", "unix:/run/app.sock"],
         }
     ),
 ]
@@ -136,6 +164,35 @@ FieldValue = Annotated[
 ]
 FieldName = Annotated[
     str, _matching(TOKEN, 'a header name such as "x-tenant"'), AfterValidator(str.lower), _text(TOKEN)
+]
+
+
+def _upgrade(value: object) -> tuple[str, ...] | str:
+    """Tokens in lower case, as they are compared (RFC 9110, section 7.8)."""
+    if value == "any":
+        return "any"
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'expected an array of tokens such as ["websocket"], or "any", got {shown(value)}')
+    for item in value:
+        if not isinstance(item, str) or not re.fullmatch(f"{TOKEN}(/{TOKEN})?", item):
+            raise ValueError(f'expected a token such as "websocket", got {shown(item)}')
+    return tuple(dict.fromkeys(item.lower() for item in value))
+
+
+Upgrade = Annotated[
+    tuple[str, ...] | Literal["any"],
+    PlainValidator(_upgrade),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string", "pattern": f"^{TOKEN}(/{TOKEN})?$"}},
+                {"const": "any"},
+            ],
+        }
+    ),
+]
+ErrorStatus = Annotated[
+    str, _matching(r"[45](\d\d|xx)", 'a status such as "404", "4xx" or "5xx"'), _text(r"[45](\d\d|xx)")
 ]
 LogTarget = Annotated[
     FilePath,
@@ -213,6 +270,62 @@ Host = Annotated[
 ]
 
 
+def _authority(value: str) -> str:
+    host, _, port = value.rpartition(":") if re.search(r":\d+$", value) else (value, "", "")
+    try:
+        if host.startswith("*") or (port and not 0 < int(port) < 65536):
+            raise ValueError
+        return _host(host) + (f":{int(port)}" if port else "")
+    except ValueError:
+        raise ValueError(f'expected a host such as "example.com" or "example.com:8080", got {shown(value)}') from None
+
+
+def _host_sent(value: str) -> str:
+    return value if value in ("preserve", "endpoint") else _authority(value)
+
+
+HostSent = Annotated[
+    str,
+    AfterValidator(_host_sent),
+    WithJsonSchema({"type": "string", "examples": ["preserve", "endpoint", "app.internal:8080"]}),
+]
+
+
+def _target_path(value: str) -> str:
+    if not value.startswith("/") or not re.fullmatch(values.TARGET_PATH, value):
+        raise ValueError(f'expected a path in its escaped form such as "/new", got {shown(value)}')
+    return value
+
+
+TargetPath = Annotated[str, AfterValidator(_target_path), _text(values.TARGET_PATH, examples=["/new"])]
+
+# "//host" and "/\\host" are read as a URL of another host.
+_LOCATION = re.compile(
+    rf"(?:https?://(?P<authority>[^/?#]*)(?:/{values.TARGET_PATH})?|/(?!/){values.TARGET_PATH})"
+    rf"(?:\?{values.TARGET_QUERY})?(?:#{values.TARGET_QUERY})?"
+)
+
+
+def _location(value: str) -> str:
+    found = _LOCATION.fullmatch(value)
+    if found is None:
+        raise ValueError(
+            f'expected a path such as "/new" or a URL such as "https://example.com/new", got {shown(value)}'
+        )
+    if found["authority"] is not None:
+        _authority(found["authority"])
+    return value
+
+
+Location = Annotated[
+    str,
+    AfterValidator(_location),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^(https?://[^/]|/([^/]|$))", "examples": ["/new", "https://example.com/new"]}
+    ),
+]
+
+
 def _network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value))
@@ -227,6 +340,22 @@ def _network(value: str) -> str:
 
 Network = Annotated[
     str, AfterValidator(_network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "2001:db8::/32"]})
+]
+
+
+def _trusted_proxy(value: str) -> str:
+    if value == "unix":
+        return value
+    try:
+        return _network(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace('"10.0.0.0/8",', '"10.0.0.0/8" or "unix",')) from None
+
+
+TrustedProxy = Annotated[
+    str,
+    AfterValidator(_trusted_proxy),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32", "unix"]}),
 ]
 
 

@@ -36,8 +36,21 @@ def anchor(data: dict[str, Any], base: Path) -> None:
     """Make the relative paths of files in `data` start at `base`, in place."""
     for section, key in _FILE_KEYS:
         table = data.get(section)
-        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key] not in _NO_FILES:
-            table[key] = str(base / table[key])
+        if isinstance(table, dict):
+            _anchor(table, key, base)
+    for section in ("listeners", "routes"):
+        items = data.get(section)
+        for item in items if isinstance(items, list) else ():
+            pages = item.get("error_pages") if isinstance(item, dict) else None
+            if isinstance(pages, dict):
+                for key in pages:
+                    _anchor(pages, key, base)
+
+
+def _anchor(table: dict[str, Any], key: str, base: Path) -> None:
+    value = table.get(key)
+    if isinstance(value, str) and value not in _NO_FILES:
+        table[key] = str(base / value)
 
 
 def control_path(path: Path | str | None, environ: Mapping[str, str] = os.environ) -> str:

@@ -6,37 +6,49 @@ checked by its type in `fields.py`; what concerns several places at once stands 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from gateway.config.fields import (
     AT_LEAST_ONE,
+    ByteRate,
     Count,
     CountOrZero,
     Duration,
     EndpointAddress,
     ErrorLogTarget,
+    ErrorStatus,
     Fields,
     FieldValue,
     FilePath,
+    Flag,
     Host,
+    HostSent,
     ListenAddress,
+    Location,
     LogTarget,
     Method,
     Name,
     Network,
     NonEmpty,
     Priority,
+    RedirectStatus,
     Regex,
     Size,
     SocketPath,
     Status,
+    TargetPath,
+    TrustedProxy,
+    Upgrade,
     UrlPath,
     Weight,
     Workers,
 )
+from gateway.config.values import parse_byte_rate as _byte_rate
 from gateway.config.values import parse_duration as _time
+from gateway.config.values import parse_replacement
 from gateway.config.values import parse_size as _size
 
 DEFAULT_CONTROL = "/run/gateway/control.sock"
@@ -123,6 +135,8 @@ class ListenerTimeouts(Section):
     """For the whole request head."""
     body_idle: Duration = _time("30s")
     """Between two reads of a request body."""
+    body_min_rate: ByteRate = _byte_rate("1KiB/s")
+    """A request body slower than this is cut off, after a grace of 10 s; "0B/s" lets any pass."""
     keep_alive: Duration = _time("75s")
     """For the next request on an idle connection."""
     write_idle: Duration = _time("30s")
@@ -144,6 +158,21 @@ class Listener(Section):
     """What one client may ask."""
     timeouts: ListenerTimeouts = ListenerTimeouts()
     """How long to wait for clients."""
+    trusted_proxies: tuple[TrustedProxy, ...] = ()
+    """Whose word about the client is believed: networks or addresses, and "unix" for whoever connects by a unix socket.
+    The list of addresses in X-Forwarded-For or Forwarded is walked from its end to the first that is not one of
+    these."""
+    forwarded: Literal["x-forwarded", "rfc7239", "both", "off"] = "x-forwarded"
+    """How the client is introduced to endpoints, and in which fields a trusted proxy is believed: X-Forwarded-For,
+    -Host and -Proto; Forwarded (RFC 7239); both; or none."""
+    path_policy: Literal["reject", "pass"] = "reject"
+    """What happens to a path that can be read in two ways (%2F, a backslash, dot segments, //, %00, ";", a broken
+    escape): "reject" answers 400; "pass" finds the route by the normalised path and forwards the path as it came."""
+    reason_header: Flag = False
+    """Whether answers of the gateway itself carry their reason code in an x-gateway-reason field."""
+    error_pages: dict[ErrorStatus, FilePath] = {}
+    """Files that are sent as the body of the gateway's own errors, by status ("404") or class ("4xx", "5xx"). A
+    relative path starts at the directory of the configuration file."""
 
 
 def _or_table(**text: object) -> Any:
@@ -165,7 +194,8 @@ class Endpoint(Section):
     )
 
     address: EndpointAddress
-    """Where it listens."""
+    """Where it listens. A path in it goes before that of each request: with "http://app:8080/base", /x becomes
+    /base/x."""
     weight: Weight = 1
     """Its share of the requests, relative to the other endpoints."""
 
@@ -173,6 +203,11 @@ class Endpoint(Section):
     @classmethod
     def _bare(cls, value: Any) -> Any:
         return {"address": value} if isinstance(value, str) else value
+
+    @property
+    def base(self) -> str:
+        """The path in its address, "" for none."""
+        return self.address.base
 
 
 class UpstreamTimeouts(Section):
@@ -184,6 +219,8 @@ class UpstreamTimeouts(Section):
     """For the first byte of the response head."""
     idle: Duration = _time("60s")
     """Between two reads or writes while a body moves."""
+    tunnel_idle: Duration = _time("1h")
+    """For a WebSocket or another tunnel through which nothing moves."""
 
 
 class Pool(Section):
@@ -206,6 +243,8 @@ class Upstream(Section):
 
     balance: Literal["round_robin"] = "round_robin"
     """How the endpoint for a request is chosen. "round_robin" is the smooth weighted kind."""
+    host: HostSent = "preserve"
+    """The Host field that endpoints get: "preserve" for the client's, "endpoint" for their own address, or a host."""
     endpoints: Annotated[tuple[Endpoint, ...], *AT_LEAST_ONE]
     """The origin servers; each a bare address or a table."""
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
@@ -266,6 +305,51 @@ class Respond(Section):
     """Further header fields."""
 
 
+class Redirect(Section):
+    """An answer that sends the client elsewhere."""
+
+    to: Location
+    """The Location: a path on the same host, or a URL."""
+    status: RedirectStatus = 308
+    """301, 302, 303, 307 or 308. With 307 and 308 the client repeats its method and body."""
+    keep_query: Flag = False
+    """Whether the query of the request is added to the Location."""
+
+
+class Rewrite(Section):
+    """How the path that endpoints get is made from the client's. Location, Content-Location, Refresh and Set-Cookie of
+    the response are mapped back for strip_prefix, add_prefix and the path in an endpoint's address."""
+
+    strip_prefix: Flag = False
+    """Whether the prefix that is the route's path is taken off. The endpoint is told it in X-Forwarded-Prefix."""
+    add_prefix: TargetPath | None = None
+    """A path that goes before, after strip_prefix."""
+    replace_path: TargetPath | None = None
+    """A path that takes the place of the whole. The query is kept."""
+    regex: Regex | None = None
+    """A regular expression, anchored at the start of the path as the client wrote it, with its escapes and without its
+    query. What it matches is replaced by `to`; a path that it does not match is left alone."""
+    to: str | None = None
+    """What a match of `regex` becomes, with its groups as \\1 or \\g<name>. A query in it goes before the client's."""
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        kinds = {
+            "strip_prefix or add_prefix": self.strip_prefix or self.add_prefix is not None,
+            "replace_path": self.replace_path is not None,
+            "regex": self.regex is not None or self.to is not None,
+        }
+        given = [kind for kind, is_given in kinds.items() if is_given]
+        if len(given) != 1:
+            one = "one of strip_prefix, add_prefix, replace_path, and regex with to"
+            raise ValueError(f"expected {one}" + (f", not both {given[0]} and {given[1]}" if given else ""))
+        if (self.regex is None) != (self.to is None):
+            raise ValueError("regex and to belong together")
+        if self.regex is not None and self.to is not None:
+            parse_replacement(self.to, re.compile(self.regex))
+        return self
+
+
 class Route(Section):
     """Which requests go where. All the predicates that are given must hold."""
 
@@ -286,9 +370,18 @@ class Route(Section):
     priority: Priority = 0
     """A higher one goes before the usual precedence of hosts, paths and predicates."""
     upstream: str | None = None
-    """The upstream that answers. Either this or `respond` is given."""
+    """The upstream that answers. Exactly one of this, `respond` and `redirect` is given."""
     respond: Respond | None = None
-    """The answer itself. Either this or `upstream` is given."""
+    """The answer itself."""
+    redirect: Redirect | None = None
+    """Where the client is sent instead."""
+    rewrite: Rewrite | None = None
+    """How the path is changed on its way to the upstream. The same path when absent."""
+    upgrade: Upgrade = ("websocket",)
+    """Which protocols a client may change to (Upgrade), as tokens such as "websocket" or "foo/2", or "any". None when
+    empty."""
+    error_pages: dict[ErrorStatus, FilePath] = {}
+    """As on the listener; these go first."""
 
 
 class Config(Section):

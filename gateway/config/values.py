@@ -1,4 +1,4 @@
-"""How quantities and addresses are written: "30s", "64KiB", "100/s", "[::]:443".
+"""How quantities, addresses and targets are written: "30s", "64KiB", "100/s", "[::]:443", "http://app/base".
 
 Pure: text in, a number or an address out, and back again. Each `parse_` function takes whatever TOML may hold at its
 place and raises ValueError with the sentence that the user reads.
@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 _DURATIONS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _BINARY = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -25,6 +26,10 @@ BYTE_RATE = rf"{SIZE}/[smh]"
 _LONGEST = 365 * 24 * 3600.0  # above this nobody means it, and deadlines stay far from where floats lose milliseconds
 _LARGEST = 1 << 62
 SUN_PATH = 107  # bytes in sockaddr_un.sun_path, without the closing NUL
+
+# What may stand in a request target or a Location (RFC 3986, sections 3.3 and 3.4), with everything else escaped.
+TARGET_PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*"
+TARGET_QUERY = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*"
 
 
 def shown(value: object) -> str:
@@ -98,8 +103,19 @@ def parse_byte_rate(value: object) -> float:
     """Bytes per second."""
     if not isinstance(value, str) or not re.fullmatch(BYTE_RATE, value, re.ASCII):
         raise _unlike('a rate such as "1KiB/s"', value)
-    size, _, period = value.partition("/")
-    return _bytes(size) / _PERIODS[period]
+    written, _, period = value.partition("/")
+    size = _bytes(written)
+    if size > _LARGEST:
+        raise _unlike("a rate that a network can have", value)
+    return size / _PERIODS[period]
+
+
+def format_byte_rate(rate: float) -> str:
+    for period, seconds in _PERIODS.items():
+        size = round(rate * seconds)
+        if size and size / seconds == rate:
+            return f"{format_size(size)}/{period}"
+    return f"{Decimal(rate):f}B/s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,28 @@ class SystemdAddress:
 
 
 Address = TcpAddress | UnixAddress | FdAddress | SystemdAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an origin server is connected to, and the path below which it is meant: "http://app:80/base".
+
+    base: in its escaped form, "" for the root.
+    """
+
+    peer: TcpAddress | UnixAddress
+    base: str = ""
+
+    @property
+    def authority(self) -> str:
+        """What stands for it in a Host field and in a URL; a unix socket has no name of its own."""
+        if isinstance(self.peer, UnixAddress):
+            return "localhost"
+        return str(self.peer).removesuffix(":80")
+
+    def __str__(self) -> str:
+        return f"http://{self.peer}{self.base}" if self.base else str(self.peer)
+
 
 _A_LISTEN_ADDRESS = 'an address such as ":8080", "127.0.0.1:8080", "[::1]:8080", "unix:/run/app.sock" or "systemd:web"'
 _AN_ENDPOINT = 'an address such as "10.0.0.1:8080", "app.internal:8080" or "unix:/run/app.sock"'
@@ -188,17 +226,31 @@ def parse_endpoint(value: object) -> TcpAddress | UnixAddress:
     return address
 
 
-def _url(value: str) -> TcpAddress:
+def parse_origin(value: object) -> Origin:
+    """Where an origin listens, as an address or as a URL that may have a path."""
+    if isinstance(value, Origin):
+        return value
+    if not isinstance(value, str) or "://" not in value:
+        return Origin(parse_endpoint(value))
+    scheme, _, rest = value.partition("://")
+    authority, slash, path = rest.partition("/")
+    base = slash + path
+    if "?" in value or "#" in value:
+        raise ValueError(f"the address of an endpoint has no query and no fragment, got {shown(value)}")
+    if not re.fullmatch(TARGET_PATH, base) or not {".", ".."}.isdisjoint(base.split("/")):
+        raise _unlike('a path in its escaped form, as in "http://app:8080/base"', value)
+    return Origin(_url(f"{scheme}://{authority}", value), "" if base == "/" else base)
+
+
+def _url(value: str, whole: str | None = None) -> TcpAddress:
     scheme, _, rest = value.partition("://")
     if scheme != "http":
         raise ValueError(f'{shown(scheme + "://")} is not supported here, only "http://host:port"')
-    if re.search(r"[/?#]", rest):
-        raise ValueError(f"a path is not supported in the address of an endpoint, got {shown(value)}")
     if not re.search(r":\d*$", rest):
         rest += ":80"
-    address = _tcp(rest, _AN_ENDPOINT, value)
+    address = _tcp(rest, _AN_ENDPOINT, whole or value)
     if not address.host or not address.port:
-        raise _unlike(_AN_ENDPOINT, value)
+        raise _unlike(_AN_ENDPOINT, whole or value)
     return address
 
 
@@ -239,3 +291,23 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_GROUP = re.compile(r"\\(?:(\d{1,2})|g<(\w+)>)", re.ASCII)
+
+
+def parse_replacement(text: str, pattern: re.Pattern[str]) -> tuple[str | int, ...]:
+    """What a match of the pattern is replaced by: literal pieces of a request target, and numbers of groups."""
+    pieces: list[str | int] = []
+    at = 0
+    for found in _GROUP.finditer(text):
+        name = found[1] or found[2]
+        number = int(name) if name.isdecimal() else pattern.groupindex.get(name, -1)
+        if not 0 <= number <= pattern.groups:
+            raise ValueError(f"there is no group {found[0]} in the regular expression")
+        pieces += [text[at : found.start()], number]
+        at = found.end()
+    pieces.append(text[at:])
+    if not text.startswith("/") or not all(re.fullmatch(TARGET_QUERY, piece) for piece in pieces if type(piece) is str):
+        raise _unlike(r'a path in its escaped form such as "/new/\1" or "/new/\g<name>"', text)
+    return tuple(pieces)

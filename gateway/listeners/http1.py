@@ -10,15 +10,18 @@ Two lifetimes, two classes, two files: this is the connection, `http1_exchange.p
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
+import os
 from time import monotonic
 from typing import Any
 
 from gateway.exchange import Exchange
 from gateway.listeners.http1_exchange import Http1Exchange, phrase
+from gateway.listeners.identity import UNIX
 from gateway.listeners.listener import Entry
-from gateway.peek import waiting
+from gateway.listeners.vigil import Vigil
+from gateway.peek import untaken, waiting
+from gateway.refusals import Style, accept_in, refuse
+from gateway.relay import End, reset
 from gateway.wire import Fields, WireError, read_request, refusal
 
 # Pipelined bytes kept while a request is being answered.
@@ -30,14 +33,16 @@ _LINGER = 2.0
 _FORGIVEN = 4
 
 _ASGI = {"version": "3.0", "spec_version": "2.5"}
+_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.trailers": {}, "http.response.interim": {}}
 
 
 class Http1Connection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_buffer", "_fields", "_leaving", "_paused", "_server_state", "_transport", "_unsent", "choked", "client",
-        "closed", "deadline", "entry", "exchange", "forwarded", "local", "look", "peer", "requests", "scope", "state",
+        "_body_due", "_buffer", "_fields", "_half_closed", "_leaving", "_paused", "_server_state", "_too_slow",
+        "_transport", "_unsent", "choked", "closed", "deadline", "entry", "exchange", "look", "peer", "requests",
+        "scope", "state", "vigil",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +61,11 @@ class Http1Connection(asyncio.Protocol):
         self._fields: Fields | None = None  # of the last request
         self._paused = False
         self._leaving = False  # no further request is read
+        self._half_closed = False  # the client has finished sending
         self._unsent = 0
+        self._too_slow = False
+        self._body_due = 0.0  # when the body falls below the least rate, unless more of it comes
+        self.vigil: Vigil | None = None
 
     # What the event loop calls.
 
@@ -65,12 +74,11 @@ class Http1Connection(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         local = transport.get_extra_info("sockname")
-        self.peer = peer[:2] if isinstance(peer, tuple) else None
-        self.local = local[:2] if isinstance(local, tuple) else (str(local), None)
-        self.client = _plain(self.peer[0]) if self.peer else "unix"
+        self.peer = entry.introducer.meet(peer[0] if isinstance(peer, tuple) else UNIX)
         self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
+            "extensions": _EXTENSIONS,
             "http_version": "1.1",
             "method": "",
             "scheme": entry.scheme,
@@ -79,8 +87,8 @@ class Http1Connection(asyncio.Protocol):
             "query_string": b"",
             "root_path": "",
             "headers": (),
-            "client": self.peer,
-            "server": self.local,
+            "client": peer[:2] if isinstance(peer, tuple) else None,
+            "server": local[:2] if isinstance(local, tuple) else (str(local), None),
             "state": None,
             "gateway": None,
         }
@@ -89,11 +97,6 @@ class Http1Connection(asyncio.Protocol):
         cells = entry.cells
         cells[entry.accepted_cell] += 1
         cells[entry.open_cell] += 1
-        # What every request of this connection tells the endpoint about its client.
-        self.forwarded = b"\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: " % (
-            self.client.encode(),
-            entry.scheme.encode(),
-        )
         if len(entry.connections) > entry.max_connections:
             self._refuse(WireError(503, "connection_limit_reached"))
             return
@@ -121,7 +124,15 @@ class Http1Connection(asyncio.Protocol):
                 self._pause_reading()
 
     def eof_received(self) -> bool:
-        return False
+        """The client sends nothing more. While its requests are whole it is answered all the same, if it is there."""
+        exchange = self.exchange
+        if exchange is None or not exchange.received or not self._transport.can_write_eof():
+            return False
+        self._half_closed = True
+        if not self._buffer:
+            exchange.keep_alive = False
+        self._watch_unread().ask()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         entry = self.entry
@@ -155,11 +166,12 @@ class Http1Connection(asyncio.Protocol):
         if self.exchange is None:
             self.entry.wheel.arm(self, monotonic() + self.entry.keep_alive)
         else:
-            self._watch_body()
+            self._forgive_body()
+            self.watch_body()
 
     def _watch_writes(self) -> None:
-        """Put the client under the deadline for taking something of what is written. `overdue` asks for progress."""
-        self._unsent = self._transport.get_write_buffer_size()
+        """Put the client under the deadline for taking what is written. `overdue` asks for progress."""
+        self._unsent = untaken(self._transport)
         self.entry.wheel.arm(self, monotonic() + self.entry.write_idle)
 
     # From bytes to a request.
@@ -196,7 +208,7 @@ class Http1Connection(asyncio.Protocol):
             if expect is not None and expect.lower() != b"100-continue":
                 raise WireError(417, "expectation_unknown")
         except WireError as refused:
-            self._refuse(refused)
+            self._refuse(refused, data)
             return
         self.deadline = 0.0
         self.requests += 1
@@ -207,9 +219,12 @@ class Http1Connection(asyncio.Protocol):
         self._server_state.tasks.add(task)
         rest = data[end:]
         if exchange.has_body:
+            self._body_due = now + entry.grace
             self._read_body(exchange, rest)
         elif rest:
             self._buffer = rest
+        elif self._half_closed:
+            exchange.keep_alive = False
 
     def _check_size(self, data: bytes) -> None:
         """Judge a head by its size, before anything else: what is too large is not worth reading."""
@@ -223,6 +238,9 @@ class Http1Connection(asyncio.Protocol):
 
     def _read_body(self, exchange: Http1Exchange, data: bytes) -> None:
         if data:
+            self._body_due = min(
+                self._body_due + len(data) / self.entry.body_min_rate, monotonic() + 2 * self.entry.body_idle
+            )
             try:
                 self._buffer = exchange.feed(data)
             except WireError as refused:
@@ -233,17 +251,23 @@ class Http1Connection(asyncio.Protocol):
                 return
             if exchange.choked:
                 self._pause_reading()
-        self._watch_body()
+        self.watch_body()
 
-    def _watch_body(self) -> None:
-        """Put the client under the body's deadline while it is its turn to send."""
+    def _forgive_body(self) -> None:
+        """It was not the client that stood still."""
+        self._body_due = max(self._body_due, monotonic() + self.entry.grace)
+
+    def watch_body(self) -> None:
+        """Put the client under the body's deadlines while it is its turn to send."""
         exchange = self.exchange
         if exchange is None or self.choked is not None:
             return
-        if exchange.received or self._paused:
+        if exchange.received or self._paused or exchange.expecting:
             self.deadline = 0.0
         else:
-            self.entry.wheel.arm(self, monotonic() + self.entry.body_idle)
+            idle = monotonic() + self.entry.body_idle
+            self._too_slow = self._body_due < idle
+            self.entry.wheel.arm(self, min(idle, self._body_due))
 
     # What an exchange asks of its connection.
 
@@ -257,12 +281,33 @@ class Http1Connection(asyncio.Protocol):
         if not self._paused and not self.closed:
             self._paused = True
             self._transport.pause_reading()
+            self._watch_unread()
 
     def resume_reading(self) -> None:
         if self._paused and not self.closed:
             self._paused = False
             self._transport.resume_reading()
-            self._watch_body()
+            self._forgive_body()
+            self.watch_body()
+
+    @property
+    def unread(self) -> bool:
+        """Whether the event loop doesn't read this connection, and so would not see its end."""
+        return self._paused or self._half_closed
+
+    def _watch_unread(self) -> Vigil:
+        if self.vigil is None:
+            self.vigil = Vigil(self, self._transport)
+        return self.vigil
+
+    def detach(self) -> End:
+        """Give the transport away to another protocol."""
+        self.deadline = 0.0
+        rest, self._buffer = self._buffer, b""
+        if not (self._paused or self._half_closed):
+            self._transport.pause_reading()
+        self._paused = False
+        return End(self._transport, rest, self._half_closed)
 
     def turn_over(self, exchange: Http1Exchange) -> None:
         """The exchange is over: tell its story, then go on to the next request or to the end."""
@@ -279,6 +324,8 @@ class Http1Connection(asyncio.Protocol):
                 data, self._buffer = self._buffer, b""
                 self.resume_reading()
                 self._start(data)
+                if self._half_closed and self.exchange is None and not self._leaving:
+                    self._close()  # what is left will never be a request
             else:
                 if self._paused:
                     self.resume_reading()
@@ -291,22 +338,28 @@ class Http1Connection(asyncio.Protocol):
 
     # Ends.
 
-    def _refuse(self, refused: WireError) -> None:
-        """Answer what can't be a request, and close. It is logged and counted like any other exchange."""
-        exchange = Exchange(self.entry, self.client, monotonic())
+    def _refuse(self, refused: WireError, data: bytes = b"") -> None:
+        """Answer what can't be a request, and close. It is logged and counted like any other exchange. data: what came
+        of it."""
+        exchange = Exchange(self.entry, self.peer.address, monotonic())
         exchange.status = refused.status
-        exchange.ended = refused.reason
-        self.write_refusal(refused.status, refused.reason)
+        exchange.reason = refused.reason
+        words = data.partition(b"\r\n")[0].split(b" ")
+        if len(words) == 3:  # for the log, and whether a body may follow
+            exchange.method, exchange.target = words[:2]
+        self.write_refusal(exchange, accept_in(data))
         self.entry.finished(exchange)
         self._linger()
 
-    def write_refusal(self, status: int, reason: str) -> None:
-        text = b"%d %b: %b\n" % (status, phrase(status), reason.encode())
-        retry = b"retry-after: 1\r\n" if status == 503 else b""
+    def write_refusal(self, exchange: Exchange, accept: bytes, style: Style | None = None) -> None:
+        """Write the answer to an exchange that failed before, or outside of, its application. style: its route's."""
+        exchange.request_id = exchange.request_id or os.urandom(8).hex()
+        status, entry = exchange.status, self.entry
+        made = refuse(status, exchange.reason, accept, exchange.request_id, entry.style, style)
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in made.fields])
         self._transport.write(
-            b"HTTP/1.1 %d %b\r\ndate: %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
-            b"proxy-status: gateway; error=http_request_error; details=%b\r\n%bconnection: close\r\n\r\n%b"
-            % (status, phrase(status), self.entry.clock.date, len(text), reason.encode(), retry, text)
+            b"HTTP/1.1 %d %b\r\ndate: %b\r\n%bconnection: close\r\n\r\n%b"
+            % (status, phrase(status), entry.clock.date, lines, b"" if exchange.method == b"HEAD" else made.body)
         )
 
     def _linger(self) -> None:
@@ -314,6 +367,9 @@ class Http1Connection(asyncio.Protocol):
         self._leaving = True
         self._buffer = b""
         self.resume_reading()
+        if self._half_closed:
+            self._close()
+            return
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self.entry.wheel.arm(self, monotonic() + _LINGER)
@@ -330,23 +386,23 @@ class Http1Connection(asyncio.Protocol):
         exchange = self.exchange
         if self.closed:
             return
-        unsent = self._transport.get_write_buffer_size()
-        if unsent and (self.choked is not None or self._leaving):
-            if unsent < self._unsent:
+        unsent = untaken(self._transport) if self.choked is not None or self._leaving else 0
+        if unsent:
+            if unsent <= max(0, self._unsent - self.entry.least_taken):
                 self._watch_writes()  # slow, but it takes some
                 return
             if exchange is not None:
-                exchange.ended = "client_write_timeout"
+                exchange.reason = "client_write_timeout"
             self.reset()
         elif self._leaving:
             self._transport.abort()
         elif exchange is None:
             if self._buffer:
-                self._refuse(WireError(408, "request_head_timeout"))
+                self._refuse(WireError(408, "request_head_timeout"), self._buffer)
             else:
                 self._close()
         elif not exchange.received and exchange.task is not None:
-            exchange.refused = WireError(408, "request_body_timeout")
+            exchange.refused = WireError(408, "body_too_slow" if self._too_slow else "request_body_timeout")
             exchange.task.cancel()
 
     @property
@@ -373,12 +429,8 @@ class Http1Connection(asyncio.Protocol):
     def reset(self) -> None:
         """End at once and visibly: by a reset, for an orderly end would make a cut body look whole where nothing but
         the end of the connection says how long it is."""
-        if self.closed:
-            return
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        if not self.closed:
+            reset(self._transport)
 
 
 def _without_empty_lines(data: bytes) -> bytes:
@@ -388,8 +440,3 @@ def _without_empty_lines(data: bytes) -> bytes:
             break
         data = data[2:]
     return data
-
-
-def _plain(address: str) -> str:
-    """An IPv4 client of a dual-stack socket by its IPv4 address."""
-    return address[7:] if address.startswith("::ffff:") else address

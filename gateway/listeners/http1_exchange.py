@@ -2,6 +2,9 @@
 
 Knows its connection only as something that writes, pauses and is told when all is over. Framing is always written anew
 (RFC 9112, section 6): by length where it is known, chunked for HTTP/1.1, by the end of the connection for HTTP/1.0.
+
+Beyond ASGI's own messages `send` takes "http.response.trailers" (ASGI's extension), "http.response.interim" with a
+status from 100 to 199 and headers, and a start with status 101, after which `detach` gives the transport away.
 """
 
 from __future__ import annotations
@@ -15,7 +18,19 @@ from urllib.parse import unquote
 
 from gateway.exchange import CLIENT_GONE, OK, Exchange
 from gateway.parts import add, take
-from gateway.wire import HOP_BY_HOP, ChunkedBody, RequestHead, ResponseHead, WireError, is_field
+from gateway.refusals import accept_in
+from gateway.relay import End
+from gateway.wire import (
+    HOP_BY_HOP,
+    ChunkedBody,
+    Pair,
+    RequestHead,
+    ResponseHead,
+    WireError,
+    announced_trailers,
+    is_field,
+    trailer_section,
+)
 
 if TYPE_CHECKING:
     from gateway.listeners.http1 import Http1Connection
@@ -42,17 +57,18 @@ class Http1Exchange(Exchange):
 
     __slots__ = (
         "_answered", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
-        "_head_out", "_held", "_left", "_owed", "_received", "_waiter", "has_body", "head", "keep_alive", "refused",
-        "task",
+        "_head_out", "_held", "_left", "_owed", "_received", "_trailing", "_waiter", "expects", "has_body", "head",
+        "keep_alive", "refused", "scheme", "task",
     )  # fmt: skip
 
     def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
-        Exchange.__init__(self, connection.entry, connection.client, now)
+        host = head.special.get(b"host", b"")
+        self.client, self.scheme, head.introduced = connection.peer.introduce(head.special, host)
+        Exchange.__init__(self, connection.entry, self.client, now)
         self.head = head
         self.method = head.method
-        self.host = head.special.get(b"host", b"")
+        self.host = host
         self.target = head.target
-        self.forwarded = connection.forwarded
         self.keep_alive = head.keep_alive
         self.has_body = head.length != 0
         self.refused: WireError | None = None
@@ -69,8 +85,10 @@ class Http1Exchange(Exchange):
         self._waiter: asyncio.Future[None] | None = None
         self._head_out = b""
         self._chunked = False
+        self._trailing = False  # trailers will follow the body
         self._decoder = ChunkedBody() if head.length < 0 else None
-        self._continue = self.has_body and b"expect" in head.special and head.minor == 1
+        # Whether the client asked for a 100 before it sends its body (RFC 9110, section 10.1.1), and still waits.
+        self.expects = self._continue = self.has_body and b"expect" in head.special and head.minor == 1
 
     async def run(self) -> None:
         """The request's task: the application, and what becomes of it if it fails."""
@@ -78,8 +96,8 @@ class Http1Exchange(Exchange):
             await self.listener.app(self._scope(), self.receive, self.send)
         except asyncio.CancelledError:
             if self.refused is None:
-                if self.ended == OK:
-                    self.ended = CLIENT_GONE
+                if self.reason == OK:
+                    self.reason = CLIENT_GONE
                 if not self.status:
                     self.status = 499
             else:
@@ -88,7 +106,7 @@ class Http1Exchange(Exchange):
             log.exception("the application failed on %r", self.target)
             self._fail(500, "proxy_internal_error")
         else:
-            if not self._complete and self.ended == OK:
+            if not self._complete and self.reason == OK:
                 if not self._connection.closed:
                     log.error("the application left %r without a whole answer", self.target)
                 self._fail(500, "proxy_internal_error")
@@ -96,11 +114,13 @@ class Http1Exchange(Exchange):
 
     def _fail(self, status: int, reason: str) -> None:
         """Answer with an error where that's still possible; else leave the answer visibly cut."""
-        self.ended = reason
+        self.reason = reason
         self.keep_alive = False
         if not self._answered and not self._connection.closed:
             self.status = status
-            self._connection.write_refusal(status, reason)
+            self._connection.write_refusal(
+                self, accept_in(self.head.lines), None if self.route is None else self.route.style
+            )
             self._complete = True
 
     def _scope(self) -> dict[str, Any]:
@@ -113,6 +133,9 @@ class Http1Exchange(Exchange):
         scope["method"] = method if method is not None else head.method.decode("ascii")
         if not head.minor:
             scope["http_version"] = "1.0"
+        if self.client is not self._connection.peer.address:  # a trusted proxy speaks for it
+            scope["client"] = (self.client, 0)
+            scope["scheme"] = self.scheme
         scope["path"] = unquote(text) if "%" in text else text
         scope["raw_path"] = path
         scope["query_string"] = query
@@ -126,6 +149,7 @@ class Http1Exchange(Exchange):
     def feed(self, data: bytes) -> bytes:
         """Take what belongs to this body and return the rest. Raises WireError for bytes that can't be a body."""
         rest = b""
+        self._continue = False  # it didn't wait
         if self._decoder is not None:
             for piece in self._decoder.feed(data):
                 self._keep(piece)
@@ -179,14 +203,33 @@ class Http1Exchange(Exchange):
                 return {"type": "http.request", "body": b"", "more_body": False}
             if self._connection.closed:
                 return {"type": "http.disconnect"}
-            if self._continue and not self._answered:
+            if self.expecting:
                 self._continue = False
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._waiter = self.listener.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+                self._connection.watch_body()
+            await self._news()
+
+    async def prompted(self) -> None:
+        """Returns once the body comes unasked: the client was told to go on, or it didn't wait."""
+        while self.expecting and not self._connection.closed:
+            await self._news()
+
+    async def _news(self) -> None:
+        self._waiter = self.listener.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    @property
+    def expecting(self) -> bool:
+        """Whether the client waits for a 100 before it sends its body."""
+        return self._continue and not self._answered
+
+    @property
+    def trailers(self) -> list[Pair]:
+        """The trailer fields behind the request body, once it is wholly received."""
+        return self._decoder.trailers if self._decoder is not None else []
 
     # The answer.
 
@@ -200,7 +243,11 @@ class Http1Exchange(Exchange):
             if kind == "http.response.body":
                 self._send_body(message.get("body", b""), message.get("more_body", False))
             elif kind == "http.response.start":
-                self._send_start(message["status"], message.get("headers", ()))
+                self._send_start(message["status"], message.get("headers", ()), message.get("trailers", False))
+            elif kind == "http.response.trailers":
+                self._send_trailers(message["headers"])
+            elif kind == "http.response.interim":
+                self._send_interim(message["status"], message["headers"])
             else:
                 raise RuntimeError(f"this listener doesn't know the ASGI message {kind!r}")
         done: Awaitable[None] = self.listener.done
@@ -210,7 +257,18 @@ class Http1Exchange(Exchange):
         await asyncio.shield(choked)  # it is the connection's: who gives up waiting must not cancel it
         await self.send(message)
 
-    def _send_start(self, status: int, headers: Any) -> None:
+    def _send_interim(self, status: int, headers: Any) -> None:
+        """Pass on a 1xx (RFC 9110, section 15.2); an HTTP/1.0 client knows none."""
+        if self._answered or not self.head.minor:
+            return
+        lines = headers.lines if type(headers) is ResponseHead else _lines(status, headers)[0]
+        self._connection.write(lines + b"\r\n\r\n")
+        if status == 100 and self._continue:
+            self._continue = False
+            self._connection.watch_body()
+            self.wake()
+
+    def _send_start(self, status: int, headers: Any, trailing: bool) -> None:
         """Make the response head. It leaves with the first body message, as ASGI has it."""
         if self._answered:
             raise RuntimeError("the response was started twice")
@@ -223,10 +281,16 @@ class Http1Exchange(Exchange):
             length = special.get(b"content-length")
             if b"via" in special:
                 lines += b"\r\nvia: " + special[b"via"]
+            if b"upgrade" in special and status in _TELLS_UPGRADE:
+                lines += b"\r\nupgrade: " + special[b"upgrade"]
             date = special.get(b"date") or entry.clock.date
         else:
             lines, length, date = _lines(status, headers)
             date = date or entry.clock.date
+        if status == 101:
+            self._complete = True  # the answer; what follows is another protocol
+            self._connection.write(b"%b\r\ndate: %b\r\nconnection: upgrade\r\n\r\n" % (lines, date))
+            return
         if not self._received or entry.draining or self._connection.requests >= entry.max_requests:
             self.keep_alive = False
         framing = b""
@@ -243,10 +307,17 @@ class Http1Exchange(Exchange):
         elif request.minor:
             self._chunked = True
             framing = b"\r\ntransfer-encoding: chunked"
+            if trailing:
+                self._trailing = True
+                announced = announced_trailers(headers) if type(headers) is ResponseHead else b""
+                if announced:
+                    framing += b"\r\ntrailer: " + announced
         else:
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"\r\nconnection: close"
+        elif status == 426:
+            framing += b"\r\nconnection: upgrade"
         elif not request.minor:
             framing += b"\r\nconnection: keep-alive"
         self._head_out = b"%b\r\ndate: %b%b\r\n\r\n" % (lines, date, framing)
@@ -258,6 +329,9 @@ class Http1Exchange(Exchange):
         size = len(body)
         if self._chunked:
             self.bytes_out += size
+            if not more and self._trailing:  # the end leaves with the trailers
+                self._head_out += b"%x\r\n%b\r\n" % (size, body) if size else b""
+                return
             ending = b"" if more else b"0\r\n\r\n"
             if size > _JOIN:
                 self._connection.write_many((self._head_out + b"%x\r\n" % size, body, b"\r\n" + ending))
@@ -286,6 +360,19 @@ class Http1Exchange(Exchange):
                 raise RuntimeError("the response body is shorter than its content-length")
             self._complete = True
 
+    def _send_trailers(self, trailers: list[Pair]) -> None:
+        """End a chunked body with these fields; a body that isn't chunked has no place for any."""
+        if self._trailing:
+            self._trailing = False
+            self._connection.write(self._head_out + trailer_section(trailers))
+            self._head_out = b""
+            self._complete = True
+
+    def detach(self) -> End:
+        """After a 101: give the client's transport away. The connection is over when the transport's new protocol
+        passes `connection_lost` on."""
+        return self._connection.detach()
+
     @property
     def complete(self) -> bool:
         return self._complete
@@ -297,7 +384,7 @@ class Http1Exchange(Exchange):
 
     def cut(self, reason: str) -> None:
         """End the exchange in the middle of its answer, visibly: the client must not take what it has for the whole."""
-        self.ended = reason
+        self.reason = reason
         self.keep_alive = False
         self._connection.reset()
 
@@ -305,6 +392,9 @@ class Http1Exchange(Exchange):
         """The client is gone: whoever waits for its body learns so."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+_TELLS_UPGRADE = (101, 426)
 
 
 def _lines(status: int, headers: Any) -> tuple[bytes, bytes | None, bytes]:

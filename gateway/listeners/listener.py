@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 from gateway.config.model import Limits, ListenerTimeouts
 from gateway.exchange import Exchange
+from gateway.listeners.identity import Introducer
+from gateway.refusals import Style
 from gateway.scoreboard import Cells
 from gateway.wheel import Wheel
+
+# Seconds a client may take to show that it sends a body at the least rate; `body_idle` if that is shorter.
+_GRACE = 10.0
 
 
 @dataclass(slots=True)
@@ -34,9 +40,13 @@ class Entry:
     open_cell: int
     idle_cell: int
     accepted_cell: int
+    tunnels_cell: int
     finished: Callable[[Exchange], None]  # told once for each exchange, also for those that were refused
     backlog: int
     loop: asyncio.AbstractEventLoop  # asking for the running one is a system call each time (a fork check)
+    introducer: Introducer  # who clients are
+    style: Style  # how its refusals look
+    strict_paths: bool  # a path that can be read in two ways is refused
     done: Awaitable[None]  # what is over already: awaiting it costs next to nothing
     scheme: str = "http"
     draining: bool = False
@@ -52,7 +62,10 @@ class Entry:
     head_timeout: float = 0.0
     keep_alive: float = 0.0
     body_idle: float = 0.0
+    body_min_rate: float = 0.0
+    grace: float = 0.0
     write_idle: float = 0.0
+    least_taken: int = 0
 
     def __post_init__(self) -> None:
         limits, timeouts = self.limits, self.timeouts
@@ -66,7 +79,10 @@ class Entry:
         self.head_timeout = timeouts.head
         self.keep_alive = timeouts.keep_alive
         self.body_idle = timeouts.body_idle
+        self.body_min_rate = timeouts.body_min_rate or inf
+        self.grace = min(_GRACE, timeouts.body_idle)
         self.write_idle = timeouts.write_idle
+        self.least_taken = max(1, int(timeouts.body_min_rate * timeouts.write_idle))
 
 
 class Listener(Protocol):

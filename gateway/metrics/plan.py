@@ -8,28 +8,38 @@ full, further label sets share one block named "__other__": a count is never los
 from __future__ import annotations
 
 from gateway.config import Config
+from gateway.reasons import OTHER as OTHER_REASON
+from gateway.reasons import REASONS
 from gateway.scoreboard import SEAT_CELLS, Fact
 
 # Upper bounds in seconds: Prometheus' defaults, with 1 and 2.5 ms before them since a proxy's own share is below 1 ms.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _HISTOGRAM = len(BOUNDS) + 2  # one bucket above the last bound, then the sum in microseconds
 
-# Kinds of blocks: how many cells, and which of them are gauges.
+# Kinds of blocks: how many cells, and which of them are gauges. A kind's cells never change in number or meaning, for one
+# program hands its blocks on to the next; what is counted later is a kind of its own.
 ROUTE_CLASSES = 6  # index = status // 100; 0 is what ended without a status
 ROUTE_BYTES_IN, ROUTE_BYTES_OUT = 6, 7
 LATENCY_DURATION, LATENCY_FIRST_BYTE = 0, _HISTOGRAM
 UPSTREAM_OPENED, UPSTREAM_REUSED, UPSTREAM_RETRIES, UPSTREAM_FAILURES, UPSTREAM_OPEN = range(5)
 LISTENER_ACCEPTED, LISTENER_OPEN, LISTENER_IDLE = range(3)
-CELLS = {"route": 8, "latency": 2 * _HISTOGRAM, "upstream": 5, "listener": 3}
-_GAUGES = {"upstream": (UPSTREAM_OPEN,), "listener": (LISTENER_OPEN, LISTENER_IDLE)}
+TUNNELS_OPEN = 0
+CELLS = {"route": 8, "latency": 2 * _HISTOGRAM, "upstream": 5, "listener": 3, "tunnels": 1, "refusal": 1}
+_GAUGES = {"upstream": (UPSTREAM_OPEN,), "listener": (LISTENER_OPEN, LISTENER_IDLE), "tunnels": (TUNNELS_OPEN,)}
 LABELS = {
     "route": ("listener", "route", "upstream"),
     "latency": ("route",),
     "upstream": ("upstream", "endpoint"),
     "listener": ("listener",),
+    "tunnels": ("listener",),
+    "refusal": ("route", "reason"),
 }
 OTHER = "__other__"
 NO_ROUTE = "-"  # the route of a request that matched none, and of one that the parser refused
+# Nobody reads this cell. Counted here is only what a plan that was full before a kind was thought of has no room for.
+_LOST = Fact.SERIES - 1
+# In `dump`, beside the kinds: the first cell that is free, also behind kinds that the reader doesn't know.
+_FREE = ""
 
 Key = tuple[str, ...]
 
@@ -37,15 +47,16 @@ Key = tuple[str, ...]
 class Plan:
     """Blocks of cells by kind and labels."""
 
-    def __init__(self, blocks: dict[str, dict[Key, int]] | None = None) -> None:
+    def __init__(self, blocks: dict[str, dict[Key, int]] | None = None, free: int = Fact.SERIES) -> None:
+        """free: no cell from here on is in use."""
         self.blocks: dict[str, dict[Key, int]] = blocks or {}
-        self._next: int = Fact.SERIES
+        self._next = int(free)
         for kind, cells in CELLS.items():
             known = self.blocks.setdefault(kind, {})
             if known:
                 self._next = max(self._next, max(known.values()) + cells)
         for kind, cells in CELLS.items():
-            if not self.blocks[kind]:
+            if not self.blocks[kind] and self._next + cells <= SEAT_CELLS:
                 self._place(kind, (OTHER,) * len(LABELS[kind]), cells)
 
     def _place(self, kind: str, labels: Key, cells: int) -> None:
@@ -58,14 +69,21 @@ class Plan:
         if labels not in known:
             cells = CELLS[kind]
             if self._next + cells > SEAT_CELLS:
-                return known[(OTHER,) * len(labels)]
+                return known.get((OTHER,) * len(labels), _LOST)
             self._place(kind, labels, cells)
         return known[labels]
+
+    def refusal(self, route: str, reason: str) -> int:
+        """The cell of a reason; of all unplanned ones of the route together where there is none for it."""
+        known = self.blocks["refusal"]
+        at = known.get((route, reason)) or known.get((route, OTHER_REASON))
+        return at or known.get((OTHER, OTHER), _LOST)
 
     def cover(self, config: Config) -> None:
         """Place every series that this configuration can produce, before the processes that will count are forked."""
         for listener in config.listeners:
             self.block("listener", listener.name)
+            self.block("tunnels", listener.name)
             self.block("route", listener.name, NO_ROUTE, "")
             for route in config.routes:
                 self.block("route", listener.name, route.name, route.upstream or "")
@@ -75,6 +93,13 @@ class Plan:
         for name, upstream in config.upstreams.items():
             for endpoint in upstream.endpoints:
                 self.block("upstream", name, str(endpoint.address))
+        # Last, for they are many and mostly zero.
+        for reason in (*REASONS, OTHER_REASON):
+            self.block("refusal", NO_ROUTE, reason)
+        routed = [code for code, reason in REASONS.items() if reason.routed]
+        for route in config.routes:
+            for code in (*routed, OTHER_REASON):
+                self.block("refusal", route.name, code)
 
     def gauges(self) -> list[int]:
         """The cells that are gauges, in every block."""
@@ -87,8 +112,11 @@ class Plan:
 
     def dump(self) -> dict[str, list[tuple[list[str], int]]]:
         """For the program that follows in an upgrade; `Plan.load` reads it."""
-        return {kind: [(list(key), start) for key, start in known.items()] for kind, known in self.blocks.items()}
+        dumped = {kind: [(list(key), start) for key, start in known.items()] for kind, known in self.blocks.items()}
+        return {**dumped, _FREE: [([], self._next)]}
 
     @classmethod
     def load(cls, dumped: dict[str, list[tuple[list[str], int]]]) -> Plan:
-        return cls({kind: {tuple(key): start for key, start in rows} for kind, rows in dumped.items()})
+        kinds = {kind: rows for kind, rows in dumped.items() if kind != _FREE}
+        [(_, free)] = dumped.get(_FREE) or [([], int(Fact.SERIES))]
+        return cls({kind: {tuple(key): start for key, start in rows} for kind, rows in kinds.items()}, free)

@@ -28,6 +28,7 @@ def recorder(
 ) -> Callable[[Exchange], None]:
     """A function that takes each exchange at its end. write_log: the access log, None when it is off."""
     latency = plan.block("latency", NO_ROUTE)
+    refusal = plan.refusal
     unrouted = {name: (plan.block("route", name, NO_ROUTE, ""), latency) for name in listeners}
 
     def finished(x: Any) -> None:
@@ -41,14 +42,17 @@ def recorder(
             cells[at + ROUTE_BYTES_IN] += x.bytes_in
         if x.bytes_out:
             cells[at + ROUTE_BYTES_OUT] += x.bytes_out
-        cells[histogram + bisect_left(BOUNDS, duration)] += 1
-        cells[histogram + _SUM] += int(duration * 1e6)
+        if x.status != 101:  # how long a tunnel was open says nothing about how long answers take
+            cells[histogram + bisect_left(BOUNDS, duration)] += 1
+            cells[histogram + _SUM] += int(duration * 1e6)
         first = x.first_byte
         if first:
             histogram += LATENCY_FIRST_BYTE
             cells[histogram + bisect_left(BOUNDS, first)] += 1
             cells[histogram + _SUM] += int(first * 1e6)
         cells[_REQUESTS] += 1
+        if x.reason:
+            cells[refusal(NO_ROUTE if route is None else route.name, x.reason)] += 1
         if write_log is not None:
             write_log(x, time(), duration)
 

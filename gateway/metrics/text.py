@@ -19,6 +19,7 @@ def exposition(board: Scoreboard, plan: Plan) -> str:
     totals = _totals(seats, plan)
     out: list[str] = []
     _routes(out, plan, totals)
+    _refusals(out, plan, totals)
     _latencies(out, plan, totals)
     _upstreams(out, plan, totals)
     _listeners(out, plan, totals)
@@ -76,6 +77,13 @@ def _routes(out: list[str], plan: Plan, totals: list[int]) -> None:
             _line(out, name, labels, totals[start + offset])
 
 
+def _refusals(out: list[str], plan: Plan, totals: list[int]) -> None:
+    _family(out, "refusals_total", "counter", "Exchanges that the gateway ended itself, by reason.")
+    for key, start in plan.blocks["refusal"].items():
+        if totals[start]:
+            _line(out, "refusals_total", zip(p.LABELS["refusal"], key, strict=True), totals[start])
+
+
 def _latencies(out: list[str], plan: Plan, totals: list[int]) -> None:
     for name, offset, text in (
         ("request_duration_seconds", p.LATENCY_DURATION, "From the request head to the end of the answer."),
@@ -118,6 +126,9 @@ def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:
         busy = max(0, totals[start + p.LISTENER_OPEN] - idle)
         _line(out, "connections_open", [*labels, ("state", "busy")], busy)
         _line(out, "connections_open", [*labels, ("state", "idle")], idle)
+    _family(out, "tunnels_open", "gauge", "Upgraded connections (WebSocket and others).")
+    for labels, start in _known(plan, "tunnels", totals):
+        _line(out, "tunnels_open", labels, totals[start + p.TUNNELS_OPEN])
 
 
 def _processes(out: list[str], seats: Sequence[Cells]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.errors import ConnectionCut, QueueTimeout, UpstreamError
+from gateway.errors import ConnectionCut, DescriptorsExhausted, QueueTimeout, UpstreamError
 
 # RFC 9110, section 9.2.2. A proxy must not repeat others by itself.
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -10,7 +10,7 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 
 def elsewhere(error: UpstreamError) -> bool:
     """Another endpoint may be asked: this one got nothing of the request."""
-    return not error.sent and not isinstance(error, QueueTimeout)
+    return not error.sent and not isinstance(error, QueueTimeout | DescriptorsExhausted)
 
 
 def again(error: UpstreamError, method: bytes, has_body: bool) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from gateway.proxy.answers import answer
-from gateway.proxy.routes import Asked, NoRoute, Route, Table, canonical
+from gateway.proxy.paths import ambiguity, canonical
+from gateway.proxy.routes import Asked, NoRoute, Route, Table
 
 
 class Router:
@@ -20,18 +21,19 @@ class Router:
         """Not a coroutine: finding a route awaits nothing, and the route's own application is what's to be awaited."""
         exchange = scope["gateway"]
         route: Route | NoRoute
+        raw = scope["raw_path"]
+        if exchange.listener.strict_paths and ambiguity(raw) is not None:
+            return answer(exchange, send, "ambiguous_path")
         if self._only is not None:
             route = self._only
         else:
-            path = canonical(scope["raw_path"])
-            if path is None:
-                return answer(exchange, send, 400, "http_request_error", "ambiguous_path")
+            path = canonical(raw)
             asked = Asked(exchange.method, scope["query_string"], exchange.client, exchange.head.pairs)
             route = self._table.find(exchange.host, path, asked)
             if type(route) is NoRoute:
                 if not route.allow:
-                    return answer(exchange, send, 404, "destination_not_found", "no_route")
+                    return answer(exchange, send, "no_route")
                 fields = [(b"allow", b", ".join(route.allow))]
-                return answer(exchange, send, 405, "http_request_denied", "method_not_allowed", fields)
+                return answer(exchange, send, "method_not_allowed", fields)
         exchange.route = route
         return route.app(scope, receive, send)  # type: ignore[union-attr, no-any-return]

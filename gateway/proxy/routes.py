@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
 
 from gateway.config.model import Route as RouteConfig
+from gateway.refusals import Style
 
 # Hosts whose chain is remembered. Beyond it the memory is emptied: an attacker who invents names gains nothing.
 _REMEMBERED = 4096
@@ -36,6 +37,7 @@ class Route:
     pattern: re.Pattern[str] | None
     order: tuple[int, ...]
     series: dict[str, tuple[int, int]] = field(default_factory=dict)  # by listener: its metric cells
+    style: Style | None = None  # how refusals look here, where it isn't the listener's to say
 
     @property
     def is_plain(self) -> bool:
@@ -57,6 +59,14 @@ class NoRoute:
     """allow: the methods that would have matched (405), none for 404."""
 
     allow: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of comparing a route with a request. failed: the predicates that don't hold, by their keys."""
+
+    route: Route
+    failed: tuple[str, ...]
 
 
 def compiled(config: RouteConfig, index: int, app: Any) -> Route:
@@ -121,9 +131,13 @@ class _Paths:
                 yield route
         yield from self.any
 
+    def all(self) -> Iterator[Route]:
+        for routes in (*self.exact.values(), *self.prefixes.values(), self.regexes, self.any):
+            yield from routes
+
 
 class Table:
-    """All routes. `find` is the only question."""
+    """All routes. `find` is the question of every request, `explain` that of people."""
 
     def __init__(self, routes: Sequence[tuple[RouteConfig, Route]]) -> None:
         self._levels: list[dict[str, _Paths]] = []  # by falling priority; keys "host", "*.suffix" and ""
@@ -155,6 +169,20 @@ class Table:
                 if route.is_plain or _admits(route, asked, allow):
                     return route
         return NoRoute(tuple(sorted(allow)))
+
+    def explain(self, host: bytes, path: str, asked: Asked) -> list[Trial]:
+        """Every route once: those whose host and path match in the order in which they are asked, of which the first
+        without a failed predicate is what `find` finds; then the others in the order of the file."""
+        chain = list(self._chain(host_name(host)))
+        trials = {route: Trial(route, _lacking(route, asked)) for paths in chain for route in paths.candidates(path)}
+        others: dict[Route, Trial] = {}
+        for paths in (*chain, *(paths for level in self._levels for paths in level.values())):
+            matching = set(paths.candidates(path))
+            for route in paths.all():
+                if route not in trials and route not in others:
+                    failed = (() if paths in chain else ("host",)) + (() if route in matching else ("path",))
+                    others[route] = Trial(route, failed)
+        return [*trials.values(), *sorted(others.values(), key=lambda trial: trial.route.order[-1])]
 
     def _remember(self, host: bytes) -> list[_Paths]:
         chain = list(self._chain(host_name(host)))
@@ -189,41 +217,45 @@ def host_name(host: bytes) -> str:
 
 def _admits(route: Route, asked: Asked, allow: set[bytes]) -> bool:
     """Whether the predicates other than host and path hold. Methods that alone are missing go into allow."""
-    if route.headers:
-        pairs = asked.pairs()
-        if not all(wanted in pairs for wanted in route.headers):
-            return False
-    if route.query:
-        given = parse_qsl(asked.query.decode("latin-1"), keep_blank_values=True)
-        if not all(wanted in given for wanted in route.query):
-            return False
-    if route.networks:
-        try:
-            address = ip_address(asked.client)
-        except ValueError:
-            return False
-        if not any(address in network for network in route.networks):
-            return False
+    if route.headers and not _has_headers(route, asked):
+        return False
+    if route.query and not _has_query(route, asked):
+        return False
+    if route.networks and not _is_from_there(route, asked):
+        return False
     if route.methods and asked.method not in route.methods:
         allow.update(route.methods)
         return False
     return True
 
 
-_KEPT = re.compile(rb"%(2F|25)")
-_DOTS = re.compile(r"/\.{1,2}(?:/|$)")
+def _lacking(route: Route, asked: Asked) -> tuple[str, ...]:
+    """Which of these predicates don't hold."""
+    return tuple(
+        key
+        for key, fails in (
+            ("methods", route.methods and asked.method not in route.methods),
+            ("headers", route.headers and not _has_headers(route, asked)),
+            ("query", route.query and not _has_query(route, asked)),
+            ("client_ip", route.networks and not _is_from_there(route, asked)),
+        )
+        if fails
+    )
 
 
-def canonical(raw: bytes) -> str | None:
-    """The path that routes are compared with; None for one that can be read in two ways.
+def _has_headers(route: Route, asked: Asked) -> bool:
+    pairs = asked.pairs()
+    return all(wanted in pairs for wanted in route.headers)
 
-    Percent-encoding is undone, except that of "/", which stays one segment, and of "%", which could pass for it. Dot
-    segments and NUL have no honest use after a client has normalised its target (RFC 3986, section 6.2.2.3), so they
-    are refused. What is forwarded stays byte for byte as it came.
-    """
-    if b"%" in raw:
-        raw = unquote_to_bytes(_KEPT.sub(rb"%25\1", raw.replace(b"%2f", b"%2F")))
-    path = raw.decode("utf-8", "surrogateescape")
-    if ("/." in path and _DOTS.search(path)) or "\0" in path:
-        return None
-    return path
+
+def _has_query(route: Route, asked: Asked) -> bool:
+    given = parse_qsl(asked.query.decode("latin-1"), keep_blank_values=True)
+    return all(wanted in given for wanted in route.query)
+
+
+def _is_from_there(route: Route, asked: Asked) -> bool:
+    try:
+        address = ip_address(asked.client)
+    except ValueError:
+        return False
+    return any(address in network for network in route.networks)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 
 from gateway.config.values import UnixAddress
-from gateway.errors import ConnectFailed, ConnectTimeout
+from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 from gateway.wheel import Wheel
@@ -30,6 +31,8 @@ async def dial(endpoint: Endpoint, wheel: Wheel, connect: float, response: float
     except TimeoutError:
         raise ConnectTimeout(endpoint.name, f"no connection within {connect:g} s") from None
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise DescriptorsExhausted(endpoint.name, f"cannot connect ({error.strerror})") from None
         reason = error.strerror or str(error)
         raise ConnectFailed(endpoint.name, f"cannot connect ({reason})") from None
     return connection

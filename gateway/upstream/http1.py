@@ -14,15 +14,18 @@ from typing import Any
 from gateway.errors import BadResponse, ConnectionCut, IdleTimeout, ResponseTimeout, UpstreamError
 from gateway.parts import add, take
 from gateway.peek import waiting
+from gateway.relay import End
 from gateway.upstream.endpoint import Endpoint
 from gateway.wheel import Wheel
-from gateway.wire import ChunkedBody, ResponseHead, WireError, is_hopeless, read_response
+from gateway.wire import ChunkedBody, Pair, ResponseHead, WireError, is_hopeless, read_response
 
 # The head of a response: four times what we accept from clients, as origins set large cookies (nginx: 4k-8k buffers by
 # default and a well-known source of its 502s; Go: 1 MiB).
 _MAX_HEAD = 128 * 1024
 # What a response body may hold back here before the endpoint is no longer read from: the same as towards clients.
 _BODY_HIGH = 256 * 1024
+# Interim heads waiting to be taken: more than these at once is no progress report but a flood.
+_MOST_INTERIM = 32
 # An idle connection younger than this was looked at by the event loop a moment ago; an older one is asked by a system
 # call whether the endpoint has closed it, since that is when keep-alive times run out.
 _FRESH = 0.5
@@ -34,9 +37,9 @@ class Connection(asyncio.Protocol):
     """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
 
     __slots__ = (
-        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_left",
-        "_loop", "_paused", "_response_timeout", "_transport", "_waiter", "_wheel", "busy", "choked", "closed",
-        "counted", "deadline", "endpoint", "look", "made", "request_sent", "served", "since",
+        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_interim",
+        "_left", "_loop", "_paused", "_response_timeout", "_transport", "_upgrade", "_waiter", "_wheel", "busy",
+        "choked", "closed", "counted", "deadline", "endpoint", "look", "made", "request_sent", "served", "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
@@ -59,8 +62,10 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._paused = False
         self._waiter: asyncio.Future[ResponseHead] | None = None
+        self._interim: list[ResponseHead] = []  # 1xx heads that nobody has taken yet
         self._head: ResponseHead | None = None
         self._bodyless = False
+        self._upgrade = False  # whether a 101 is welcome
         self._decoder: ChunkedBody | None = None
         self._left = 0
         self._done = True
@@ -89,6 +94,7 @@ class Connection(asyncio.Protocol):
             and head.keep_alive
             and not self._buffer
             and not self._chunks
+            and not self._interim
         )
 
     def close(self) -> None:
@@ -100,15 +106,16 @@ class Connection(asyncio.Protocol):
 
     # One exchange.
 
-    def send(self, head: bytes, bodyless: bool, more: bool) -> None:
+    def send(self, head: bytes, bodyless: bool, more: bool, expecting: bool = False, upgrade: bool = False) -> None:
         """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body
-        follows."""
+        follows; expecting: but not before the endpoint has asked for it. upgrade: it may switch protocols."""
         self._head = None
         self._error = None
         self._done = False
         self._bodyless = bodyless
+        self._upgrade = upgrade
         self.request_sent = not more
-        if not more:
+        if not more or expecting:
             self._wheel.arm(self, monotonic() + self._response_timeout)
         self._transport.write(head)
 
@@ -118,6 +125,8 @@ class Connection(asyncio.Protocol):
         is waited for then, and the listener's to judge."""
         if self.closed:
             return
+        if self._head is None:
+            self.deadline = 0.0
         self._transport.writelines(pieces)
         if self.choked is not None:
             self._wheel.arm(self, monotonic() + self._idle_timeout)
@@ -129,11 +138,25 @@ class Connection(asyncio.Protocol):
                 self._wheel.arm(self, monotonic() + self._response_timeout)
 
     def response(self) -> Awaitable[ResponseHead]:
-        """The final response head, to be awaited. Raises UpstreamError there."""
+        """The next response head, to be awaited: the final one, or an interim one (1xx), and then it is asked again.
+        Raises UpstreamError there."""
         waiter = self._waiter = self._loop.create_future()
-        if self._head is not None or self._error is not None:
+        if self._interim or self._head is not None or self._error is not None:
             self._wake()
         return waiter
+
+    @property
+    def trailers(self) -> list[Pair]:
+        """The trailer fields behind a chunked body that is over."""
+        return self._decoder.trailers if self._decoder is not None else []
+
+    def detach(self) -> End:
+        """After a 101: give the transport away to another protocol. The endpoint's place stays taken until that one
+        passes `connection_lost` on."""
+        rest, self._buffer = self._buffer, b""
+        self._done = True
+        self.deadline = 0.0
+        return End(self._transport, rest)
 
     @property
     def over(self) -> bool:
@@ -164,7 +187,9 @@ class Connection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             return
-        if self._head is not None:
+        if self._interim:
+            waiter.set_result(self._interim.pop(0))
+        elif self._head is not None:
             waiter.set_result(self._head)
         elif self._error is not None:
             waiter.set_exception(self._error)
@@ -190,6 +215,8 @@ class Connection(asyncio.Protocol):
             if self._head is None:
                 data = self._read_head(self._buffer + data if self._buffer else data)
                 if self._head is None:
+                    if self._interim:
+                        self._wake()
                     return
                 self.deadline = 0.0  # from here on it runs only while somebody waits for more (`arrival`)
             if not self._done:
@@ -213,7 +240,14 @@ class Connection(asyncio.Protocol):
             if head.status >= 200:
                 break
             if head.status == 101:
-                raise WireError(502, "upgrade_not_asked_for")
+                return self._switch(head, data)
+            self._interim.append(head)
+            if len(self._interim) > _MOST_INTERIM:
+                raise WireError(502, "too_many_interim_responses")
+            if head.status == 100 and not self.request_sent:
+                self.deadline = 0.0  # now it is the client that is waited for
+            elif self.deadline:
+                self._wheel.arm(self, monotonic() + self._response_timeout)
         self._buffer = b""
         self._head = head
         length = self._left = head.length
@@ -225,6 +259,17 @@ class Connection(asyncio.Protocol):
         elif length:
             return data
         self._finish(data)
+        return b""
+
+    def _switch(self, head: ResponseHead, rest: bytes) -> bytes:
+        """The endpoint speaks another protocol from here on: read nothing more until somebody takes over."""
+        if not self._upgrade:
+            raise WireError(502, "upgrade_not_asked_for")
+        self._transport.pause_reading()
+        self._head = head
+        self._buffer = rest
+        self._decoder = None
+        self._left = -1  # whatever else happens here is a broken exchange
         return b""
 
     def _read_body(self, data: bytes) -> None:

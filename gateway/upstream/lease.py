@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from gateway.errors import ConnectionCut, QueueTimeout, UpstreamError
+from gateway.errors import ConnectionCut, DescriptorsExhausted, QueueTimeout, UpstreamError
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.health import Condition
 from gateway.upstream.http1 import Connection
@@ -60,4 +60,6 @@ class Lease:
 def _is_its_fault(error: UpstreamError) -> bool:
     """Whether an error says something about the endpoint: not that we ran out of connections, nor that a kept one had
     been closed by the time we used it."""
-    return not isinstance(error, QueueTimeout) and not (isinstance(error, ConnectionCut) and error.reused)
+    if isinstance(error, QueueTimeout | DescriptorsExhausted):
+        return False
+    return not (isinstance(error, ConnectionCut) and error.reused)

@@ -6,9 +6,11 @@ Everything the configuration decides is decided here, once. What is built is not
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import blake2s
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,13 +19,26 @@ from starlette.routing import Mount
 from gateway.config import Config
 from gateway.config import model as configured
 from gateway.exchange import Exchange
+from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
-from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, NO_ROUTE, Plan
+from gateway.metrics.plan import (
+    LISTENER_ACCEPTED,
+    LISTENER_IDLE,
+    LISTENER_OPEN,
+    NO_ROUTE,
+    TUNNELS_OPEN,
+    Plan,
+)
+from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.forward import Forward
+from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
+from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Router
 from gateway.proxy.routes import Route, Table, compiled
+from gateway.proxy.tunnel import Tunnel
+from gateway.refusals import Style
 from gateway.scoreboard import SEAT_CELLS, Cells
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.endpoint import Endpoint
@@ -31,9 +46,12 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
 
-# Our name in Via and Proxy-Status: a pseudonym, as RFC 9110 section 7.6.3 allows, since a host name tells outsiders
-# more than they need.
-VIA = b"gateway"
+
+def pseudonym(control: str) -> bytes:
+    """Our name in Via: not the host's, which tells outsiders more than they need, but its own for each gateway, so that
+    one behind another is no loop (RFC 9110, section 7.6.3). The same in every worker and after a restart."""
+    who = f"{socket.gethostname()}\0{control}".encode()
+    return b"gateway-" + blake2s(who, digest_size=4).hexdigest().encode()
 
 
 class GatewayApp(Starlette):
@@ -76,13 +94,27 @@ def assemble(
     upstreams = {
         name: _upstream(name, upstream, plan, cells, wheel, offset) for name, upstream in config.upstreams.items()
     }
-    forwards = {name: Forward(upstream, VIA, cells) for name, upstream in upstreams.items()}
+    via = pseudonym(config.process.control)
+    tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
     listeners = [listener.name for listener in config.listeners]
     routes = []
     for index, route in enumerate(config.routes):
-        inner = Respond(route.respond) if route.respond is not None else forwards[route.upstream or ""]
+        inner: Any
+        if route.respond is not None:
+            inner = Respond(route.respond)
+        elif route.redirect is not None:
+            inner = Redirect(route.redirect)
+        else:
+            name = route.upstream or ""
+            upgrade = None if route.upgrade == "any" else frozenset(token.encode() for token in route.upgrade)
+            rewrite = None
+            if route.rewrite is not None:
+                prefix = route.path.value if route.path is not None and route.path.kind == "prefix" else ""
+                rewrite = Rewrite(route.rewrite, prefix)
+            inner = Forward(upstreams[name], via, cells, tunnels[name], upgrade, rewrite)
         made = compiled(route, index, inner)
         made.series = _series(plan, listeners, made)
+        made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         routes.append((route, made))
     # The onion, outermost first: answers (what a router or a forward raises becomes a response), router.
     front = Answers(Router(Table(routes)))
@@ -127,7 +159,7 @@ def _upstream(
     endpoints = []
     for one in config.endpoints:
         block = plan.block("upstream", name, str(one.address))
-        endpoint = Endpoint(name, one.address, one.weight, block)
+        endpoint = Endpoint(name, one.address, config.host, one.weight, block)
         endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells)
         endpoints.append(endpoint)
     return Upstream(name, endpoints, BALANCERS[config.balance](offset), wheel, cells)
@@ -156,9 +188,13 @@ def _entry(
         open_cell=block + LISTENER_OPEN,
         idle_cell=block + LISTENER_IDLE,
         accepted_cell=block + LISTENER_ACCEPTED,
+        tunnels_cell=plan.block("tunnels", config.name) + TUNNELS_OPEN,
         finished=finished,
         backlog=config.backlog,
         loop=loop,
+        introducer=Introducer(config.forwarded, Trust(config.trusted_proxies), "http"),
+        style=Style(load_pages(config.error_pages), config.reason_header),
+        strict_paths=config.path_policy == "reject",
         done=_over(loop),
     )
 

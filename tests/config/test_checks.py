@@ -87,17 +87,39 @@ def test_names_and_destinations() -> None:
             {"name": "a", "upstream": "app"},
             {"name": "a", "upstream": "ap", "respond": {}, "path": "/b"},
             {"name": "c", "path": "/c"},
+            {"name": "d", "path": "/d", "respond": {}, "redirect": {"to": "/"}},
         ],
     }
     assert told(data) == [
         "('routes', 1, 'name') \"a\" is already the name of routes[0]",
         "('routes', 1, 'respond') a route has either upstream or respond, not both",
-        "('routes', 2) a route needs either upstream or respond",
+        "('routes', 2) a route needs one of upstream, respond and redirect",
+        "('routes', 3, 'redirect') a route has either respond or redirect, not both",
         "('routes', 1, 'upstream') there is no upstream \"ap\"",
     ]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"upstream": "app", "path": "/a", "rewrite": {"strip_prefix": True}, "upgrade": "any"}, ""),
+        ({"upstream": "app", "path": {"prefix": "/a"}, "rewrite": {"strip_prefix": True}}, ""),
+        ({"upstream": "app", "rewrite": {"strip_prefix": False, "add_prefix": "/a"}}, ""),
+        ({"upstream": "app", "rewrite": {"strip_prefix": True}}, "'strip_prefix') strip_prefix needs a prefix"),
+        (
+            {"upstream": "app", "path": {"exact": "/a"}, "rewrite": {"strip_prefix": True}},
+            "'strip_prefix') strip_prefix needs a prefix",
+        ),
+        ({"respond": {}, "rewrite": {"add_prefix": "/a"}}, "'rewrite') rewrite goes with upstream, not with respond"),
+        ({"redirect": {"to": "/"}, "upgrade": []}, "'upgrade') upgrade goes with upstream, not with redirect"),
+    ],
+)
+def test_what_goes_with_an_upstream(item: dict[str, object], message: str) -> None:
+    found = told({"upstreams": {"app": {}}, "routes": [{"name": "a", **item}]})
+    assert len(found) == bool(message) and message in "".join(found)
 
 
 @pytest.mark.parametrize("wrong", [5, "x", [], [5], [[]], {}, {"name": 5}, [{"name": [], "listen": 5, "upstream": {}}]])
 def test_what_has_the_wrong_type_is_left_to_the_model(wrong: object) -> None:
     for key in ("listeners", "admin", "routes", "upstreams"):
-        assert [line for line in told({key: wrong}) if "needs either" not in line] == []
+        assert [line for line in told({key: wrong}) if "needs one of" not in line] == []

@@ -47,6 +47,8 @@ respond = { body = "two" }
         ('path = "/one"', 'path = "/one"\nhosts = ["a", "b"]', ['~ routes.one.hosts: [] -> ["a", "b"]']),
         ('body = "two"', 'body = ""', ['~ routes.two.respond.body: two -> ""']),
         ('respond = { body = "two" }', 'upstream = "app"', ["+ routes.two.upstream: app", "- routes.two.respond"]),
+        ("[[routes]]\nname = 'x'\npath = '/x'\nredirect.to = '/y'", "", ["- routes.x"]),
+        ('"a:1"', '"http://a:1/x"', ["~ upstreams.app.endpoints[0].address: a:1 -> http://a:1/x"]),
         ('name = "two"', 'name = "2.0"', ["- routes.two", '+ routes."2.0"']),
     ],
 )

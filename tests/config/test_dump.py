@@ -27,10 +27,25 @@ def test_what_is_dumped_can_be_read_again(config: Callable[..., Config]) -> None
         listen = "[::1]:99"
         [upstreams.app]
         endpoints = ["a:1", { address = "unix:/run/b", weight = 2 }]
+        [upstreams.base]
+        endpoints = ["http://c/base"]
+        host = "app.example"
         [[routes]]
         name = "r"
         path = { regex = "/x" }
         upstream = "app"
+        upgrade = "any"
+        rewrite = { regex = "/(x)", to = '/\\1' }
+        error_pages = { 404 = "404.html", 5xx = "5xx.html" }
+        [[routes]]
+        name = "s"
+        path = "/s"
+        upstream = "base"
+        rewrite = { strip_prefix = true }
+        [[routes]]
+        name = "t"
+        path = "/t"
+        redirect = { to = "/u", keep_query = true }
         """)
     text = effective(loaded)
     assert Config.model_validate(json.loads(text)) == loaded
@@ -41,7 +56,10 @@ def test_what_is_dumped_can_be_read_again(config: Callable[..., Config]) -> None
     assert data["listeners"][0]["limits"]["body"] == "1GiB"
     assert data["listeners"][0]["listen"] == ":8080"
     assert data["upstreams"]["app"]["endpoints"][1] == {"address": "unix:/run/b", "weight": 2}
+    assert data["upstreams"]["base"]["endpoints"] == [{"address": "http://c:80/base", "weight": 1}]
+    assert data["listeners"][0]["timeouts"]["body_min_rate"] == "1KiB/s"
     assert data["routes"][0]["path"] == {"regex": "/x"}
+    assert data["routes"][2]["redirect"] == {"to": "/u", "status": 308, "keep_query": True}
 
 
 def sections() -> list[type[Section]]:

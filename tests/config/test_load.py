@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gateway.config import Config, ConfigErrors, load
 from gateway.config.checks import check
 from gateway.config.explain import explain
-from gateway.config.values import TcpAddress, UnixAddress
+from gateway.config.values import Origin, TcpAddress, UnixAddress
 
 from .conftest import MINIMAL, UNHURRIED, Mistakes, Write
 
@@ -44,8 +44,19 @@ def test_everything_that_may_be_written(config: Callable[..., Config]) -> None:
         [log]
         access = "access.log"
         error = "stderr"
+        [[listeners]]
+        name = "inner"
+        listen = "unix:/run/inner.sock"
+        trusted_proxies = ["unix", "10.0.0.1", "2001:db8::/32"]
+        forwarded = "both"
+        path_policy = "pass"
+        reason_header = true
+        error_pages = { 4xx = "4xx.html" }
+        timeouts = { body_min_rate = "10KiB/m" }
         [upstreams.app]
-        endpoints = ["unix:/run/app.sock", { address = "http://b:81", weight = 2 }]
+        host = "endpoint"
+        timeouts = { tunnel_idle = "10m" }
+        endpoints = ["unix:/run/app.sock", { address = "http://b:81/base", weight = 2 }]
         pool = { max_idle = 0, max_age = "1h" }
         [[routes]]
         name = "all"
@@ -57,18 +68,49 @@ def test_everything_that_may_be_written(config: Callable[..., Config]) -> None:
         client_ip = ["10.0.0.0/8", "::1"]
         priority = -1
         upstream = "app"
+        rewrite = { strip_prefix = true, add_prefix = "/v2" }
+        upgrade = ["WebSocket", "foo/2"]
+        error_pages = { 404 = "404.html", 5xx = "/5xx.html" }
         [[routes]]
         name = "images"
         path = { regex = '/i/\\d+' }
         respond = { status = 204 }
+        [[routes]]
+        name = "moved"
+        path = "/moved"
+        redirect = { to = "https://example.com/there?a=b#c", status = 301, keep_query = true }
+        [[routes]]
+        name = "legacy"
+        path = "/legacy"
+        upstream = "app"
+        upgrade = "any"
+        rewrite = { regex = '/legacy/(?P<id>\\d+)', to = '/item?id=\\g<id>' }
         """)
     assert loaded.process.workers == 3 and loaded.process.max_memory == 300 << 20
     app = loaded.upstreams["app"]
     assert [(endpoint.address, endpoint.weight) for endpoint in app.endpoints] == [
-        (UnixAddress("/run/app.sock"), 1),
-        (TcpAddress("b", 81), 2),
+        (Origin(UnixAddress("/run/app.sock")), 1),
+        (Origin(TcpAddress("b", 81), "/base"), 2),
     ]
-    first, second = loaded.routes
+    assert [endpoint.base for endpoint in app.endpoints] == ["", "/base"]
+    assert (app.host, app.timeouts.tunnel_idle) == ("endpoint", 600.0)
+    web, inner = loaded.listeners
+    assert web.timeouts.body_min_rate == 1024.0 and inner.timeouts.body_min_rate == pytest.approx(10240 / 60)
+    assert (web.forwarded, web.path_policy, web.reason_header, web.trusted_proxies) == (
+        "x-forwarded",
+        "reject",
+        False,
+        (),
+    )
+    assert (inner.forwarded, inner.path_policy, inner.reason_header) == ("both", "pass", True)
+    assert inner.trusted_proxies == ("unix", "10.0.0.1/32", "2001:db8::/32")
+    assert Path(inner.error_pages["4xx"]).is_absolute()
+    first, second, moved, legacy = loaded.routes
+    assert first.rewrite and first.rewrite.strip_prefix and first.rewrite.add_prefix == "/v2"
+    assert first.upgrade == ("websocket", "foo/2") and second.upgrade == ("websocket",) and legacy.upgrade == "any"
+    assert first.error_pages["5xx"] == "/5xx.html" and Path(first.error_pages["404"]).is_absolute()
+    assert moved.redirect and (moved.redirect.status, moved.redirect.keep_query) == (301, True)
+    assert legacy.rewrite and legacy.rewrite.to == "/item?id=\\g<id>"
     assert first.hosts == ("example.com", "*.xn--bcher-kva.example", "[::1]", "10.0.0.1")
     assert first.path and (first.path.kind, first.path.value) == ("prefix", "/v1")
     assert first.headers == {"x-tenant": "blue"}
@@ -136,7 +178,7 @@ name = "web"
 endpoints = [
   "127.0.0.1",
   { address = "127.0.0.1:9002", weight = 0 },
-  { address = "127.0.0.1:9003", wieght = 2 }, "http://app:80/base",
+  { address = "127.0.0.1:9003", wieght = 2 }, "http://app:80/base?a=b",
 ]
 timeouts.connect = "0s"
 
@@ -183,14 +225,14 @@ gateway.toml:22:3: upstreams.app.endpoints[0]: expected an address such as "10.0
 or "unix:/run/app.sock", got "127.0.0.1"
 gateway.toml:23:33: upstreams.app.endpoints[1].weight: expected a whole number from 1 to 65535, got 0
 gateway.toml:24:33: upstreams.app.endpoints[2].wieght: unknown key "wieght" (did you mean "weight"?)
-gateway.toml:24:47: upstreams.app.endpoints[3]: a path is not supported in the address of an endpoint, \
-got "http://app:80/base"
+gateway.toml:24:47: upstreams.app.endpoints[3]: the address of an endpoint has no query and no fragment, \
+got "http://app:80/base?a=b"
 gateway.toml:26:10: upstreams.app.timeouts.connect: expected a duration above 0 and at most "8760h", got "0s"
 gateway.toml:29:1: upstreams.api.endpoints: expected at least one item, got none
 gateway.toml:33:10: routes[0].path.exact: expected a path that starts with "/", got "v1"
 gateway.toml:33:24: routes[0].path.prefx: unknown key "prefx" (did you mean "prefix"?)
 gateway.toml:34:1: routes[0].upstream: there is no upstream "apl" (did you mean "app"?)
-gateway.toml:36:3: routes[1]: a route needs either upstream or respond
+gateway.toml:36:3: routes[1]: a route needs one of upstream, respond and redirect
 gateway.toml:37:1: routes[1].name: "api" is already the name of routes[0] (gateway.toml:31)
 gateway.toml:38:10: routes[1].hosts[0]: expected a host such as "example.com" or "*.example.com", without a port, \
 got "example.com:80"
@@ -259,6 +301,101 @@ def test_one_mistake(mistakes: Mistakes, text: str | bytes, told: str) -> None:
     assert mistakes(text) == [told]
 
 
+ROUTE = MINIMAL + "[[routes]]\nname = 'r'\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("redirect = {}", ":6:1: routes[0].redirect.to: required, but missing"),
+        ("redirect = { to = '/a', status = 200 }", ".redirect.status: expected 301, 302, 303, 307 or 308, got 200"),
+        ("redirect = { to = '/a', keep_query = 1 }", ".redirect.keep_query: expected true or false, got 1"),
+        ("redirect = { to = 'a' }", '.redirect.to: expected a path such as "/new" or a URL'),
+        ("redirect = { to = '//evil.example' }", ".redirect.to: expected a path"),
+        ("redirect = { to = '/\\evil.example' }", ".redirect.to: expected a path"),
+        ('redirect = { to = "/a\\r\\nb: c" }', ".redirect.to: expected a path"),
+        ("redirect = { to = '/a b' }", ".redirect.to: expected a path"),
+        ("redirect = { to = 'ftp://example.com/' }", ".redirect.to: expected a path"),
+        ("redirect = { to = 'https:///a' }", '.redirect.to: expected a host such as "example.com" or'),
+        ("redirect = { to = 'https://user@example.com/' }", ".redirect.to: expected a host"),
+        ("redirect = { to = 'https://example.com:0/' }", ".redirect.to: expected a host"),
+        ("upstream = 'a'\nrewrite = {}", ".rewrite: expected one of strip_prefix, add_prefix, replace_path, and regex"),
+        ("upstream = 'a'\nrewrite = { add_prefix = 'a' }", ".rewrite.add_prefix: expected a path in its escaped form"),
+        ("upstream = 'a'\nrewrite = { add_prefix = '/a?b' }", ".rewrite.add_prefix: expected a path in its escaped"),
+        (
+            "upstream = 'a'\nrewrite = { add_prefix = '/a', replace_path = '/b' }",
+            ".rewrite: expected one of strip_prefix, add_prefix, replace_path, and regex with to, "
+            "not both strip_prefix or add_prefix and replace_path",
+        ),
+        ("upstream = 'a'\nrewrite = { to = '/b' }", ".rewrite: regex and to belong together"),
+        ("upstream = 'a'\nrewrite = { regex = '/a' }", ".rewrite: regex and to belong together"),
+        ("upstream = 'a'\nrewrite = { regex = '/a', to = '/\\1' }", ".rewrite: there is no group \\1"),
+        ("upstream = 'a'\nrewrite = { regex = '(', to = '/' }", ".rewrite.regex: not a regular expression"),
+        (
+            "upstream = 'a'\nupgrade = 'websocket'",
+            '.upgrade: expected an array of tokens such as ["websocket"], or "any"',
+        ),
+        ("upstream = 'a'\nupgrade = ['a b']", '.upgrade: expected a token such as "websocket", got "a b"'),
+        ("respond = {}\nerror_pages = { 200 = 'a' }", '.error_pages.200: expected a status such as "404", "4xx" or'),
+        ("respond = {}\nerror_pages = { 404 = '' }", ".error_pages.404: expected the path of a file"),
+        ("respond = {}\nerror_pages = { 404 = 5 }", ".error_pages.404: expected a string, got 5"),
+    ],
+)
+def test_one_mistake_in_a_route(mistakes: Mistakes, line: str, told: str) -> None:
+    upstream = "[upstreams.a]\nendpoints = ['a:1']\n" if "upstream" in line else ""
+    [mistake] = mistakes(ROUTE + line + "\n" + upstream)
+    assert told in mistake
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("trusted_proxies = ['tcp']", 'expected a network such as "10.0.0.0/8" or "unix", got "tcp"'),
+        ("trusted_proxies = ['10.0.0.1/8']", "expected a network, got an address inside 10.0.0.0/8"),
+        ("forwarded = 'xff'", 'forwarded: expected "x-forwarded", "rfc7239", "both" or "off", got "xff"'),
+        ("path_policy = 'decode'", 'path_policy: expected "reject" or "pass", got "decode"'),
+        ("reason_header = 'yes'", 'reason_header: expected true or false, got "yes"'),
+        (
+            "timeouts = { body_min_rate = '1KiB' }",
+            'timeouts.body_min_rate: expected a rate such as "1KiB/s", got "1KiB"',
+        ),
+    ],
+)
+def test_one_mistake_in_a_listener(mistakes: Mistakes, line: str, told: str) -> None:
+    [mistake] = mistakes(MINIMAL + line)
+    assert told in mistake
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("endpoint", "endpoint"),
+        ("App.Example:8080", "app.example:8080"),
+        ("[::1]:80", "[::1]:80"),
+        ("10.0.0.1", "10.0.0.1"),
+        *(
+            (wrong, None)
+            for wrong in ("", "a b", "*.example.com", "a:0", "a:65536", "a@b", "http://a", "a/b", "[::1", "a:")
+        ),
+    ],
+)
+def test_the_host_that_is_sent(
+    config: Callable[..., Config], mistakes: Mistakes, host: str, expected: str | None
+) -> None:
+    text = f"[upstreams.a]\nendpoints = ['a:1']\nhost = '{host}'\n"
+    if expected is not None:
+        assert config(text).upstreams["a"].host == expected
+    else:
+        [mistake] = mistakes(MINIMAL + text)
+        assert 'upstreams.a.host: expected a host such as "example.com" or "example.com:8080"' in mistake
+
+
+def test_flags_and_statuses_from_the_environment(config: Callable[..., Config]) -> None:
+    text = "[[routes]]\nname = 'r'\nredirect = { to = '/', status = '${STATUS}', keep_query = '${KEEP}' }"
+    redirect = config(text, STATUS="302", KEEP="true").routes[0].redirect
+    assert redirect and (redirect.status, redirect.keep_query) == (302, True)
+
+
 def test_no_file(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.toml", "no such file"), (tmp_path, "is a directory")):
         with pytest.raises(ConfigErrors) as raised:
@@ -314,7 +451,10 @@ def test_any_value_at_any_key_is_right_or_told_in_our_words(data: st.DataObject,
 
 
 @pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples of the configuration language are not here")
-def test_the_example_of_the_language() -> None:
+def test_the_examples_of_the_language() -> None:
+    loaded = load(EXAMPLES / "http.toml", {})
+    assert [str(endpoint.address) for endpoint in loaded.upstreams["app"].endpoints] == ["http://127.0.0.1:9001/base"]
+    assert [route.name for route in loaded.routes if route.redirect or route.rewrite] == ["old", "shop"]
     loaded = load(EXAMPLES / "proxy.toml", {"WORKERS": "3", "APP_1": "app:1"})
     assert loaded.process.workers == 3
     assert [str(endpoint.address) for endpoint in loaded.upstreams["app"].endpoints] == ["app:1", "127.0.0.1:9002"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -11,16 +12,20 @@ from hypothesis import strategies as st
 from gateway.config.values import (
     Address,
     FdAddress,
+    Origin,
     SystemdAddress,
     TcpAddress,
     UnixAddress,
+    format_byte_rate,
     format_duration,
     format_size,
     parse_byte_rate,
     parse_duration,
     parse_endpoint,
     parse_listen,
+    parse_origin,
     parse_rate,
+    parse_replacement,
     parse_size,
     shown,
 )
@@ -48,6 +53,7 @@ from .conftest import UNHURRIED
         (parse_rate, "36/h", 0.01),
         (parse_byte_rate, "1KiB/s", 1024.0),
         (parse_byte_rate, "6MB/m", 1e5),
+        (parse_byte_rate, "0B/s", 0.0),
     ],
 )
 def test_quantity(parse: Callable[[object], float], text: str, value: float) -> None:
@@ -66,7 +72,7 @@ OTHERS: list[object] = [5, 5.0, True, ["1s"], {}]
         *((parse_size, other) for other in OTHERS),
         *((parse_rate, text) for text in ("", "100", "100/d", "/s")),
         *((parse_rate, other) for other in OTHERS),
-        *((parse_byte_rate, text) for text in ("100/s", "1KiB", "")),
+        *((parse_byte_rate, text) for text in ("100/s", "1KiB", "", "-1B/s", "9" * 400 + "B/s")),
         *((parse_byte_rate, other) for other in OTHERS),
     ],
 )
@@ -96,6 +102,19 @@ def test_durations_are_written_in_the_unit_that_people_use(text: str) -> None:
 @pytest.mark.parametrize("text", ["64KiB", "10MiB", "1GB", "1000B", "512MB", "1023B"])
 def test_sizes_are_written_in_the_unit_that_people_use(text: str) -> None:
     assert format_size(parse_size(text)) == text.replace("1000B", "1kB")
+
+
+@UNHURRIED
+@given(st.integers(0, 1 << 53), st.sampled_from("smh"))
+def test_a_byte_rate_survives_being_written(size: int, period: str) -> None:
+    rate = parse_byte_rate(f"{size}B/{period}")
+    assert parse_byte_rate(format_byte_rate(rate)) == rate
+
+
+@pytest.mark.parametrize("text", ["1KiB/s", "6MB/m", "5MB/h", "0B/s", "0.5B/s", "1000B/s", "7B/h"])
+def test_byte_rates_are_written_as_people_do(text: str) -> None:
+    written = {"6MB/m": "100kB/s", "1000B/s": "1kB/s", "0.5B/s": "30B/m"}
+    assert format_byte_rate(parse_byte_rate(text)) == written.get(text, text)
 
 
 LISTEN: list[tuple[str, Address]] = [
@@ -163,8 +182,7 @@ def test_endpoint_address(text: str, address: Address) -> None:
         ("http://", "expected an address"),
         ("http://:80", "expected an address"),
         ("fd:3", "expected an address"),
-        ("http://app:80/base", "a path is not supported"),
-        ("http://app:80/", "a path is not supported"),
+        ("http://app:80/base", "expected an address"),
         ("https://app:443", '"https://" is not supported here'),
         (9001, "got 9001"),
     ],
@@ -183,6 +201,79 @@ def test_any_text_is_an_address_or_an_error(text: str) -> None:
         except ValueError:
             continue
         assert parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "origin", "written", "authority"),
+    [
+        ("app:8080", Origin(TcpAddress("app", 8080)), "app:8080", "app:8080"),
+        ("app:80", Origin(TcpAddress("app", 80)), "app:80", "app"),
+        ("http://app", Origin(TcpAddress("app", 80)), "app:80", "app"),
+        ("http://app/", Origin(TcpAddress("app", 80)), "app:80", "app"),
+        ("http://app:81/base", Origin(TcpAddress("app", 81), "/base"), "http://app:81/base", "app:81"),
+        ("http://app/base/", Origin(TcpAddress("app", 80), "/base/"), "http://app:80/base/", "app"),
+        ("http://[::1]/a%2Fb", Origin(TcpAddress("::1", 80), "/a%2Fb"), "http://[::1]:80/a%2Fb", "[::1]"),
+        ("unix:/run/app.sock", Origin(UnixAddress("/run/app.sock")), "unix:/run/app.sock", "localhost"),
+    ],
+)
+def test_origins(text: str, origin: Origin, written: str, authority: str) -> None:
+    assert parse_origin(text) == origin == parse_origin(origin) == parse_origin(str(origin))
+    assert (str(origin), origin.authority) == (written, authority)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (":8080", "expected an address"),
+        ("app", "expected an address"),
+        ("http:///base", "expected an address"),
+        ("http://user@app/base", "expected an address"),
+        ("https://app/base", '"https://" is not supported here'),
+        ("http://app/base?a=b", "no query and no fragment"),
+        ("http://app/base#a", "no query and no fragment"),
+        ("http://app/a b", "escaped form"),
+        ("http://app/%zz", "escaped form"),
+        ("http://app/é", "escaped form"),
+        ("http://app/a/../b", "escaped form"),
+        ("http://app/.", "escaped form"),
+        (9001, "got 9001"),
+    ],
+)
+def test_no_origin(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_origin(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "pieces"),
+    [
+        ("/new", "/old", ("/new",)),
+        (r"/new/\1", "/old/(.*)", ("/new/", 1, "")),
+        (r"/\g<b>/\g<1>?q=\2", "/(?P<a>.)/(?P<b>.)", ("/", 2, "/", 1, "?q=", 2, "")),
+        (r"/\0", "/", ("/", 0, "")),
+    ],
+)
+def test_replacements(text: str, pattern: str, pieces: tuple[str | int, ...]) -> None:
+    assert parse_replacement(text, re.compile(pattern)) == pieces
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (r"/\2", "no group"),
+        (r"/\g<c>", "no group"),
+        (r"\1", "expected a path"),
+        (r"/\n", "expected a path"),
+        ("/a b", "expected a path"),
+        ("/a\r\n", "expected a path"),
+        ("/a#b", "expected a path"),
+        (r"/%4\1", "expected a path"),
+        ("", "expected a path"),
+    ],
+)
+def test_no_replacement(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_replacement(text, re.compile("/(.)"))
 
 
 def test_values_are_shown_in_the_words_of_toml() -> None:

@@ -58,7 +58,7 @@ async def test_beyond_a_limit(at_once: bool, status: int, reason: bytes, data: b
         assert await client.ends() == b""
         assert origin.accepted == 0
         exchange = await site.exchange()
-        assert (exchange.status, exchange.ended) == (status, reason.decode())
+        assert (exchange.status, exchange.reason) == (status, reason.decode())
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -105,7 +105,7 @@ async def test_a_chunked_body_beyond_the_limit() -> None:
         _refusal(await client.response(), 413, b"body_too_large")
         assert await client.ends() == b""
         exchange = await site.exchange()
-        assert (exchange.status, exchange.ended) == (413, "body_too_large")
+        assert (exchange.status, exchange.reason) == (413, "body_too_large")
         await until(lambda: origin.peers[0].reader.at_eof())
         assert site.well
 
@@ -154,7 +154,7 @@ async def test_a_head_that_does_not_end() -> None:
         _refusal(await client.response(), 408, b"request_head_timeout")
         assert await client.ends() == b""
         exchange = await site.exchange()
-        assert (exchange.status, exchange.ended) == (408, "request_head_timeout")
+        assert (exchange.status, exchange.reason) == (408, "request_head_timeout")
 
 
 @pytest.mark.parametrize("before", [0, 2], ids=["first request", "later request"])
@@ -228,19 +228,57 @@ async def test_a_body_that_stops() -> None:
         _refusal(await client.response(), 408, b"request_body_timeout")
         assert await client.ends() == b""
         exchange = await site.exchange()
-        assert (exchange.status, exchange.ended) == (408, "request_body_timeout")
+        assert (exchange.status, exchange.reason) == (408, "request_body_timeout")
         assert site.well
 
 
 @live
 async def test_a_body_that_comes_slowly_but_comes() -> None:
     handler = answering(lambda request: ok(request.body))
-    async with Origin(handler) as origin, Site(origin, timeouts={"body_idle": "600ms"}) as site:
+    timeouts = {"body_idle": "600ms", "body_min_rate": "10B/s"}
+    async with Origin(handler) as origin, Site(origin, timeouts=timeouts) as site:
         client = await site.client(get(b"/", b"content-length: 20\r\n", b"POST"))
         for _ in range(20):
             await client.send(b"x")
             await asyncio.sleep(0.05)
         assert (await client.response()).body == b"x" * 20
+
+
+@live
+async def test_a_body_that_comes_too_slowly() -> None:
+    """Each read comes in time, but all together they are below the least rate."""
+    timeouts = {"body_idle": "400ms", "body_min_rate": "100B/s"}
+    async with Origin(always(ok())) as origin, Site(origin, timeouts=timeouts) as site:
+        client = await site.client(get(b"/", b"content-length: 2000\r\n", b"POST"))
+        answer = asyncio.create_task(client.response())
+        while not answer.done():
+            await client.send(b"x")
+            await asyncio.sleep(0.05)
+        _refusal(await answer, 408, b"body_too_slow")
+        assert (await site.exchange()).reason == "body_too_slow"
+        assert site.well
+
+
+@live
+async def test_a_body_that_the_origin_does_not_take_is_not_too_slow() -> None:
+    """While we don't read, it is not the client that stands still."""
+    go_on = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await go_on.wait()
+        await peer.reader.readexactly(size)
+        await peer.send(ok())
+
+    size = 8 * 1024 * 1024
+    timeouts = {"body_idle": "300ms", "body_min_rate": "1KiB/s"}
+    async with Origin(handler) as origin, Site(origin, timeouts=timeouts) as site:
+        client = await site.client(get(b"/", b"content-length: %d\r\n" % size, b"POST"))
+        upload = asyncio.create_task(client.send(bytes(size)))
+        await asyncio.sleep(1)
+        go_on.set()
+        assert (await client.response()).status == 200
+        await upload
 
 
 @live
@@ -269,7 +307,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
     async with Origin(_slow_origin) as origin, Site(origin, timeouts={"write_idle": "300ms"}) as site:
         await site.client(get(), receive_buffer=1 << 14, limit=1 << 10)
         exchange = await site.exchange()
-        assert exchange.ended == "client_write_timeout"
+        assert exchange.reason == "client_write_timeout"
         await until(lambda: not site.entry.connections)
         assert site.well
 

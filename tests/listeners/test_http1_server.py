@@ -27,7 +27,7 @@ async def test_requests_follow_each_other_on_one_connection_on_both_sides() -> N
             assert response.body == b"GET /%d HTTP/1.1 " % number
             assert b"connection" not in response
             exchange = await site.exchange()
-            assert (exchange.status, exchange.ended, exchange.reused) == (200, "ok", number > 0)
+            assert (exchange.status, exchange.reason, exchange.reused) == (200, "", number > 0)
         assert origin.accepted == 1
 
 
@@ -117,22 +117,22 @@ async def test_a_body_with_content_length_goes_on_with_content_length() -> None:
 
 
 @live
-async def test_a_chunked_body_goes_on_chunked_and_without_its_extensions_and_trailers() -> None:
+async def test_a_chunked_body_goes_on_chunked_without_its_extensions_and_with_its_trailers() -> None:
     raw = bytearray()
 
     async def handler(peer: Peer) -> None:
-        raw.extend(await peer.reader.readuntil(b"0\r\n\r\n"))
+        raw.extend(await peer.reader.readuntil(b"0\r\nx-trailer: passed\r\n\r\n"))
         await peer.send(ok())
 
     async with Origin(handler) as origin, Site(origin) as site:
-        body = b"5;ext=1\r\nhello\r\n7\r\n, world\r\n0\r\nx-trailer: secret\r\n\r\n"
+        body = b"5;ext=1\r\nhello\r\n7\r\n, world\r\n0\r\nx-trailer: passed\r\nhost: not\r\n\r\n"
         response = await site.ask(get(b"/", b"transfer-encoding: chunked\r\ntrailer: x-trailer\r\n", b"POST") + body)
         assert response.status == 200
         head, _, rest = bytes(raw).partition(b"\r\n\r\n")
         assert b"\r\ntransfer-encoding: chunked" in head
-        assert b"trailer" not in raw
+        assert b"\r\ntrailer: x-trailer" in head and b"passed" not in head
         assert b"content-length" not in head
-        sizes, content = _unchunked(rest)
+        sizes, content = _unchunked(rest.replace(b"x-trailer: passed\r\n", b""))
         assert content == b"hello, world" and sizes
         assert b"ext" not in rest
         assert (await site.exchange()).bytes_in == 12
@@ -181,17 +181,75 @@ async def test_a_refused_upgrade_has_its_body_read_as_a_body() -> None:
 
 
 @live
-async def test_expect_is_answered_when_the_body_is_wanted() -> None:
-    seen: list[Message] = []
-    async with Origin(noting(seen, lambda request: ok(request.body))) as origin, Site(origin) as site:
+async def test_the_body_is_asked_for_when_the_origin_asks_for_it() -> None:
+    asked = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        for _ in range(2):
+            head = await peer.head()
+            assert head[b"expect"] == b"100-continue"
+            await asked.wait()
+            await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await peer.send(ok(await peer.reader.readexactly(4)))
+
+    async with Origin(handler) as origin, Site(origin) as site:
         client = await site.client(get(b"/", b"expect: 100-continue\r\ncontent-length: 4\r\n", b"POST"))
+        await until(lambda: origin.accepted)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.reader.readexactly(1), 0.2)
+        asked.set()
         assert (await client.head()).start == b"HTTP/1.1 100 Continue"
         await client.send(b"body")
         response = await client.response()
         assert (response.status, response.body) == (200, b"body")
         # Without waiting for it: a client may.
         await client.send(get(b"/", b"expect: 100-Continue\r\ncontent-length: 4\r\n", b"POST") + b"more")
-        assert (await client.response()).body == b"more"
+        response = await client.response()
+        while response.status == 100:
+            response = await client.response()
+        assert response.body == b"more"
+
+
+@live
+async def test_an_origin_may_refuse_the_body_before_it_is_sent() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno")
+        assert await peer.ends() == b""
+
+    async with Origin(handler) as origin, Site(origin) as site:
+        client = await site.client(get(b"/", b"expect: 100-continue\r\ncontent-length: 4\r\n", b"POST"))
+        response = await client.response()
+        assert (response.status, response.body, response[b"connection"]) == (413, b"no", b"close")
+
+
+@live
+async def test_of_an_old_origin_we_ask_the_client_ourselves() -> None:
+    """It knows no 100 (RFC 9110, section 10.1.1), once we know that it is old."""
+
+    async def handler(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.send(b"HTTP/1.0 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(request.body), request.body))
+        assert b"expect" not in request
+
+    async with Origin(handler) as origin, Site(origin) as site:
+        assert (await site.ask(get())).status == 200
+        client = await site.client(get(b"/", b"expect: 100-continue\r\ncontent-length: 4\r\n", b"POST"))
+        assert (await client.head()).start == b"HTTP/1.1 100 Continue"
+        await client.send(b"body")
+        assert (await client.response()).body == b"body"
+
+
+@live
+async def test_interim_responses_pass_in_order() -> None:
+    answer = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nConnection: x\r\nX: y\r\n\r\n"
+    async with Origin(always(answer + b"HTTP/1.1 102 Processing\r\n\r\n" + ok(b"x"))) as origin, Site(origin) as site:
+        client = await site.client(get())
+        assert (await client.head()).head == b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+        assert (await client.head()).status == 102
+        assert (await client.response()).body == b"x"
+        old = await site.client(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
+        assert (await old.response()).status == 200
 
 
 @live
@@ -226,7 +284,7 @@ async def test_expect_is_not_answered_by_a_route_that_does_not_read_the_body() -
 
 @live
 async def test_a_chunked_response_stays_chunked() -> None:
-    body = b"3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\nx-trailer: t\r\n\r\n"
+    body = b"3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
     async with Origin(always(CHUNKED + body)) as origin, Site(origin) as site:
         client = await site.client()
         for _ in range(2):
@@ -236,6 +294,23 @@ async def test_a_chunked_response_stays_chunked() -> None:
             assert response[b"transfer-encoding"] == b"chunked"
             assert (await site.exchange()).bytes_out == 7
         assert origin.accepted == 1
+
+
+@live
+async def test_trailers_stay_behind_the_body() -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: X-Sum, Set-Cookie\r\n\r\n"
+    body = b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nSet-Cookie: a=b\r\nX-More: 2\r\n\r\n"
+    async with Origin(always(head + body)) as origin, Site(origin) as site:
+        client = await site.client(get(b"/", b"te: trailers\r\nconnection: te\r\n"))
+        response = await client.head()
+        assert response[b"trailer"] == b"x-sum" and b"x-sum" not in response
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"3\r\nabc\r\n0\r\nx-sum: 1\r\nx-more: 2\r\n\r\n"
+        await client.send(get())
+        assert (await client.head()).status == 200
+        await client.reader.readuntil(b"\r\n\r\n")
+        assert origin.accepted == 1
+        old = await site.client(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
+        assert (await old.response()).body == b"abc"
 
 
 @live

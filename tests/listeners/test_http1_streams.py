@@ -48,7 +48,7 @@ async def test_eight_mebibytes_each_way_arrive_equal(chunked: bool) -> None:
         response = await client.response()
         assert response.body == data
         exchange = await site.exchange()
-        assert (exchange.bytes_in, exchange.bytes_out, exchange.ended) == (_LARGE, _LARGE, "ok")
+        assert (exchange.bytes_in, exchange.bytes_out, exchange.reason) == (_LARGE, _LARGE, "")
 
 
 @live
@@ -80,7 +80,7 @@ async def test_a_client_that_does_not_read_stops_the_origin() -> None:
         while sent == before:  # it goes on as soon as the client does
             assert await client.reader.read(1 << 16)
         client.reset()
-        assert (await site.exchange()).ended == "client_gone"
+        assert (await site.exchange()).reason == "client_gone"
 
 
 @live
@@ -131,7 +131,7 @@ async def test_a_response_passes_while_the_request_is_still_coming() -> None:
         await client.send(b"def")
         assert await client.reader.readexactly(4) == b"CDEF"
         exchange = await site.exchange()
-        assert (exchange.bytes_in, exchange.bytes_out, exchange.ended) == (6, 6, "ok")
+        assert (exchange.bytes_in, exchange.bytes_out, exchange.reason) == (6, 6, "")
 
 
 @live
@@ -168,7 +168,7 @@ async def test_an_early_refusal_reaches_a_client_that_goes_on_sending() -> None:
         assert response[b"connection"] == b"close"  # the rest of the body must not be read as a request
         await client.send(bytes(100_000))
         exchange = await site.exchange()
-        assert (exchange.status, exchange.ended) == (403, "ok")
+        assert (exchange.status, exchange.reason) == (403, "")
         await until(lambda: origin.peers[0].reader.at_eof())  # a half-sent request: that connection is over
 
 
@@ -191,7 +191,7 @@ async def test_each_part_of_a_response_passes_at_once() -> None:
 @pytest.mark.parametrize("by_reset", [False, True])
 @live
 async def test_a_client_that_goes_while_it_waits_ends_the_exchange_at_the_origin(by_reset: bool) -> None:
-    """The end of its sending side counts as gone, as for nginx and Go: nothing else would tell in time."""
+    """Also by an orderly close, which looks like a half-close until something is written."""
     gone = asyncio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -202,12 +202,70 @@ async def test_a_client_that_goes_while_it_waits_ends_the_exchange_at_the_origin
     async with Origin(handler) as origin, Site(origin) as site:
         client = await site.client(get())
         await until(lambda: origin.accepted)
-        client.reset() if by_reset else client.writer.write_eof()
+        client.reset() if by_reset else client.writer.close()
         async with asyncio.timeout(5):
             await gone.wait()
         exchange = await site.exchange()
-        assert (exchange.status, exchange.ended) == (499, "client_gone")
+        assert (exchange.status, exchange.reason) == (499, "client_gone")
         assert site.well
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"GET / HTTP/1.0"])
+@live
+async def test_a_client_that_has_finished_sending_is_answered(line: bytes) -> None:
+    finished = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await finished.wait()
+        await asyncio.sleep(0.2)  # long enough for each look at the client
+        await peer.send(ok(b"late"))
+
+    async with Origin(handler) as origin, Site(origin) as site:
+        client = await site.client(line + b"\r\nhost: a\r\n\r\n")
+        await until(lambda: origin.accepted)
+        client.writer.write_eof()
+        finished.set()
+        response = await client.response()
+        while response.status == 100:  # what it was asked by whether it is there
+            response = await client.response()
+        assert (response.status, response.body, response[b"connection"]) == (200, b"late", b"close")
+        assert await client.ends() == b""
+        assert (await site.exchange()).reason == ""
+
+
+@live
+async def test_requests_before_a_half_close_are_all_answered() -> None:
+    async with Origin(answering(lambda request: ok(request.start))) as origin, Site(origin) as site:
+        client = await site.client(get(b"/1") + get(b"/2") + get(b"/3") + b"GET /half")
+        client.writer.write_eof()
+        bodies = []
+        while len(bodies) < 3:
+            response = await client.response()
+            if response.status != 100:
+                bodies.append(response.body.split()[1])
+        assert bodies == [b"/1", b"/2", b"/3"]
+        assert await client.ends() == b""
+
+
+@live
+async def test_a_half_close_on_a_stream_that_stands_still_counts_as_gone() -> None:
+    gone = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await peer.ends()
+        gone.set()
+
+    async with Origin(handler) as origin, Site(origin) as site:
+        client = await site.client(get())
+        await client.reader.readuntil(b"data: 1\n\n")
+        client.writer.write_eof()
+        async with asyncio.timeout(5):
+            await gone.wait()
+        exchange = await site.exchange()
+        assert (exchange.status, exchange.reason) == (200, "client_gone")
 
 
 @pytest.mark.parametrize("by_reset", [False, True])
@@ -227,7 +285,7 @@ async def test_a_client_that_goes_in_the_middle_of_its_answer(by_reset: bool) ->
         client.reset() if by_reset else client.close()
         await gone.wait()
         exchange = await site.exchange()
-        assert (exchange.status, exchange.ended) == (200, "client_gone")
+        assert (exchange.status, exchange.reason) == (200, "client_gone")
         assert site.well
 
 
@@ -245,7 +303,7 @@ async def test_a_client_that_goes_in_the_middle_of_its_body() -> None:
         await until(lambda: origin.accepted)
         client.reset()
         await gone.wait()
-        assert (await site.exchange()).ended == "client_gone"
+        assert (await site.exchange()).reason == "client_gone"
 
 
 @live
@@ -301,13 +359,13 @@ async def test_nobody_gets_the_answer_of_another_however_clients_leave() -> None
         async def stays(number: int) -> None:
             client = await site.client()
             for turn in range(4):
-                target = b"/%d-%d;" % (number, turn)
+                target = b"/%d-%d," % (number, turn)
                 await client.send(get(target))
                 body = (await client.response()).body
                 assert body and body == target * (len(body) // len(target))
 
         async def leaves(number: int) -> None:
-            client = await site.client(get(b"/leaves-%d;" % number))
+            client = await site.client(get(b"/leaves-%d," % number))
             for _ in range(chance.randrange(12)):
                 await asyncio.sleep(0)
             if chance.random() < 0.3:
@@ -318,4 +376,4 @@ async def test_nobody_gets_the_answer_of_another_however_clients_leave() -> None
             numbers = range(start, start + 30)
             await asyncio.gather(*(leaves(n) if n % 3 else stays(n) for n in numbers))
         await until(lambda: not site.state.tasks)
-        assert (await site.ask(get(b"/after;"))).status == 200
+        assert (await site.ask(get(b"/after,"))).status == 200

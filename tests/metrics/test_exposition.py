@@ -17,6 +17,7 @@ from gateway.metrics.plan import (
     LATENCY_DURATION,
     LISTENER_IDLE,
     LISTENER_OPEN,
+    TUNNELS_OPEN,
     UPSTREAM_OPEN,
     UPSTREAM_OPENED,
     Plan,
@@ -142,6 +143,53 @@ def test_histograms_are_cumulative_and_agree_with_their_count_and_sum(
         assert found[f"gateway_{name}_sum"][of(route="r")] == pytest.approx(2 * scale * sum(durations), rel=1e-6)
 
 
+def test_refusals_are_counted_by_route_and_reason(
+    board: Scoreboard, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route = route_of(plan)
+    for seat in range(2):
+        count = counting(board.take(seat, plan.gauges()), plan, monkeypatch)
+        count(over(200, route=route))
+        for _ in range(3):
+            count(over(504, route=route, reason="http_response_timeout"))
+        count(over(499, route=route, reason="client_gone"))
+        count(over(418, route=route, reason="of_a_plug_in"))
+        count(over(404, reason="no_route"))
+        count(over(400, route=SimpleNamespace(name="gone", series=route.series), reason="no_route"))
+    assert samples(board, plan)["gateway_refusals_total"] == {
+        of(route="r", reason="http_response_timeout"): 6,
+        of(route="r", reason="client_gone"): 2,
+        of(route="r", reason="other"): 2,
+        of(route="-", reason="no_route"): 2,
+        of(route="__other__", reason="__other__"): 2,
+    }
+
+
+def test_without_a_refusal_there_is_no_series(board: Scoreboard, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting(board.take(0, plan.gauges()), plan, monkeypatch)(over(200, route=route_of(plan)))
+    assert "gateway_refusals_total" not in samples(board, plan)
+
+
+def test_a_tunnel_is_one_request_and_no_duration(
+    board: Scoreboard, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = board.take(0, plan.gauges())
+    tunnel = over(101, 0.25, route=route_of(plan), bytes_in=5, bytes_out=7, reason="tunnel_idle_timeout")
+    counting(cells, plan, monkeypatch)(tunnel, 3600.0)
+    cells[plan.block("tunnels", "web") + TUNNELS_OPEN] = 4
+    found = samples(board, plan)
+    labels = {"listener": "web", "route": "r", "upstream": "app"}
+    assert found["gateway_requests_total"] == {of(**labels, code="1xx"): 1}
+    assert found["gateway_response_bytes_total"][of(**labels)] == 7
+    assert found["gateway_request_duration_seconds_count"][of(route="r")] == 0
+    assert found["gateway_request_duration_seconds_sum"][of(route="r")] == 0
+    assert found["gateway_refusals_total"] == {of(route="r", reason="tunnel_idle_timeout"): 1}
+    assert found["gateway_tunnels_open"] == {of(listener="web"): 4}
+    board.leave(0, plan.gauges())
+    board.take(0, plan.gauges())
+    assert samples(board, plan)["gateway_tunnels_open"] == {of(listener="web"): 0}
+
+
 def test_sums_are_exact_also_when_they_are_large(board: Scoreboard, plan: Plan) -> None:
     """A rate is the difference of two scrapes: digits that are rounded away come back as steps."""
     seat = board.take(0, plan.gauges())
@@ -229,7 +277,7 @@ def test_the_recorder_tells_the_log_what_it_knows(plan: Plan, monkeypatch: pytes
     monkeypatch.setattr("gateway.metrics.recorder.monotonic", lambda: 7.5)
     monkeypatch.setattr("gateway.metrics.recorder.time", lambda: 1_795_248_123.25)
     finished = recorder(cells, plan, ["web"], lambda *what: told.append(what))
-    exchange = over(200, ended=ConnectFailed.reason)
+    exchange = over(200, reason=ConnectFailed.reason)
     exchange.started = 7.0
     finished(exchange)
     assert told == [(exchange, 1_795_248_123.25, 0.5)]

@@ -18,10 +18,13 @@ from gateway.metrics.plan import (
     LISTENER_OPEN,
     NO_ROUTE,
     OTHER,
+    TUNNELS_OPEN,
     UPSTREAM_OPEN,
     UPSTREAM_OPENED,
     Plan,
 )
+from gateway.reasons import OTHER as OTHER_REASON
+from gateway.reasons import REASONS
 from gateway.scoreboard import SEAT_CELLS, Fact
 
 
@@ -57,7 +60,12 @@ def test_every_series_of_a_configuration_has_its_cells() -> None:
     }
     assert plan.blocks["latency"].keys() == {(OTHER,), (NO_ROUTE,), ("a",), ("b",)}
     assert plan.blocks["upstream"].keys() == {(OTHER, OTHER), ("app", "10.0.0.1:80"), ("app", "unix:/run/app.sock")}
-    assert plan.blocks["listener"].keys() == {(OTHER,), ("web",), ("web2",)}
+    assert plan.blocks["listener"].keys() == plan.blocks["tunnels"].keys() == {(OTHER,), ("web",), ("web2",)}
+    refusals = plan.blocks["refusal"].keys()
+    assert {reason for route, reason in refusals if route == NO_ROUTE} == {*REASONS, OTHER_REASON}
+    routed = {code for code, reason in REASONS.items() if reason.routed}
+    for name in ("a", "b"):
+        assert {reason for route, reason in refusals if route == name} == {*routed, OTHER_REASON}
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(CELLS)), st.integers(0, 5), st.booleans()), max_size=40))
@@ -104,4 +112,60 @@ def test_gauges_are_the_cells_that_do_not_outlive_a_process() -> None:
     upstream, listener = plan.block("upstream", "app", "10.0.0.1:80"), plan.block("listener", "web")
     assert {upstream + UPSTREAM_OPEN, listener + LISTENER_OPEN, listener + LISTENER_IDLE} <= gauges
     assert not {upstream + UPSTREAM_OPENED, listener + LISTENER_ACCEPTED, *plan.blocks["route"].values()} & gauges
-    assert len(gauges) == 2 * 1 + 2 * 2  # of the configuration's own and of the catch-all
+    assert plan.block("tunnels", "web") + TUNNELS_OPEN in gauges
+    assert not set(plan.blocks["refusal"].values()) & gauges
+    assert len(gauges) == 2 * (1 + 2 + 1)  # of the configuration's own and of the catch-all
+
+
+def test_a_refusal_is_counted_by_its_reason_where_that_is_known() -> None:
+    plan = Plan()
+    plan.cover(config(["a"]))
+    cells = plan.blocks["refusal"]
+    assert plan.refusal("a", "http_response_timeout") == cells["a", "http_response_timeout"]
+    assert plan.refusal(NO_ROUTE, "host_missing") == cells[NO_ROUTE, "host_missing"]
+    assert plan.refusal("a", "of_a_plug_in") == plan.refusal("a", "host_missing") == cells["a", OTHER_REASON]
+    assert plan.refusal("gone", "no_route") == cells[OTHER, OTHER]
+
+
+# Upgrades: the programs before and after us know other kinds.
+
+
+def of_before(plan: Plan) -> Any:
+    """As the program dumped that knew neither tunnels nor refusals."""
+    return {kind: rows for kind, rows in plan.dump().items() if kind in ("route", "latency", "upstream", "listener")}
+
+
+def test_a_kind_that_is_new_gets_cells_of_its_own() -> None:
+    plan = Plan.load(of_before(Plan()))
+    one = config(["a", "b"])
+    plan.cover(one)
+    taken = cells_of(plan)
+    assert all(end <= start for (_, end), (start, _) in pairwise(taken))
+    assert plan.blocks["listener"].items() >= Plan().blocks["listener"].items()
+
+
+def test_a_kind_for_which_there_is_no_room_at_all_loses_counts_and_nothing_else() -> None:
+    plan = Plan()
+    number = 0
+    while plan._next < SEAT_CELLS:
+        plan.block("tunnels" if SEAT_CELLS - plan._next < CELLS["listener"] else "listener", f"l{number}")
+        number += 1
+    dumped = of_before(plan)
+    dumped["listener"].append((["last"], SEAT_CELLS - CELLS["listener"]))
+    full = Plan.load(dumped)
+    full.cover(config(["a"]))
+    used = [cell for start, end in cells_of(full) for cell in range(start, end)]
+    for cell in (full.block("tunnels", "web"), full.refusal("a", "http_response_timeout")):
+        assert cell < SEAT_CELLS and cell not in used and cell not in set(Fact)
+
+
+def test_cells_of_a_kind_that_we_do_not_know_are_left_alone() -> None:
+    plan = Plan()
+    dumped: Any = plan.dump()
+    start = plan._next
+    dumped["of_the_future"] = [(["x"], start)]
+    dumped[""] = [([], start + 100)]
+    after = Plan.load(json.loads(json.dumps(dumped)))
+    assert after.block("listener", "web") >= start + 100
+    assert after.dump()["of_the_future"] == [(["x"], start)]
+    assert handed_on(after).block("listener", "web2") >= start + 100

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.config.model import Pool as PoolConfig
 from gateway.config.model import UpstreamTimeouts
-from gateway.config.values import parse_endpoint
+from gateway.config.values import parse_origin
 from gateway.scoreboard import SEAT_CELLS, Fact
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
@@ -26,7 +26,7 @@ class Rig:
     def __init__(self, origin: Origin | str, pool: dict[str, Any] | None = None, **timeouts: str) -> None:
         self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
         address = origin if isinstance(origin, str) else origin.address
-        self.endpoint = Endpoint("app", parse_endpoint(address), 1, CELLS)
+        self.endpoint = Endpoint("app", parse_origin(address), "preserve", 1, CELLS)
         self._pool = PoolConfig.model_validate(pool or {})
         self._timeouts = UpstreamTimeouts.model_validate(timeouts)
 
@@ -62,4 +62,6 @@ async def exchange(connection: Connection, request: bytes = GET, bodyless: bool 
     """One request without body, and its response."""
     connection.send(request, bodyless, more=False)
     head = await connection.response()
+    while head.status < 200:
+        head = await connection.response()
     return head, await whole(connection)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config.model import Pool as PoolConfig
 from gateway.config.model import UpstreamTimeouts
-from gateway.config.values import TcpAddress
+from gateway.config.values import Origin, TcpAddress
 from gateway.errors import BadResponse, ConnectFailed, ConnectionCut, NoEndpoint, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_FAILURES
 from gateway.scoreboard import SEAT_CELLS
@@ -31,7 +31,9 @@ class Group:
         self.now = 0.0
         wheel = Wheel(lambda seconds, callback: self.waiting.append(callback), lambda: self.now)
         self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
-        self.endpoints = [Endpoint("app", TcpAddress("10.0.0.1", 1 + n), 1, 100 + 10 * n) for n in range(count)]
+        self.endpoints = [
+            Endpoint("app", Origin(TcpAddress("10.0.0.1", 1 + n)), "preserve", 1, 100 + 10 * n) for n in range(count)
+        ]
         for endpoint in self.endpoints:
             endpoint.pool = Pool(endpoint, PoolConfig(), UpstreamTimeouts(), wheel, self.cells)
         self.upstream = Upstream("app", self.endpoints, BALANCERS["round_robin"](), wheel, self.cells)

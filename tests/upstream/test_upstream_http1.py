@@ -129,7 +129,6 @@ async def test_a_body_up_to_a_reset_is_cut() -> None:
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: one\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nname : value\r\n\r\n",
         b"HTTP/1.1 200 OK\r\na: b\r\n folded\r\n\r\n",
         b"HTTP/1.1 200 OK\na: b\n\n",
         b"HTTP/1.1 200 OK\r\na: b\0\r\n\r\n",
@@ -298,10 +297,55 @@ async def test_no_response_in_time() -> None:
     async with Origin(handler) as origin, Rig(origin, response="200ms") as rig:
         connection = await rig.connection()
         connection.send(GET, bodyless=False, more=False)
+        assert (await connection.response()).status == 103
         with pytest.raises(ResponseTimeout) as raised:
             await connection.response()
         assert raised.value.sent
         await gone.wait()
+
+
+@live
+async def test_white_space_before_a_colon_is_removed() -> None:
+    """RFC 9112, section 5.1."""
+    async with Origin(always(b"HTTP/1.1 200 OK\r\nName : value\r\ncontent-length\t: 2\r\n\r\nok")) as origin:
+        async with Rig(origin) as rig:
+            head, body = await exchange(await rig.connection())
+            assert body == b"ok" and b"\r\nName: value" in head.lines
+
+
+@live
+async def test_interim_responses_are_told_one_by_one() -> None:
+    answer = b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + ok(b"x")
+    async with Origin(always(answer)) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        assert [(await connection.response()).status for _ in range(3)] == [103, 102, 200]
+        assert await whole(connection) == b"x" and connection.is_reusable()
+
+
+@live
+async def test_a_flood_of_interim_responses_is_no_response() -> None:
+    async with Origin(always(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False)
+        with pytest.raises(BadResponse):
+            while True:
+                await connection.response()
+                await asyncio.sleep(0.01)
+        assert not connection.is_reusable()
+
+
+@live
+async def test_a_switched_protocol_is_given_away_with_what_came_of_it() -> None:
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nfirst bytes"
+    async with Origin(always(answer)) as origin, Rig(origin) as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False, upgrade=True)
+        assert (await connection.response()).status == 101
+        assert not connection.is_reusable()
+        end = connection.detach()
+        assert end.rest == b"first bytes"
+        end.transport.abort()
 
 
 @live

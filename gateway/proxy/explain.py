@@ -1,0 +1,170 @@
+"""What would become of a request, and why: the answers that the data path gives, asked one by one. Pure.
+
+Nothing here depends on a listener but what it does with an ambiguous path, so that is told for each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.config import Config
+from gateway.config.model import Route as RouteConfig
+from gateway.config.model import Upstream as UpstreamConfig
+from gateway.errors import GatewayError
+from gateway.proxy.paths import ambiguity, canonical
+from gateway.proxy.redirect import Redirect
+from gateway.proxy.rewrite import Rewrite, join
+from gateway.proxy.routes import Asked, NoRoute, Table, Trial, compiled
+from gateway.wire import RequestHead, WireError, read_request
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A route that was looked at. failed: the predicates that don't hold, each with what it wants."""
+
+    name: str
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An endpoint that may get the request, and as what."""
+
+    address: str
+    host: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """route: the one that takes the request, "" for none. status: of the gateway's own answer, 0 when an endpoint
+    answers; location and allow go with it."""
+
+    route: str
+    status: int = 0
+    location: str = ""
+    allow: tuple[str, ...] = ()
+    upstream: str = ""
+    upgrade: tuple[str, ...] | str = ()
+    destinations: tuple[Destination, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of a request.
+
+    path: what routes are compared with. ambiguity: why the path can be read in two ways, "" when it can't; listeners:
+    the path_policy of each then. candidates: every route, those whose host and path match first, in the order in which
+    they are asked.
+    """
+
+    method: str
+    host: str
+    target: str
+    client: str
+    path: str
+    ambiguity: str
+    listeners: dict[str, str]
+    candidates: tuple[Candidate, ...]
+    outcome: Outcome
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a route takes the request, on one listener at least."""
+        return self.outcome.route != "" and (not self.ambiguity or "pass" in self.listeners.values())
+
+
+def explain(config: Config, method: str, url: str, fields: list[tuple[str, str]], client: str) -> Explanation:
+    """What becomes of a request. url: absolute, or a path with its query, for which Host is among the fields. client:
+    the address that comes out when `trusted_proxies` have been believed.
+
+    Raises GatewayError for what no route ever sees.
+    """
+    try:
+        head = _head(method, url, fields)
+    except WireError as error:
+        raise GatewayError(f"refused before any route is asked: {error.status} {error.reason}") from None
+    raw, _, query = head.target.partition(b"?")
+    host = head.special.get(b"host", b"")
+    path = canonical(raw)
+    table = Table([(route, compiled(route, index, None)) for index, route in enumerate(config.routes)])
+    asked = Asked(head.method, query, client, head.pairs)
+    routes = {route.name: route for route in config.routes}
+    found = table.find(host, path, asked)
+    if isinstance(found, NoRoute):
+        outcome = Outcome("", 405 if found.allow else 404, allow=tuple(name.decode() for name in found.allow))
+    else:
+        outcome = _outcome(config, routes[found.name], head.target, host)
+    ambiguous = ambiguity(raw) or ""
+    return Explanation(
+        method=method,
+        host=_text(host),
+        target=_text(head.target),
+        client=client,
+        path=_text(path.encode("utf-8", "surrogateescape")),
+        ambiguity=ambiguous,
+        listeners={one.name: one.path_policy for one in config.listeners} if ambiguous else {},
+        candidates=tuple(_candidate(trial, routes[trial.route.name]) for trial in table.explain(host, path, asked)),
+        outcome=outcome,
+    )
+
+
+def _head(method: str, url: str, fields: list[tuple[str, str]]) -> RequestHead:
+    """The request as a listener reads it: what can't be sent can't be explained."""
+    url = url.partition("#")[0]
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme.lower() in ("http", "https"):
+        at = min((index for index in (rest.find("/"), rest.find("?")) if index >= 0), default=len(rest))
+        authority, target = rest[:at], rest[at:]
+        url = target if target.startswith("/") else "/" + target
+        if not any(name.lower() == "host" for name, _ in fields):
+            fields = [("host", authority), *fields]
+    elif not any(name.lower() == "host" for name, _ in fields):
+        fields = [("host", ""), *fields]
+    lines = [f"{method} {url} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    read = read_request("\r\n".join((*lines, "", "")).encode("utf-8", "surrogateescape"))
+    assert read is not None  # there is an empty line
+    return read[0]
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _candidate(trial: Trial, config: RouteConfig) -> Candidate:
+    wanted = {
+        "host": ", ".join(config.hosts),
+        "path": f"{config.path.kind} {config.path.value}" if config.path is not None else "",
+        "methods": ", ".join(config.methods),
+        "headers": ", ".join(f"{name}: {value}" for name, value in config.headers.items()),
+        "query": "&".join(f"{name}={value}" for name, value in config.query.items()),
+        "client_ip": ", ".join(config.client_ip),
+    }
+    return Candidate(config.name, {key: wanted[key] for key in trial.failed})
+
+
+def _outcome(config: Config, route: RouteConfig, target: bytes, host: bytes) -> Outcome:
+    if route.redirect is not None:
+        location = Redirect(route.redirect).location(target.partition(b"?")[2])
+        return Outcome(route.name, route.redirect.status, _text(location))
+    if route.respond is not None:
+        return Outcome(route.name, route.respond.status)
+    name = route.upstream or ""
+    destinations = _destinations(config.upstreams[name], _rewritten(route, target), host)
+    return Outcome(route.name, upstream=name, upgrade=route.upgrade, destinations=destinations)
+
+
+def _rewritten(route: RouteConfig, target: bytes) -> bytes:
+    if route.rewrite is None:
+        return target
+    return Rewrite(route.rewrite, route.path.prefix or "" if route.path is not None else "").target(target)
+
+
+def _destinations(upstream: UpstreamConfig, target: bytes, host: bytes) -> tuple[Destination, ...]:
+    destinations = []
+    for endpoint in upstream.endpoints:
+        authority = endpoint.address.authority
+        sent = {"preserve": _text(host) or authority, "endpoint": authority}.get(upstream.host, upstream.host)
+        joined = _text(join(endpoint.base.encode(), target))
+        destinations.append(Destination(str(endpoint.address), sent, joined))
+    return tuple(destinations)

@@ -1,0 +1,119 @@
+"""Every reason for which the gateway ends an exchange itself: one table for answers, log, metrics and README.
+
+A code is stable: people search for it and count it. `python -m gateway.reasons` prints the table as the README has it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_REQUEST = "http_request_error"
+# A reason that a newer or older program, or a plug-in, speaks of.
+OTHER = "other"
+
+
+class Reason(NamedTuple):
+    """error: the error type of RFC 9209, section 2.3, "" for what no client is told of. text: one sentence for people.
+    statuses: what is answered, the usual one first; none for what comes too late for an answer. routed: whether it
+    happens when the route is known already."""
+
+    error: str
+    text: str
+    statuses: tuple[int, ...] = ()
+    routed: bool = False
+
+    @property
+    def status(self) -> int | None:
+        return self.statuses[0] if self.statuses else None
+
+
+REASONS: dict[str, Reason] = {
+    # The request can't be read in exactly one way (RFC 9112); the connection ends.
+    "request_line_missing": Reason(_REQUEST, "Too many empty lines came before the request.", (400,)),
+    "request_line_malformed": Reason(_REQUEST, "The first line is not an HTTP request line.", (400,)),
+    "version_malformed": Reason(_REQUEST, "The request line does not end with an HTTP version.", (400, 505)),
+    "version_not_supported": Reason(_REQUEST, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", (505,)),
+    "target_malformed": Reason(_REQUEST, "The request target has characters that can't stand in one.", (400,)),
+    "target_form_not_served": Reason(_REQUEST, "A request target of this form is not served here.", (400, 405)),
+    "bare_line_ending": Reason(_REQUEST, "A line of the head ends with CR or LF alone.", (400,)),
+    "control_character": Reason(_REQUEST, "The head holds a control character.", (400,)),
+    "header_field_malformed": Reason(_REQUEST, "A line of the head is not a header field.", (400,)),
+    "host_missing": Reason(_REQUEST, "The request has no Host field.", (400,)),
+    "host_invalid": Reason(_REQUEST, "The Host field does not hold a host.", (400,)),
+    "repeated_host": Reason(_REQUEST, "The request has more than one Host field.", (400,)),
+    "repeated_content_length": Reason(_REQUEST, "The request has more than one Content-Length field.", (400,)),
+    "repeated_transfer_encoding": Reason(_REQUEST, "The request has more than one Transfer-Encoding field.", (400,)),
+    "repeated_field": Reason(_REQUEST, "A field that may occur once occurs more often.", (400,)),
+    "content_length_invalid": Reason(_REQUEST, "Content-Length is not a number of bytes.", (400,)),
+    "two_framings": Reason(_REQUEST, "The request has both Content-Length and Transfer-Encoding.", (400,)),
+    "transfer_encoding_in_http10": Reason(_REQUEST, "HTTP/1.0 has no Transfer-Encoding.", (400,)),
+    "transfer_encoding_unknown": Reason(_REQUEST, "The only transfer coding spoken here is chunked.", (501, 400)),
+    "expectation_unknown": Reason(_REQUEST, "The only expectation that can be met is 100-continue.", (417,)),
+    "chunk_size_malformed": Reason(_REQUEST, "A chunk of the request body has no readable size.", (400,), True),
+    "chunk_end_missing": Reason(_REQUEST, "A chunk of the request body is longer than it says.", (400,), True),
+    "trailer_malformed": Reason(_REQUEST, "The trailer section of the request can't be read.", (400,), True),
+    "max_forwards_malformed": Reason(_REQUEST, "Max-Forwards is not a number.", (400,), True),
+    "ambiguous_path": Reason(_REQUEST, "The path could be read in more than one way.", (400,)),
+    # What a client may ask of a listener.
+    "request_line_too_long": Reason(_REQUEST, "The request line is too long.", (414, 400)),
+    "header_fields_too_large": Reason(_REQUEST, "The header fields are too large.", (431,)),
+    "too_many_header_fields": Reason(_REQUEST, "There are too many header fields.", (431,)),
+    "body_too_large": Reason(_REQUEST, "The request body is too large.", (413,), True),
+    "request_head_timeout": Reason(_REQUEST, "The request head took too long to arrive.", (408,)),
+    "request_body_timeout": Reason(_REQUEST, "The request body stopped arriving.", (408,), True),
+    "body_too_slow": Reason(_REQUEST, "The request body arrives too slowly.", (408,), True),
+    "connection_limit_reached": Reason("connection_limit_reached", "All connections are in use.", (503,), True),
+    "descriptors_exhausted": Reason("proxy_internal_error", "The gateway can't open more connections.", (503,), True),
+    # Routing, and what an intermediary answers in the origin's place.
+    "no_route": Reason("destination_not_found", "Nothing is served at this address.", (404,)),
+    "method_not_allowed": Reason("http_request_denied", "This method is not allowed here.", (405,)),
+    "loop_detected": Reason("proxy_loop_detected", "The request came by this gateway before.", (508,), True),
+    # The endpoint.
+    "connection_refused": Reason("connection_refused", "The server behind the gateway can't be reached.", (502,), True),
+    "connection_timeout": Reason(
+        "connection_timeout", "The server behind the gateway did not accept a connection in time.", (504,), True
+    ),
+    "http_response_timeout": Reason(
+        "http_response_timeout", "The server behind the gateway did not answer in time.", (504,), True
+    ),
+    "connection_read_timeout": Reason(
+        "connection_read_timeout", "The server behind the gateway stopped in the middle.", (504,), True
+    ),
+    "connection_terminated": Reason(
+        "connection_terminated", "The server behind the gateway closed the connection too early.", (502,), True
+    ),
+    "http_protocol_error": Reason(
+        "http_protocol_error", "The server behind the gateway sent something that is not HTTP.", (502,), True
+    ),
+    "http_upgrade_failed": Reason(
+        "http_upgrade_failed", "The server behind the gateway switched to a protocol nobody asked for.", (502,), True
+    ),
+    "destination_unavailable": Reason(
+        "destination_unavailable", "No server behind the gateway is ready at the moment.", (503,), True
+    ),
+    "proxy_internal_error": Reason("proxy_internal_error", "Something went wrong in the gateway.", (500,), True),
+    # Too late for an answer, or nobody left to take one: only in the log and the metrics.
+    "client_gone": Reason("", "The client went away before it had the whole answer.", (499,), True),
+    "client_write_timeout": Reason("", "The client stopped taking its answer.", (), True),
+    "tunnel_idle_timeout": Reason("", "Nothing moved in the tunnel for too long.", (), True),
+    "tunnel_reset": Reason("", "One side of the tunnel was cut.", (), True),
+}
+
+
+def status_of(reason: str) -> int:
+    """What is answered for a reason where nobody says otherwise."""
+    known = REASONS.get(reason)
+    return (known.status if known is not None else None) or 500
+
+
+def table() -> str:
+    """The table in Markdown."""
+    rows = ["| reason | status | what it says |", "|---|---|---|"]
+    for code, reason in REASONS.items():
+        shown = " ".join(map(str, reason.statuses))
+        rows.append(f"| `{code}` | {shown if reason.error else f'({shown})' if shown else ''} | {reason.text} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,137 @@
+"""What would become of a request, as the data path would have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.config.model import Config
+from gateway.errors import GatewayError
+from gateway.proxy.explain import Destination, Explanation, explain
+
+CONFIG = Config.model_validate(
+    {
+        "listeners": [
+            {"name": "web", "listen": ":8080"},
+            {"name": "inner", "listen": ":8081", "path_policy": "pass"},
+        ],
+        "upstreams": {
+            "app": {"endpoints": ["http://a/base", "b:81"]},
+            "chat": {"endpoints": ["unix:/run/chat.sock"], "host": "endpoint"},
+            "api": {"endpoints": ["c:80"], "host": "api.example"},
+        },
+        "routes": [
+            {"name": "chat", "path": "/chat", "methods": ["GET"], "upstream": "chat", "upgrade": "any"},
+            {"name": "old", "path": "/old", "redirect": {"to": "/new", "keep_query": True}},
+            {"name": "down", "path": {"exact": "/down"}, "respond": {"status": 503}},
+            {
+                "name": "shop",
+                "hosts": ["shop.example", "*.shop.example"],
+                "path": "/shop",
+                "headers": {"x-tenant": "blue"},
+                "query": {"v": "1"},
+                "client_ip": ["10.0.0.0/8"],
+                "upstream": "app",
+                "rewrite": {"strip_prefix": True, "add_prefix": "/v1"},
+            },
+            {"name": "api", "path": {"regex": "/api/.*"}, "upstream": "api", "rewrite": {"replace_path": "/rpc"}},
+            {"name": "app", "path": "/app", "upstream": "app"},
+        ],
+    }
+)
+
+
+def asked(method: str, url: str, *fields: tuple[str, str], client: str = "10.0.0.1") -> Explanation:
+    return explain(CONFIG, method, url, list(fields), client)
+
+
+def failed(told: Explanation) -> dict[str, Any]:
+    return {one.name: one.failed for one in told.candidates}
+
+
+def test_a_rewritten_request() -> None:
+    told = asked("GET", "http://www.shop.example:8080/shop/x?v=1", ("X-Tenant", "blue"))
+    assert (told.host, told.target, told.path) == ("www.shop.example:8080", "/shop/x?v=1", "/shop/x")
+    assert told.is_taken and told.candidates[0].name == told.outcome.route == "shop"
+    assert (told.outcome.upstream, told.outcome.upgrade, told.outcome.status) == ("app", ("websocket",), 0)
+    assert told.outcome.destinations == (
+        Destination("http://a:80/base", "www.shop.example:8080", "/base/v1/x?v=1"),
+        Destination("b:81", "www.shop.example:8080", "/v1/x?v=1"),
+    )
+
+
+def test_what_failed_says_what_it_wants() -> None:
+    told = asked("PUT", "http://shop.example/shop", client="192.0.2.1")
+    assert (told.outcome.route, told.outcome.status, told.is_taken) == ("", 404, False)
+    assert failed(told) == {
+        "shop": {"headers": "x-tenant: blue", "query": "v=1", "client_ip": "10.0.0.0/8"},
+        "chat": {"path": "prefix /chat"},
+        "old": {"path": "prefix /old"},
+        "down": {"path": "exact /down"},
+        "api": {"path": "regex /api/.*"},
+        "app": {"path": "prefix /app"},
+    }
+    assert failed(asked("GET", "http://x/shop"))["shop"] == {"host": "shop.example, *.shop.example"}
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "route", "status", "more"),
+    [
+        ("GET", "/old?a=b", "old", 308, {"location": "/new?a=b"}),
+        ("GET", "/down", "down", 503, {}),
+        ("GET", "/chat", "chat", 0, {"upgrade": "any", "upstream": "chat"}),
+        ("POST", "/chat", "", 405, {"allow": ("GET",)}),
+        ("GET", "/none", "", 404, {}),
+        ("OPTIONS", "*", "", 404, {}),
+    ],
+)
+def test_outcomes(method: str, url: str, route: str, status: int, more: dict[str, Any]) -> None:
+    outcome = asked(method, url, ("Host", "x")).outcome
+    assert (outcome.route, outcome.status) == (route, status)
+    assert {key: getattr(outcome, key) for key in more} == more
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://x/chat", [("unix:/run/chat.sock", "localhost", "/chat")]),
+        ("http://x/api/a?b", [("c:80", "api.example", "/rpc?b")]),
+        ("/app", [("http://a:80/base", "a", "/base/app"), ("b:81", "b:81", "/app")]),
+        ("HTTP://x?a#b", []),
+    ],
+)
+def test_what_endpoints_get(url: str, sent: list[tuple[str, str, str]]) -> None:
+    told = asked("GET", url)
+    assert [(one.address, one.host, one.target) for one in told.outcome.destinations] == sent
+
+
+def test_an_ambiguous_path() -> None:
+    told = asked("GET", "/x/../app/a;b")
+    assert (told.path, told.ambiguity) == ("/app/a;b", "dot_segment")
+    assert told.listeners == {"web": "reject", "inner": "pass"}
+    assert told.is_taken and told.outcome.destinations[1].target == "/x/../app/a;b"
+    strict = CONFIG.model_copy(update={"listeners": CONFIG.listeners[:1]})
+    assert not explain(strict, "GET", "/app//", [], "unix").is_taken
+    assert asked("GET", "/app").listeners == {}
+
+
+def test_fields_are_read_as_a_listener_reads_them() -> None:
+    url = "http://shop.example/shop?v=1"
+    assert asked("GET", url, ("x_tenant", "blue")).outcome.route == ""
+    assert asked("GET", url, ("X-Tenant", "blue"), ("Host", "shop.example")).outcome.route == "shop"
+    assert asked("GET", url, ("X-Tenant", "blue"), ("host", "other.example")).outcome.route == ""
+
+
+def test_bytes_that_are_no_text() -> None:
+    told = asked("GET", "/app/\udcff")
+    assert (told.path, told.outcome.destinations[1].target) == ("/app/\\xff", "/app/\\xff")
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "fields"),
+    [("G T", "/", []), ("GET", "/a b", []), ("GET", "app", []), ("GET", "/", [("Host", "a b")]), ("GET", "", [])],
+)
+def test_what_is_no_request(method: str, url: str, fields: list[tuple[str, str]]) -> None:
+    with pytest.raises(GatewayError, match="refused before any route is asked: 4"):
+        explain(CONFIG, method, url, fields, "10.0.0.1")
