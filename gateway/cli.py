@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import gateway
-from gateway.config import Config, ConfigErrors, load
+from gateway.config import Config, ConfigError, ConfigErrors, load_and_lint
 from gateway.config.dump import effective, schema
 from gateway.config.fields import MOST_WORKERS
 from gateway.config.files import control_path, find
@@ -48,13 +48,14 @@ def _guarded(work: Callable[[], Any]) -> Any:
         _fail(error)
 
 
-def _load(path: str | None) -> tuple[Path, Config]:
+def _load(path: str | None) -> tuple[Path, Config, list[ConfigError]]:
+    """The file, what it says, and what it can't mean."""
     from gateway.worker.assembly import check
 
     found = find(path)
-    config = load(found)
+    config, warnings = load_and_lint(found)
     check(config)
-    return found, config
+    return found, config, warnings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,11 +85,13 @@ def run(path: str | None) -> None:
 @main.command()
 @_FILE
 def check(path: str | None) -> None:
-    """Read the configuration and say all that is wrong with it."""
+    """Read the configuration and say all that is wrong with it, and of what is right what can't be meant."""
     refused = unlike_the_running_one(os.environ)
     if refused:
         _fail(refused)
-    found, config = _guarded(lambda: _load(path))
+    found, config, warnings = _guarded(lambda: _load(path))
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     listeners, routes, upstreams = len(config.listeners), len(config.routes), len(config.upstreams)
     click.echo(f"{found}: ok ({listeners} listeners, {routes} routes, {upstreams} upstreams)")
 

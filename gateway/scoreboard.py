@@ -17,7 +17,7 @@ from enum import IntEnum
 Cells = memoryview  # of format "Q": unsigned 64-bit words
 
 SEATS = 512
-SEAT_CELLS = 1 << 15  # 256 KiB: room for some 700 routes before series share a cell; untouched pages cost nothing
+SEAT_CELLS = 1 << 15  # 256 KiB: room for some 500 routes before series share a cell; untouched pages cost nothing
 _HEADER_CELLS = 512
 _MAGIC = 0x47_41_54_45_57_41_59_31  # "GATEWAY1"; the last digit changes with the layout
 

@@ -253,7 +253,7 @@ class RequestHead(Head):
         if not (minor and target.startswith(b"/")):
             self._normalise()
         self.keep_alive = _keeps_alive(special.get(b"connection"), minor)
-        self.introduced = b""
+        self.introduced: bytes | None = None
 
     def lines_to(self, target: bytes) -> bytes:
         """`lines` for another target."""
@@ -265,7 +265,7 @@ class RequestHead(Head):
         pairs = self.fields.pairs()
         if self.special is not self.fields.special:
             pairs = [(b"host", self.special[b"host"])] + [pair for pair in pairs if pair[0] != b"host"]
-        if self.introduced:
+        if self.introduced is not None:
             pairs = [pair for pair in pairs if pair[0] not in IDENTITY and not pair[0].startswith(IDENTITY_PREFIXES)]
             pairs += [_pair(line) for line in self.introduced.split(b"\r\n")[1:]]
         return pairs

@@ -33,6 +33,7 @@ GROUND = {
     "reasons",
     "refusals",
     "pages",
+    "relay",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -56,6 +57,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "parts": set(),
     "pages": {"errors", "refusals"},
     "peek": set(),
+    "relay": {"wheel"},
     "reasons": set(),
     "refusals": {"reasons"},
     "scoreboard": set(),
@@ -91,6 +93,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 
 # Clock and chance are arguments here, and nothing waits: what these decide depends only on what they are given.
 PURE = (
+    "config/lint.py",
     "errors.py",
     "exchange.py",
     "listeners/identity.py",

@@ -14,6 +14,7 @@ from gateway.config.checks import check
 from gateway.config.document import Document, gather
 from gateway.config.environment import expand, untouched
 from gateway.config.explain import explain
+from gateway.config.lint import lint
 from gateway.config.model import Config
 from gateway.config.problems import ConfigError, ConfigErrors, Problem
 
@@ -23,7 +24,16 @@ def load(path: Path | str, environ: Mapping[str, str] = os.environ) -> Config:
 
     Relative paths of files in it start at the directory of `path`.
     """
-    path = Path(path)
+    return _loaded(Path(path), environ)[0]
+
+
+def load_and_lint(path: Path | str, environ: Mapping[str, str] = os.environ) -> tuple[Config, list[ConfigError]]:
+    """The same with warnings: what is allowed and yet can't be meant."""
+    config, document = _loaded(Path(path), environ)
+    return config, _placed(lint(config), document)
+
+
+def _loaded(path: Path, environ: Mapping[str, str]) -> tuple[Config, Document]:
     document = gather(path, environ)
     data, unread = expand(document.data, environ)
     files.anchor(data, path.absolute().parent)
@@ -31,7 +41,7 @@ def load(path: Path | str, environ: Mapping[str, str] = os.environ) -> Config:
     problems = [*unread, *untouched([*problems, *check(data)], unread)]
     if problems or config is None:
         raise ConfigErrors(_placed(problems, document))
-    return config
+    return config, document
 
 
 def _validated(data: dict[str, Any]) -> tuple[Config | None, list[Problem]]:

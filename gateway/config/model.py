@@ -383,6 +383,12 @@ class Route(Section):
     error_pages: dict[ErrorStatus, FilePath] = {}
     """As on the listener; these go first."""
 
+    @property
+    def specificity(self) -> tuple[int, int, int, int]:
+        """What sorts the routes of one path: methods before none, then more headers, more queries, clients before
+        none."""
+        return 0 if self.methods else 1, -len(self.headers), -len(self.query), 0 if self.client_ip else 1
+
 
 class Config(Section):
     """The whole configuration of a gateway."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -30,8 +32,16 @@ _QUIET_MOST = 2.0
 # The part of the drain in which idle connections are closed: late, because each may still bring a request, and spread,
 # because their clients will all come back at once.
 _CLOSE_FROM, _CLOSE_TO = 0.6, 0.9
+# Descriptors that are never given to connections: logs reopened, a file of a plug-in, a name being resolved.
+_SPARE = 16
 # When the whole gateway stops there is no successor to wait for: idle connections go within this.
 _CLOSE_AT_STOP = 0.5
+
+
+def _descriptors() -> int:
+    """How many descriptors this process may still open, but for a few."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most - len(list(Path("/proc/self/fd").iterdir())) - _SPARE
 
 
 class Door(uvicorn.Server):
@@ -70,6 +80,7 @@ class Door(uvicorn.Server):
         self._stopping = False
         self._listening: dict[str, asyncio.Server] = {}
         self._abort = asyncio.Event()
+        self._resuming: asyncio.Task[None] | None = None
 
     async def run_until_left(self) -> None:
         """uvicorn's own order of things, without its signal handlers: they would end the process by the signal."""
@@ -109,9 +120,18 @@ class Door(uvicorn.Server):
             sys.exit(EXIT_BOOT)
         self._ready()
         await self._go.wait()
+        if not self._leave.is_set():  # told to leave before it was told to go
+            await self._accept(self.entries)
+        for admission in {id(entry.admission): entry.admission for entry in self.entries}.values():
+            admission.limit(_descriptors())
+            admission.pause, admission.resume = self._pause, self._resume
+        self.servers = list(self._listening.values())
+        self.started = True
+
+    async def _accept(self, entries: Collection[Entry]) -> None:
         loop = asyncio.get_running_loop()
         protocol: Any = self.config.http_protocol_class
-        for entry in self.entries if not self._leave.is_set() else ():  # told to leave before it was told to go
+        for entry in entries:
             make: Callable[[], asyncio.BaseProtocol] = partial(
                 protocol,
                 config=self.config,
@@ -121,14 +141,24 @@ class Door(uvicorn.Server):
             )
             sock = self._sockets[entry.name]
             self._listening[entry.name] = await loop.create_server(make, sock=sock, backlog=entry.backlog)
-        self.servers = list(self._listening.values())
-        self.started = True
+
+    def _pause(self) -> None:
+        """Accept nothing for a while: what comes waits in the queues, which the master keeps open too."""
+        for name, server in self._listening.items():
+            self._sockets[name] = self._sockets[name].dup()  # the server closes the one it has
+            server.close()
+
+    def _resume(self) -> None:
+        if not self._leave.is_set():
+            self._resuming = asyncio.get_running_loop().create_task(self._accept(self.entries))
 
     async def main_loop(self) -> None:
         await self._leave.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
+        if any(entry.admission.paused for entry in self.entries):
+            await self._accept([entry for entry in self.entries if entry.name in self._leaving])
         for entry in self.entries:
             entry.draining = True
             if entry.name in self._listening and entry.name not in self._leaving:

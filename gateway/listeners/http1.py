@@ -97,10 +97,9 @@ class Http1Connection(asyncio.Protocol):
         cells = entry.cells
         cells[entry.accepted_cell] += 1
         cells[entry.open_cell] += 1
-        if len(entry.connections) > entry.max_connections:
-            self._refuse(WireError(503, "connection_limit_reached"))
-            return
         entry.wheel.arm(self, monotonic() + entry.head_timeout)
+        if not entry.admission.admits(self, self._server_state.connections):
+            self._refuse(WireError(503, "connection_limit_reached"))
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -410,10 +409,17 @@ class Http1Connection(asyncio.Protocol):
         """Whether no request is under way or half read."""
         return self.exchange is None and not self._buffer
 
-    def close_if_idle(self) -> None:
-        """End an idle keep-alive connection, unless a request is already waiting in its socket."""
-        if not (self.closed or self._leaving) and self.idle and not waiting(self._transport):
-            self._close()
+    @property
+    def idle_since(self) -> float:
+        """For an idle connection: when it became so, or was made. Monotonic seconds."""
+        return self.deadline - (self.entry.keep_alive if self.requests else self.entry.head_timeout)
+
+    def close_if_idle(self) -> bool:
+        """End an idle keep-alive connection, unless a request is already waiting in its socket. Returns whether."""
+        if self.closed or self._leaving or not self.idle or waiting(self._transport):
+            return False
+        self._close()
+        return True
 
     def shutdown(self) -> None:
         """uvicorn's call at its own shutdown; the worker's drain has run before it."""

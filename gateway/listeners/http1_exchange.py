@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from gateway.exchange import CLIENT_GONE, OK, Exchange
 from gateway.parts import add, take
-from gateway.refusals import accept_in
+from gateway.refusals import PHRASES, accept_in
 from gateway.relay import End
 from gateway.wire import (
     HOP_BY_HOP,
@@ -44,7 +43,7 @@ _BODY_HIGH = 256 * 1024
 _JOIN = 16 * 1024
 
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")}
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_PHRASES = {status: phrase.encode() for status, phrase in PHRASES.items()}
 
 
 def phrase(status: int) -> bytes:

@@ -307,8 +307,8 @@ class Peer:
         self._last_special: Mapping[bytes, bytes] | None = None
 
     def introduce(self, special: Mapping[bytes, bytes], host: bytes) -> Introduction:
-        """Who a request's client is. special: the fields that matter, as wire's Fields has them, not changed afterwards;
-        host: what the request is for, b"" where it does not say. What is the same as before is not worked out again."""
+        """Who a request's client is; what is the same as before is not worked out again. special: the fields that
+        matter, as wire's Fields has them, not changed afterwards; host: what the request is for, b"" for unknown."""
         if self._last is None or host != self._last_host or (self._trusted and special is not self._last_special):
             self._last = self._introduced(special, host)
             self._last_host = host

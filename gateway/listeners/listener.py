@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from gateway.config.model import Limits, ListenerTimeouts
 from gateway.exchange import Exchange
+from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer
 from gateway.refusals import Style
 from gateway.scoreboard import Cells
@@ -45,6 +46,7 @@ class Entry:
     backlog: int
     loop: asyncio.AbstractEventLoop  # asking for the running one is a system call each time (a fork check)
     introducer: Introducer  # who clients are
+    admission: Admission
     style: Style  # how its refusals look
     strict_paths: bool  # a path that can be read in two ways is refused
     done: Awaitable[None]  # what is over already: awaiting it costs next to nothing

@@ -16,8 +16,8 @@ from gateway.scoreboard import SEAT_CELLS, Fact
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _HISTOGRAM = len(BOUNDS) + 2  # one bucket above the last bound, then the sum in microseconds
 
-# Kinds of blocks: how many cells, and which of them are gauges. A kind's cells never change in number or meaning, for one
-# program hands its blocks on to the next; what is counted later is a kind of its own.
+# Kinds of blocks: how many cells, and which of them are gauges. A kind's cells never change in number or meaning, for
+# one program hands its blocks on to the next; what is thought of later is a kind of its own.
 ROUTE_CLASSES = 6  # index = status // 100; 0 is what ended without a status
 ROUTE_BYTES_IN, ROUTE_BYTES_OUT = 6, 7
 LATENCY_DURATION, LATENCY_FIRST_BYTE = 0, _HISTOGRAM

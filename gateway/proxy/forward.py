@@ -7,6 +7,7 @@ unless `retry.py` says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from time import monotonic
 from typing import Any
@@ -36,6 +37,8 @@ from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_s
 # A kept connection may turn out closed, and so may the next; a third time it is not a coincidence.
 _MOST_AGAIN = 2
 
+_PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")
+
 Trailers = list[tuple[bytes, bytes]]
 
 
@@ -59,9 +62,7 @@ class Forward:
         self._upgrade = upgrade
         self._rewrite = rewrite
         self._retargets = rewrite is not None or any(endpoint.base for endpoint in upstream.endpoints)
-        self._prefix = b""  # the line that tells of a stripped prefix
-        if rewrite is not None and rewrite.prefix:
-            self._prefix = b"\r\nx-forwarded-prefix: " + rewrite.prefix
+        self._prefix = rewrite.prefix if rewrite is not None else b""
         mappings = {one: Mapping.of(rewrite, one.base, one.authority, one.host) for one in upstream.endpoints}
         self._mappings = {endpoint: mapping for endpoint, mapping in mappings.items() if mapping is not None}
 
@@ -137,9 +138,20 @@ class Forward:
         if self._retargets:
             target = head.target if self._rewrite is None else self._rewrite.target(head.target)
             lines = head.lines_to(join(endpoint.base, target))
-            asking += self._prefix
+            if self._prefix:
+                asking += self._told_prefix(head)
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
         return outbound(head, lines, host, self._via, asking)
+
+    def _told_prefix(self, head: RequestHead) -> bytes:
+        """The line that tells of the prefix that was stripped; a proxy before us that is trusted may have stripped one
+        too, and then this line takes the place of its own."""
+        introduced = head.introduced or b""
+        before = _PREFIX.search(introduced)
+        if before is None:
+            return b"\r\nx-forwarded-prefix: " + self._prefix
+        head.introduced = introduced[: before.start()] + introduced[before.end() :]
+        return b"\r\nx-forwarded-prefix: " + before[1].rstrip(b"/") + self._prefix
 
     async def _carry(
         self, exchange: Any, head: RequestHead, upgrade: bytes, connection: Connection, receive: Any, send: Any

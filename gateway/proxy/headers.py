@@ -25,7 +25,7 @@ def outbound(head: RequestHead, lines: bytes, host: bytes, via: bytes, asking: b
         framing = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     else:
         framing = b"\r\n\r\n"
-    return b"".join((lines, b"\r\nhost: ", host, head.introduced, b"\r\nvia: ", received, via, asking, framing))
+    return b"".join((lines, b"\r\nhost: ", host, head.introduced or b"", b"\r\nvia: ", received, via, asking, framing))
 
 
 def asking_lines(head: RequestHead, upgrade: bytes, expect: bool) -> bytes:

@@ -81,13 +81,7 @@ def compiled(config: RouteConfig, index: int, app: Any) -> Route:
         query=tuple(config.query.items()),
         networks=tuple(ip_network(network) for network in config.client_ip),
         pattern=re.compile(path.value) if path is not None and path.kind == "regex" else None,
-        order=(
-            0 if config.methods else 1,
-            -len(config.headers),
-            -len(config.query),
-            0 if config.client_ip else 1,
-            index,
-        ),
+        order=(*config.specificity, index),
     )
 
 

@@ -27,9 +27,7 @@ class Tunnel:
         self._idle = idle
         self._cells = cells
 
-    async def run(
-        self, exchange: Any, connection: Connection, response: ResponseHead, asked: bytes, send: Any
-    ) -> None:
+    async def run(self, exchange: Any, connection: Connection, response: ResponseHead, asked: bytes, send: Any) -> None:
         """Pass the 101 on and relay until it is over. Raises UpstreamError while there is none yet."""
         name = connection.endpoint.name
         if not agreed(response, asked):

@@ -19,6 +19,7 @@ from starlette.routing import Mount
 from gateway.config import Config
 from gateway.config import model as configured
 from gateway.exchange import Exchange
+from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
 from gateway.metrics.plan import (
@@ -96,23 +97,19 @@ def assemble(
     }
     via = pseudonym(config.process.control)
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
+
+    def application(route: configured.Route) -> Any:
+        if route.respond is not None:
+            return Respond(route.respond)
+        if route.redirect is not None:
+            return Redirect(route.redirect)
+        name = route.upstream or ""
+        return Forward(upstreams[name], via, cells, tunnels[name], _upgrade(route), _rewrite(route))
+
     listeners = [listener.name for listener in config.listeners]
     routes = []
     for index, route in enumerate(config.routes):
-        inner: Any
-        if route.respond is not None:
-            inner = Respond(route.respond)
-        elif route.redirect is not None:
-            inner = Redirect(route.redirect)
-        else:
-            name = route.upstream or ""
-            upgrade = None if route.upgrade == "any" else frozenset(token.encode() for token in route.upgrade)
-            rewrite = None
-            if route.rewrite is not None:
-                prefix = route.path.value if route.path is not None and route.path.kind == "prefix" else ""
-                rewrite = Rewrite(route.rewrite, prefix)
-            inner = Forward(upstreams[name], via, cells, tunnels[name], upgrade, rewrite)
-        made = compiled(route, index, inner)
+        made = compiled(route, index, application(route))
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         routes.append((route, made))
@@ -128,10 +125,26 @@ def assemble(
     app = GatewayApp(front, lifespan)
     clock = Clock()
     loop = _running_loop()
+    styles = [Style(load_pages(one.error_pages), one.reason_header) for one in config.listeners]
     entries = []
     if loop is not None:
-        entries = [_entry(one, app, plan, cells, wheel, clock, finished, loop) for one in config.listeners]
+        most = sum(one.pool.max_connections * len(one.endpoints) for one in config.upstreams.values())
+        admission = Admission(cells, most)
+        entries = [
+            _entry(one, style, admission, app, plan, cells, wheel, clock, finished, loop)
+            for one, style in zip(config.listeners, styles, strict=True)
+        ]
     return Assembled(app, entries, upstreams, clock)
+
+
+def _upgrade(route: configured.Route) -> frozenset[bytes] | None:
+    return None if route.upgrade == "any" else frozenset(token.encode() for token in route.upgrade)
+
+
+def _rewrite(route: configured.Route) -> Rewrite | None:
+    if route.rewrite is None:
+        return None
+    return Rewrite(route.rewrite, route.path.value if route.path is not None and route.path.kind == "prefix" else "")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -167,6 +180,8 @@ def _upstream(
 
 def _entry(
     config: configured.Listener,
+    style: Style,
+    admission: Admission,
     app: Any,
     plan: Plan,
     cells: Cells,
@@ -193,7 +208,8 @@ def _entry(
         backlog=config.backlog,
         loop=loop,
         introducer=Introducer(config.forwarded, Trust(config.trusted_proxies), "http"),
-        style=Style(load_pages(config.error_pages), config.reason_header),
+        admission=admission,
+        style=style,
         strict_paths=config.path_policy == "reject",
         done=_over(loop),
     )

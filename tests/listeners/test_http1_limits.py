@@ -122,9 +122,10 @@ async def test_a_chunked_body_that_is_none() -> None:
 
 @live
 async def test_connections_beyond_the_limit_are_refused() -> None:
+    """When none of those that are there is idle."""
     async with Origin(always(ok())) as origin, Site(origin, limits={"connections": 2}) as site:
-        first, second = await site.client(get()), await site.client(get())
-        assert (await first.response()).status == (await second.response()).status == 200
+        first, _ = await site.client(b"GET / HT"), await site.client(b"GET / HT")
+        await until(lambda: len(site.entry.connections) == 2 and not any(one.idle for one in site.entry.connections))
         third = await site.client()
         response = await third.response()
         _refusal(response, 503, b"connection_limit_reached")
@@ -133,6 +134,22 @@ async def test_connections_beyond_the_limit_are_refused() -> None:
         first.close()
         await until(lambda: len(site.entry.connections) == 1)
         assert (await site.ask(get())).status == 200
+
+
+@live
+async def test_at_the_limit_the_one_that_is_idle_for_longest_goes() -> None:
+    async with Origin(always(ok())) as origin, Site(origin, limits={"connections": 3}) as site:
+        clients = [await site.client() for _ in range(3)]
+        for client in (clients[1], clients[0], clients[2]):
+            await client.send(get())
+            assert (await client.response()).status == 200
+        await clients[0].send(b"GET /")  # no longer idle
+        await until(lambda: sum(not one.idle for one in site.entry.connections) == 1)
+        assert (await site.ask(get())).status == 200
+        assert await clients[1].ends() == b""
+        for client, rest in ((clients[0], b" HTTP/1.1\r\nhost: a\r\n\r\n"), (clients[2], get())):
+            await client.send(rest)
+            assert (await client.response()).status == 200
 
 
 @live

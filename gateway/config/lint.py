@@ -1,0 +1,169 @@
+"""What is allowed and yet can't be meant: routes that no request reaches, endpoints that are the gateway itself.
+
+Pure. Only what can be proved is said: each warning is true whatever requests come.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+from gateway.config.model import Config, PathMatch, Route
+from gateway.config.problems import KeyPath, Problem, dotted
+from gateway.config.values import FdAddress, SystemdAddress, TcpAddress, UnixAddress
+
+
+def lint(config: Config) -> list[Problem]:
+    """The warnings of a configuration that is right."""
+    return [*_taken_before(config.routes), *_never_asked_for(config), *_loops(config)]
+
+
+def _taken_before(routes: tuple[Route, ...]) -> Iterator[Problem]:
+    """Routes for which another one, asked before, takes every request that they would take."""
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for index, route in enumerate(routes):
+        for host in route.hosts or ("",):
+            places.setdefault((host, *_place(route.path)), []).append(index)
+    for index, route in enumerate(routes):
+        takers = [_taker(routes, index, host, places) for host in route.hosts or ("",)]
+        if takers[0] is not None and None not in takers:
+            other: KeyPath = ("routes", takers[0])
+            yield Problem(("routes", index), f"never reached: {dotted(other)} takes all its requests", other=other)
+
+
+def _taker(
+    routes: tuple[Route, ...], index: int, host: str, places: dict[tuple[str, str, str], list[int]]
+) -> int | None:
+    """The route that takes, before this one is asked, all its requests for this host."""
+    route = routes[index]
+    for wider in _wider_hosts(host):
+        for place in _wider_places(route.path):
+            for other in places.get((wider, *place), ()):
+                before = routes[other]
+                if other == index or not _admits_all(before, route):
+                    continue
+                # A wider host is asked later, unless priority says otherwise.
+                if before.priority > route.priority or (
+                    wider == host and before.priority == route.priority and _rank(before, other) < _rank(route, index)
+                ):
+                    return other
+    return None
+
+
+def _wider_hosts(host: str) -> Iterator[str]:
+    """What matches all hosts that this one matches, itself first."""
+    yield host
+    at = host.find(".", 2 if host.startswith("*.") else 0)
+    while at >= 0:
+        yield "*" + host[at:]
+        at = host.find(".", at + 1)
+    if host:
+        yield ""
+
+
+def _place(path: PathMatch | None) -> tuple[str, str]:
+    """A kind of path and its value. No path and the prefix "/" take the same requests."""
+    if path is None:
+        return "prefix", ""
+    return path.kind, path.value.rstrip("/") if path.kind == "prefix" else path.value
+
+
+def _wider_places(path: PathMatch | None) -> Iterator[tuple[str, str]]:
+    """What matches all paths that this one matches, itself first."""
+    kind, value = _place(path)
+    if kind != "prefix":
+        yield kind, value
+    if kind != "regex":
+        stem = value.rstrip("/")
+        while stem:
+            yield "prefix", stem
+            stem = stem[: stem.rfind("/")]
+    yield "prefix", ""
+
+
+def _rank(route: Route, index: int) -> tuple[int, ...]:
+    """The order in which routes of one host and priority are asked."""
+    if route.path is None:
+        return 3, *route.specificity, index
+    match route.path.kind:
+        case "exact":
+            return 0, *route.specificity, index
+        case "prefix":
+            return 1, -len(route.path.value.rstrip("/")), *route.specificity, index
+        case "regex":
+            return 2, index
+
+
+def _admits_all(wide: Route, narrow: Route) -> bool:
+    """Whether the predicates other than host and path admit whatever those of the other admit."""
+    return (
+        (not wide.methods or (bool(narrow.methods) and set(narrow.methods) <= set(wide.methods)))
+        and wide.headers.items() <= narrow.headers.items()
+        and wide.query.items() <= narrow.query.items()
+        and (not wide.client_ip or _lie_within(narrow.client_ip, wide.client_ip))
+    )
+
+
+def _lie_within(narrow: tuple[str, ...], wide: tuple[str, ...]) -> bool:
+    networks = [ip_network(one) for one in wide]
+    return bool(narrow) and all(any(_is_part(ip_network(one), network) for network in networks) for one in narrow)
+
+
+def _is_part(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
+    if isinstance(one, IPv4Network):
+        return isinstance(other, IPv4Network) and one.subnet_of(other)
+    return isinstance(other, IPv6Network) and one.subnet_of(other)
+
+
+_NO_NORMAL_FORM = re.compile(r"%(?!2F|25)[0-9A-Fa-f]{2}|//|/\.{1,2}(?:/|$)")
+
+
+def _never_asked_for(config: Config) -> Iterator[Problem]:
+    """Predicates that hold for no request as we read requests."""
+    strict = all(listener.path_policy == "reject" for listener in config.listeners)
+    for index, route in enumerate(config.routes):
+        for name in route.headers:
+            if "_" in name:
+                message = 'never matches: header fields with "_" in their names are dropped'
+                yield Problem(("routes", index, "headers", name), message)
+        if route.path is None or route.path.kind == "regex":
+            continue
+        path, (_, value) = ("routes", index, "path", route.path.kind), _place(route.path)
+        if found := _NO_NORMAL_FORM.search(value):
+            yield Problem(path, f'never matches: paths are compared decoded and normalised, without "{found[0]}"')
+        elif strict and (found := re.search(r"%2F|\\", value)):
+            yield Problem(path, f'never matches: with path_policy = "reject" a path with "{found[0]}" is answered 400')
+
+
+def _loops(config: Config) -> Iterator[Problem]:
+    for name, upstream in config.upstreams.items():
+        for index, endpoint in enumerate(upstream.endpoints):
+            for listener in config.listeners:
+                if _is_same(endpoint.address.peer, listener.listen):
+                    message = f"this is the listener {listener.name}: requests that come round are answered 508"
+                    yield Problem(("upstreams", name, "endpoints", index), message)
+                    break
+
+
+def _is_same(peer: TcpAddress | UnixAddress, listen: TcpAddress | UnixAddress | FdAddress | SystemdAddress) -> bool:
+    """Whether who connects to peer reaches this listener, as far as that can be told without asking the machine."""
+    if not isinstance(peer, TcpAddress) or not isinstance(listen, TcpAddress):
+        return peer == listen
+    if peer.port != listen.port:
+        return False
+    if listen.host in ("", "::", "0.0.0.0"):
+        return _is_here(peer.host) and not (listen.host == "0.0.0.0" and ":" in peer.host)
+    return _names(peer.host) & _names(listen.host) != set()
+
+
+def _is_here(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def _names(host: str) -> set[str]:
+    return {"127.0.0.1", "::1"} if host == "localhost" else {host}
