@@ -96,6 +96,15 @@ def test_check_of_a_good_file(file: Path) -> None:
     assert result.stdout == f"{file}: ok (1 listeners, 1 routes, 1 upstreams)\n"
 
 
+def test_check_warns_of_what_cannot_be_meant(file: Path) -> None:
+    file.write_text(GOOD + '[[routes]]\nname = "never"\npath = { regex = "/a" }\nupstream = "app"\npriority = -1\n')
+    result = run("check", "-c", file)
+    assert result.exit_code == 0 and result.stdout == f"{file}: ok (1 listeners, 2 routes, 1 upstreams)\n"
+    [warning] = result.stderr.splitlines()
+    place = f"{file}:{len(GOOD.splitlines()) + 1}:3"
+    assert warning.startswith(f"warning: {place}: routes[1]: never reached: routes[0] takes all its requests ({file}:")
+
+
 def test_check_tells_all_mistakes_at_once(file: Path) -> None:
     file.write_text(BROKEN)
     result = run("check", "-c", file)

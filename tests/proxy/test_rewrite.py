@@ -386,7 +386,7 @@ def test_cookies_of_an_endpoint_with_a_path(path: str, public: str) -> None:
 
 def test_the_names_of_an_ipv6_endpoint() -> None:
     used = Mapping.of(SHOP, b"", b"[::1]:81", b"")
-    assert used is not None and (used.authorities, used.hosts) == ({b"[::1]:81"}, {b"[::1]"})
+    assert used is not None and used.authorities == {b"[::1]:81"} and used.hosts == {b"[::1]"}
     used = Mapping.of(SHOP, b"", b"[::1]", b"App:80")
     assert used is not None and used.authorities == used.hosts == {b"[::1]", b"app"}
 

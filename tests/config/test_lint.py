@@ -1,0 +1,229 @@
+"""Warnings: of what no request can reach, and only of that."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from gateway.config import load_and_lint
+from gateway.config.lint import lint
+from gateway.config.model import Config, Route
+from gateway.proxy.routes import Asked, NoRoute, Table, compiled
+from tests.proxy.test_routes import configurations
+
+from .conftest import UNHURRIED, Write
+
+WEB = {"name": "web", "listen": ":8080"}
+
+
+def told(*routes: dict[str, Any], **more: Any) -> list[str]:
+    named = [{"name": f"r{index}", "respond": {}, **route} for index, route in enumerate(routes)]
+    config = Config.model_validate({"listeners": [WEB], "routes": named, **more})
+    return [f"{problem.path} {problem.message}" for problem in lint(config)]
+
+
+@pytest.mark.parametrize(
+    ("taker", "taken"),
+    [
+        # "/" goes before regexes and before no path.
+        ({"path": "/"}, {"path": {"regex": "/a.*"}}),
+        ({"path": "/", "hosts": ["a.example"]}, {"hosts": ["a.example"], "methods": []}),
+        ({"path": "/", "methods": ["GET"]}, {"path": {"regex": "/a"}, "methods": ["GET"], "query": {"q": "1"}}),
+        # A priority goes before everything.
+        ({"priority": 1}, {"hosts": ["a.example"], "path": {"exact": "/a"}, "methods": ["GET"], "headers": {"x": "1"}}),
+        ({"priority": 1, "path": "/a"}, {"path": "/a/b"}),
+        ({"priority": 1, "path": "/a/"}, {"path": {"exact": "/a/b/c"}}),
+        ({"priority": 1, "path": "/a"}, {"path": {"exact": "/a"}}),
+        ({"priority": 1, "hosts": ["*.example"]}, {"hosts": ["a.example", "b.c.example"], "path": "/a"}),
+        ({"priority": 1, "hosts": ["*.example"]}, {"hosts": ["*.a.example"]}),
+        ({"priority": 1, "headers": {"x": "1"}}, {"headers": {"x": "1", "y": "2"}}),
+        ({"priority": 0}, {"path": "/a", "priority": -1}),
+    ],
+)
+def test_routes_that_another_takes_all_of(taker: dict[str, Any], taken: dict[str, Any]) -> None:
+    assert told(taker, taken) == ["('routes', 1) never reached: routes[0] takes all its requests"]
+    assert told(taken, taker) == ["('routes', 0) never reached: routes[1] takes all its requests"]
+
+
+@pytest.mark.parametrize(
+    ("taker", "taken"),
+    [
+        ({"methods": ["GET", "PUT"]}, {"methods": ["GET"]}),
+        ({"client_ip": ["10.0.0.0/8", "::/0"]}, {"client_ip": ["10.1.0.0/16", "2001:db8::/32"]}),
+        ({"path": {"regex": "/a"}}, {"path": {"regex": "/a"}, "methods": ["GET"]}),
+    ],
+)
+def test_routes_that_an_equal_one_before_them_takes_all_of(taker: dict[str, Any], taken: dict[str, Any]) -> None:
+    assert told(taker, taken) == ["('routes', 1) never reached: routes[0] takes all its requests"]
+    assert told(taken, taker) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"path": "/a"}),
+        ({"path": "/a"}, {"path": "/a/b"}),
+        ({}, {"hosts": ["a.example"]}),
+        ({"hosts": ["*.example"]}, {"hosts": ["a.example"]}),
+        ({"methods": ["GET"]}, {"methods": ["GET", "PUT"]}),
+        ({"methods": ["GET"]}, {}),
+        ({}, {"methods": ["GET"]}),
+        ({"client_ip": ["10.0.0.0/8"]}, {"client_ip": ["::/0"]}),
+        ({"client_ip": ["10.0.0.0/16"]}, {"client_ip": ["10.0.0.0/8"]}),
+        ({"priority": 1, "hosts": ["*.example"]}, {"hosts": ["example"]}),
+        ({"priority": 1, "hosts": ["a.example"]}, {"hosts": ["a.example", "b.example"]}),
+        ({"priority": 1, "path": "/a"}, {"path": "/ab"}),
+        ({"priority": 1, "path": {"exact": "/a"}}, {"path": "/a"}),
+        ({"priority": 1, "path": {"regex": "/a"}}, {"path": "/a"}),
+        ({"priority": 1, "query": {"q": "1"}}, {"query": {"q": "2"}}),
+        ({"path": "/", "hosts": ["a.example"]}, {"path": {"regex": "/a"}}),
+    ],
+)
+def test_routes_that_are_reached(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert told(first, second) == []
+
+
+def test_each_host_may_have_another_taker() -> None:
+    routes = ({"priority": 1, "hosts": ["a.example"]}, {"priority": 1, "hosts": ["*.b.example"]})
+    assert told(*routes, {"hosts": ["a.example", "x.b.example"]}) == [
+        "('routes', 2) never reached: routes[0] takes all its requests"
+    ]
+
+
+def test_the_rules_of_many_routes_are_compared_quickly() -> None:
+    assert told(*({"hosts": [f"h{n}.example"], "path": f"/p{n}"} for n in range(5000))) == []
+    assert told(*({"path": f"/p{n}"} for n in range(5000))) == []
+
+
+@UNHURRIED
+@given(configurations())
+def test_no_request_reaches_what_is_warned_of(routes: list[Route]) -> None:
+    config = Config.model_validate({"listeners": [WEB], "upstreams": {"app": {"endpoints": ["a:1"]}}})
+    warned = {problem.path[1] for problem in lint(config.model_copy(update={"routes": tuple(routes)}))}
+    if not warned:
+        return
+    table = Table([(route, compiled(route, index, None)) for index, route in enumerate(routes)])
+    for host, path, method, query, client, fields in product(
+        (b"a.example", b"b.a.example", b"c.b.a.example", b"x.example", b"other"),
+        ("/", "/a", "/a/", "/a/b", "/a/b/c", "/b/c", "*"),
+        (b"GET", b"POST"),
+        (b"", b"q=1"),
+        ("10.0.0.1", "192.0.2.1"),
+        ([], [(b"x", b"1")], [(b"x", b"1"), (b"y", b"2")]),
+    ):
+        found = table.find(host, path, Asked(method, query, client, lambda fields=fields: fields))  # type: ignore[misc]
+        assert isinstance(found, NoRoute) or found.order[-1] not in warned
+
+
+# Predicates that hold for no request.
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        ({"path": "/a%20b"}, 'never matches: paths are compared decoded and normalised, without "%20"'),
+        ({"path": {"exact": "/a%2fb"}}, 'decoded and normalised, without "%2f"'),
+        ({"path": {"exact": "/a//"}}, 'decoded and normalised, without "//"'),
+        ({"path": "/a/../b"}, 'decoded and normalised, without "/../"'),
+        ({"path": "/."}, 'decoded and normalised, without "/."'),
+        ({"path": "/a%2Fb"}, 'with path_policy = "reject" a path with "%2F" is answered 400'),
+        ({"path": "/a\\b"}, 'with path_policy = "reject" a path with "\\" is answered 400'),
+        ({"headers": {"X_Tenant": "blue"}}, 'never matches: header fields with "_" in their names are dropped'),
+    ],
+)
+def test_predicates_that_never_hold(route: dict[str, Any], message: str) -> None:
+    [warning] = told(route)
+    assert message in warning
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *({"path": path} for path in ("/", "/a/", "/a//", "/a b", "/café", "/.well-known/x", "/a%25", "/a;b", "/%zz")),
+        *({"path": {"exact": path}} for path in ("/a/", "/...", "/a..")),
+        {"path": {"regex": "/a//b%20"}},
+        {"headers": {"x-tenant": "a_b"}},
+    ],
+)
+def test_predicates_that_may_hold(route: dict[str, Any]) -> None:
+    assert told(route) == []
+
+
+def test_an_escaped_slash_matches_where_it_may_pass() -> None:
+    passing = {"name": "inner", "listen": ":8081", "path_policy": "pass"}
+    assert told({"path": "/a%2Fb"}, listeners=[WEB, passing]) == []
+
+
+# Loops.
+
+
+@pytest.mark.parametrize(
+    ("listen", "endpoint"),
+    [
+        (":8080", "127.0.0.1:8080"),
+        (":8080", "localhost:8080"),
+        (":8080", "[::1]:8080"),
+        (":80", "http://127.0.0.1/base"),
+        ("[::]:8080", "127.1.2.3:8080"),
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("10.0.0.1:8080", "10.0.0.1:8080"),
+        ("localhost:8080", "127.0.0.1:8080"),
+        ("127.0.0.1:8080", "localhost:8080"),
+        ("unix:/run/a", "unix:/run/a"),
+    ],
+)
+def test_an_endpoint_that_is_the_gateway(listen: str, endpoint: str) -> None:
+    listeners = [{"name": "web", "listen": listen}]
+    assert told(upstreams={"app": {"endpoints": ["a:1", endpoint]}}, listeners=listeners) == [
+        "('upstreams', 'app', 'endpoints', 1) this is the listener web: requests that come round are answered 508"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "endpoint"),
+    [
+        (":8080", "127.0.0.1:8081"),
+        (":8080", "app:8080"),
+        (":8080", "10.0.0.1:8080"),
+        ("0.0.0.0:8080", "[::1]:8080"),
+        ("10.0.0.1:8080", "127.0.0.1:8080"),
+        ("unix:/run/a", "unix:/run/b"),
+        ("fd:3", "127.0.0.1:3"),
+        ("systemd:web", "127.0.0.1:80"),
+    ],
+)
+def test_an_endpoint_that_may_be_another(listen: str, endpoint: str) -> None:
+    assert told(upstreams={"app": {"endpoints": [endpoint]}}, listeners=[{"name": "web", "listen": listen}]) == []
+
+
+def test_warnings_have_a_place(write: Write) -> None:
+    text = """
+[[listeners]]
+name = "web"
+listen = ":8080"
+
+[upstreams.app]
+endpoints = [
+  "127.0.0.1:8080",
+]
+
+[[routes]]
+name = "all"
+priority = 1
+upstream = "app"
+
+[[routes]]
+name = "never"
+path = "/a%20b"
+upstream = "app"
+"""
+    path = write(gateway_toml=text)
+    config, warnings = load_and_lint(path, {})
+    assert config.routes[1].name == "never"
+    loop, taken, never = [str(warning).replace(f"{path.parent}/", "") for warning in warnings]
+    assert loop.startswith("gateway.toml:8:3: upstreams.app.endpoints[0]: this is the listener web:")
+    assert taken == "gateway.toml:16:3: routes[1]: never reached: routes[0] takes all its requests (gateway.toml:11)"
+    assert never.startswith("gateway.toml:18:1: routes[1].path.prefix: never matches: paths are compared")
