@@ -74,6 +74,8 @@ class Forward:
             if await self._is_over_here(exchange, head, send):
                 return
             upgrade = upgrade_asked(head, self._upgrade)
+        if self._prefix:
+            head.introduced = self._with_prefix(head.introduced or b"")
         tried: tuple[Endpoint, ...] = ()
         failure: UpstreamError | None = None
         repeats = 0
@@ -138,20 +140,16 @@ class Forward:
         if self._retargets:
             target = head.target if self._rewrite is None else self._rewrite.target(head.target)
             lines = head.lines_to(join(endpoint.base, target))
-            if self._prefix:
-                asking += self._told_prefix(head)
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
         return outbound(head, lines, host, self._via, asking)
 
-    def _told_prefix(self, head: RequestHead) -> bytes:
-        """The line that tells of the prefix that was stripped; a proxy before us that is trusted may have stripped one
-        too, and then this line takes the place of its own."""
-        introduced = head.introduced or b""
+    def _with_prefix(self, introduced: bytes) -> bytes:
+        """The lines about the client, with one that tells of the prefix that is stripped: behind what a trusted proxy
+        has stripped before us."""
         before = _PREFIX.search(introduced)
         if before is None:
-            return b"\r\nx-forwarded-prefix: " + self._prefix
-        head.introduced = introduced[: before.start()] + introduced[before.end() :]
-        return b"\r\nx-forwarded-prefix: " + before[1].rstrip(b"/") + self._prefix
+            return introduced + b"\r\nx-forwarded-prefix: " + self._prefix
+        return introduced[: before.end()].rstrip(b"/") + self._prefix + introduced[before.end() :]
 
     async def _carry(
         self, exchange: Any, head: RequestHead, upgrade: bytes, connection: Connection, receive: Any, send: Any

@@ -130,7 +130,7 @@ def test_usr1_reopens_the_logs_and_no_line_is_lost(gateway: Start, settings: Set
     lines = [json.loads(line) for file in (*rotated, log) for line in file.read_text().splitlines()]
     assert len(lines) == load.report.requests
     assert {line["status"] for line in lines} == {200}
-    assert {line["ended"] for line in lines} == {"ok"}
+    assert {line["reason"] for line in lines} == {""}
 
 
 def test_usr1_reopens_the_error_log(gateway: Start, settings: Settings) -> None:

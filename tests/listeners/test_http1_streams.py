@@ -239,7 +239,7 @@ async def test_requests_before_a_half_close_are_all_answered() -> None:
     async with Origin(answering(lambda request: ok(request.start))) as origin, Site(origin) as site:
         client = await site.client(get(b"/1") + get(b"/2") + get(b"/3") + b"GET /half")
         client.writer.write_eof()
-        bodies = []
+        bodies: list[bytes] = []
         while len(bodies) < 3:
             response = await client.response()
             if response.status != 100:
