@@ -21,7 +21,7 @@ from itertools import filterfalse
 Pair = tuple[bytes, bytes]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"++) ([\x21-\x7e\x80-\xff]++) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"++) ([\x21\x22\x24-\x7e\x80-\xff]++) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?")
 _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)")
 _TRAILERS = re.compile(rb"((?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n")
@@ -315,7 +315,7 @@ def _keeps_alive(connection: bytes | None, minor: int) -> bool:
     return b"close" not in named if minor else b"keep-alive" in named
 
 
-_ABSOLUTE = re.compile(rb"(?:http|https)://([^/?#@]++)([/?].*)?", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE = re.compile(rb"(?:http|https)://([^/?#@:][^/?#@]*+)([/?].*)?", re.IGNORECASE | re.DOTALL)
 _LONGEST_AUTHORITY = 261  # a DNS name has 253 characters at the most (RFC 1035), a port 5
 
 
@@ -406,8 +406,10 @@ def refusal(data: bytes, max_line: int, max_head: int, max_fields: int = 1 << 30
         return WireError(400, "bare_line_ending")
     if newline and line and not _REQUEST_LINE.fullmatch(line):
         return _bad_request_line(line)
-    if len(data) > max_head or data.count(b"\r\n") > max_fields + 1:
+    if len(data) > max_head:
         return WireError(431, "header_fields_too_large")
+    if data.count(b"\r\n") > max_fields + 1:
+        return WireError(431, "too_many_header_fields")
     if b"\x00" in data:
         return WireError(400, "control_character")
     return None

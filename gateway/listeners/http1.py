@@ -40,9 +40,9 @@ class Http1Connection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_body_due", "_buffer", "_fields", "_half_closed", "_leaving", "_paused", "_server_state", "_too_slow",
-        "_transport", "_unsent", "choked", "closed", "deadline", "entry", "exchange", "look", "peer", "requests",
-        "scope", "state", "vigil",
+        "_body_due", "_buffer", "_empty_lines", "_fields", "_half_closed", "_leaving", "_paused", "_server_state",
+        "_too_slow", "_transport", "_unsent", "choked", "closed", "deadline", "entry", "exchange", "look", "peer",
+        "requests", "scope", "state", "vigil",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Http1Connection(asyncio.Protocol):
         self._half_closed = False  # the client has finished sending
         self._unsent = 0
         self._too_slow = False
+        self._empty_lines = 0  # before the request to come
         self._body_due = 0.0  # when the body falls below the least rate, unless more of it comes
         self.vigil: Vigil | None = None
 
@@ -148,8 +149,8 @@ class Http1Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None:
             exchange.wake()
-            if exchange.task is not None and not exchange.complete:
-                exchange.task.cancel()
+            if not exchange.complete:
+                exchange.stop()
 
     def pause_writing(self) -> None:
         self.choked = self.entry.loop.create_future()
@@ -180,10 +181,8 @@ class Http1Connection(asyncio.Protocol):
         entry = self.entry
         now = monotonic()
         if data[0] in b"\r\n":
-            data = _without_empty_lines(data)
-            if data.startswith(b"\r\n"):
-                self._refuse(WireError(400, "request_line_missing"))
-            if not data or self._leaving:
+            data = self._without_empty_lines(data)
+            if not data:
                 return
         try:
             if len(data) > entry.unchecked:
@@ -211,6 +210,7 @@ class Http1Connection(asyncio.Protocol):
             return
         self.deadline = 0.0
         self.requests += 1
+        self._empty_lines = 0
         self._server_state.total_requests += 1
         exchange = self.exchange = Http1Exchange(self, head, now)
         # A name saves the making of one; what a done-callback would do for uvicorn's set of tasks, `turn_over` does.
@@ -224,6 +224,16 @@ class Http1Connection(asyncio.Protocol):
             self._buffer = rest
         elif self._half_closed:
             exchange.keep_alive = False
+
+    def _without_empty_lines(self, data: bytes) -> bytes:
+        """Empty lines before a request are forgiven (RFC 9112, section 2.2), a few of them. b"": nothing is left."""
+        while data.startswith(b"\r\n"):
+            data = data[2:]
+            self._empty_lines += 1
+        if self._empty_lines > _FORGIVEN:
+            self._refuse(WireError(400, "request_line_missing"))
+            return b""
+        return data
 
     def _check_size(self, data: bytes) -> None:
         """Judge a head by its size, before anything else: what is too large is not worth reading."""
@@ -245,8 +255,7 @@ class Http1Connection(asyncio.Protocol):
             except WireError as refused:
                 exchange.refused = refused
                 exchange.keep_alive = False
-                if exchange.task is not None:
-                    exchange.task.cancel()
+                exchange.stop()
                 return
             if exchange.choked:
                 self._pause_reading()
@@ -400,9 +409,9 @@ class Http1Connection(asyncio.Protocol):
                 self._refuse(WireError(408, "request_head_timeout"), self._buffer)
             else:
                 self._close()
-        elif not exchange.received and exchange.task is not None:
+        elif not exchange.received:
             exchange.refused = WireError(408, "body_too_slow" if self._too_slow else "request_body_timeout")
-            exchange.task.cancel()
+            exchange.stop()
 
     @property
     def idle(self) -> bool:
@@ -437,12 +446,3 @@ class Http1Connection(asyncio.Protocol):
         the end of the connection says how long it is."""
         if not self.closed:
             reset(self._transport)
-
-
-def _without_empty_lines(data: bytes) -> bytes:
-    """Empty lines before a request are forgiven (RFC 9112, section 2.2), a few of them."""
-    for _ in range(_FORGIVEN):
-        if not data.startswith(b"\r\n"):
-            break
-        data = data[2:]
-    return data

@@ -55,9 +55,9 @@ class Http1Exchange(Exchange):
     """The request's own object from its head to its last byte; what everybody learns of it is in its base class."""
 
     __slots__ = (
-        "_answered", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
-        "_head_out", "_held", "_left", "_owed", "_received", "_trailing", "_waiter", "expects", "has_body", "head",
-        "keep_alive", "refused", "scheme", "task",
+        "_answered", "_begun", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
+        "_head_out", "_held", "_left", "_owed", "_received", "_stopped", "_trailing", "_waiter", "expects", "has_body",
+        "head", "keep_alive", "refused", "scheme", "task",
     )  # fmt: skip
 
     def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
@@ -83,6 +83,8 @@ class Http1Exchange(Exchange):
         self._held = 0
         self._waiter: asyncio.Future[None] | None = None
         self._head_out = b""
+        self._begun = False
+        self._stopped = False
         self._chunked = False
         self._trailing = False  # trailers will follow the body
         self._decoder = ChunkedBody() if head.length < 0 else None
@@ -91,7 +93,10 @@ class Http1Exchange(Exchange):
 
     async def run(self) -> None:
         """The request's task: the application, and what becomes of it if it fails."""
+        self._begun = True
         try:
+            if self._stopped:
+                raise asyncio.CancelledError
             await self.listener.app(self._scope(), self.receive, self.send)
         except asyncio.CancelledError:
             if self.refused is None:
@@ -110,6 +115,13 @@ class Http1Exchange(Exchange):
                     log.error("the application left %r without a whole answer", self.target)
                 self._fail(500, "proxy_internal_error")
         self._connection.turn_over(self)
+
+    def stop(self) -> None:
+        """End the application where it is. A task that is cancelled before its first step would never take any, and
+        nobody would hear of the end."""
+        self._stopped = True
+        if self._begun and self.task is not None:
+            self.task.cancel()
 
     def _fail(self, status: int, reason: str) -> None:
         """Answer with an error where that's still possible; else leave the answer visibly cut."""

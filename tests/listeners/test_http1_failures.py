@@ -320,3 +320,23 @@ async def test_no_route() -> None:
         exchanges = [await site.exchange() for _ in range(4)]
         assert [one.reason for one in exchanges] == ["no_route", "method_not_allowed", "ambiguous_path", ""]
         assert [one.route and one.route.name for one in exchanges] == [None, None, None, "a"]
+
+
+@live
+async def test_a_body_that_is_refused_in_the_segment_of_its_head() -> None:
+    """The application has not had its first step yet then."""
+    async with Origin(always(ok())) as origin, Site(origin) as site:
+        response = await site.ask(get(b"/", b"transfer-encoding: chunked\r\n", b"POST") + b"nonsense\r\n")
+        assert response.status == 400 and b"chunk_size_malformed" in response[b"proxy-status"]
+        assert (await site.exchange()).reason == "chunk_size_malformed"
+        assert not origin.accepted
+
+
+@live
+async def test_a_client_that_is_gone_before_its_application_begins() -> None:
+    async with Origin(always(ok())) as origin, Site(origin) as site:
+        for _ in range(30):
+            client = await site.client(get())
+            client.reset()
+        for _ in range(30):
+            await site.exchange()
