@@ -365,23 +365,28 @@ def read_request(data: bytes, before: Fields | None = None) -> tuple[RequestHead
     return RequestHead(data[:line], fields), end + 4
 
 
-def read_response(data: bytes, bodyless: bool) -> tuple[ResponseHead, int] | None:
+def read_response(data: bytes, bodyless: bool, before: Fields | None = None) -> tuple[ResponseHead, int] | None:
     """The response head at the start of data and where it ends; None while it is not whole.
 
-    bodyless: the request was HEAD, so no body follows whatever the fields say. Raises WireError as `read_request` does.
+    bodyless: the request was HEAD, so no body follows whatever the fields say. before: the fields of the response
+    before this one on the connection; a resource that is asked for often has the same for as long as its Date lasts.
+    Raises WireError as `read_request` does.
     """
     end = data.find(b"\r\n\r\n")
     if end <= 0:
         return None
     line = data.find(b"\r\n")
     block = data[line + 2 : end]
-    try:
-        fields = Fields(block, _RESPONSE)
-    except WireError:
-        mended = _SPACED.sub(rb"\1:", block)
-        if mended == block:
-            raise
-        fields = Fields(mended, _RESPONSE)
+    if before is not None and block == before.block:
+        fields = before
+    else:
+        try:
+            fields = Fields(block, _RESPONSE)
+        except WireError:
+            mended = _SPACED.sub(rb"\1:", block)
+            if mended == block:
+                raise
+            fields = Fields(mended, _RESPONSE)
     return ResponseHead(data[:line], fields, bodyless), end + 4
 
 

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway")
 
-# The part of the idle connections that one walk over all of them finds for the next closings.
-_HARVEST = 0.05
-# Seconds for which it is believed that nobody is idle, once a walk has found so.
-_BARREN = 0.1
+# When a walk has found nobody, the next one waits for this many times as long as it took: whoever hammers at a full
+# listener makes us look for a twentieth of our time and no more.
+_BARREN = 20
 # Seconds between looks whether there is room again, and the part of the room that must be free by then.
 _LOOK = 0.05
 _FREE = 0.05
@@ -40,6 +39,7 @@ class Admission:
         self._room: float = float("inf")
         self._stale: dict[Any, deque[tuple[float, Http1Connection]]] = {}
         self._barren_until = 0.0
+        self._told = False  # that there are none left
         self.paused = False
         self.pause: Callable[[], None] = lambda: None
         self.resume: Callable[[], None] = lambda: None
@@ -51,15 +51,20 @@ class Admission:
     def admits(self, connection: Http1Connection, connections: Collection[Any]) -> bool:
         """Whether this connection, new among all of the worker's, may stay."""
         entry = connection.entry
-        if len(entry.connections) > entry.max_connections and not self._make_room(connection):
-            return False
-        if self._needed(len(connections)) >= self._room and not self._make_room(connection) and not self.paused:
+        if len(entry.connections) > entry.max_connections:
+            if not self._make_room(connection, entry.connections, entry):
+                return False
+        elif self._needed(len(connections)) >= self._room and not self.paused:
+            if self._make_room(connection, connections, None):
+                return True
             self.paused = True
-            log.warning(
-                "listener %s: no descriptors for more than %d connections; accepting again when some have ended",
-                entry.name,
-                len(connections),
-            )
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "listener %s: no descriptors for more than %d connections; others wait until some have ended",
+                    entry.name,
+                    len(connections),
+                )
             self.pause()
             entry.loop.call_later(_LOOK, self._look, entry.loop, connections)
         return True
@@ -69,31 +74,40 @@ class Admission:
         return clients + max(self._cells[Fact.UPSTREAM_OPEN], min(clients, self._upstream_most))
 
     def _look(self, loop: Any, connections: Collection[Any]) -> None:
-        if self._needed(len(connections)) < self._room * (1 - _FREE):
+        """Accept again when there is room, or somebody who can make it."""
+        has_room = self._needed(len(connections)) < self._room * (1 - _FREE)
+        if has_room and self._told:
+            self._told = False
+            log.warning("there are descriptors again for more than %d connections", len(connections))
+        if has_room or any(one.idle for one in connections):
             self.paused = False
-            log.warning("accepting connections again")
             self.resume()
         else:
             loop.call_later(_LOOK, self._look, loop, connections)
 
-    def _make_room(self, newcomer: Http1Connection) -> bool:
-        """Close the connection of this listener that has been idle for longest."""
-        stale = self._stale.setdefault(newcomer.entry, deque())
-        while True:
-            while stale:
-                since, connection = stale.popleft()
-                if connection.idle_since == since and connection.close_if_idle():
-                    return True
-            now = monotonic()
-            if now < self._barren_until:
-                return False
-            idle = [
-                (one.idle_since, id(one), one)
-                for one in newcomer.entry.connections
-                if one.idle and not one.closed and one is not newcomer
-            ]
-            if not idle:
-                self._barren_until = now + _BARREN
-                return False
-            idle.sort()
-            stale.extend((since, one) for since, _, one in idle[: max(1, int(len(idle) * _HARVEST))])
+    def _make_room(self, newcomer: Http1Connection, among: Collection[Any], whose: Any) -> bool:
+        """Close the connection that has been idle for longest among these. whose: by what they are remembered.
+
+        All that are idle are walked once, and closed one by one as room is needed: who becomes idle later is younger.
+        """
+        stale = self._stale.setdefault(whose, deque())
+        if self._closes_one(stale):
+            return True
+        now = monotonic()
+        if now < self._barren_until:
+            return False
+        idle = [(one.idle_since, id(one), one) for one in among if one.idle and not one.closed and one is not newcomer]
+        idle.sort()
+        stale.extend((since, one) for since, _, one in idle)
+        if self._closes_one(stale):
+            return True
+        self._barren_until = now + _BARREN * (monotonic() - now)
+        return False
+
+    def _closes_one(self, stale: deque[tuple[float, Http1Connection]]) -> bool:
+        """Close the first of these that is still idle, and has no request on the way."""
+        while stale:
+            since, connection = stale.popleft()
+            if connection.idle_since == since and connection.close_if_idle():
+                return True
+        return False

@@ -81,8 +81,9 @@ class Entry:
         self.head_timeout = timeouts.head
         self.keep_alive = timeouts.keep_alive
         self.body_idle = timeouts.body_idle
-        self.body_min_rate = timeouts.body_min_rate or inf
-        self.grace = min(_GRACE, timeouts.body_idle)
+        # Without a least rate any byte is enough until the next one is overdue.
+        self.body_min_rate = timeouts.body_min_rate or 1e-9
+        self.grace = min(_GRACE, timeouts.body_idle) if timeouts.body_min_rate else inf
         self.write_idle = timeouts.write_idle
         self.least_taken = max(1, int(timeouts.body_min_rate * timeouts.write_idle))
 

@@ -18,7 +18,7 @@ from typing import Any
 from setproctitle import setproctitle
 
 from gateway.child import EXIT_BOOT, hear, ids, tell
-from gateway.config import Config, ConfigErrors, load
+from gateway.config import Config, ConfigError, ConfigErrors, load_and_lint
 from gateway.config.diff import changes
 from gateway.config.fields import MOST_WORKERS
 from gateway.errors import GatewayError, StartError
@@ -86,13 +86,14 @@ class Master:
         self._nofile = limits.raise_nofile()
         legacy = self._legacy
         if legacy is None:
-            config = load(self._path)
+            config, warnings = load_and_lint(self._path)
             ids(config.process)
             files = Files(config.log)
             set_up(config.log, files)
+            _warn(warnings)
             self._check(config)
         else:
-            config, files = upgrade.logs_opened(legacy.config or load(self._path))
+            config, files = upgrade.logs_opened(legacy.config or load_and_lint(self._path)[0])
             set_up(config.log, files)
         self._events = Events()
         self._claim(config)
@@ -272,7 +273,8 @@ class Master:
         current = self._current
         files = None
         try:
-            config = load(self._path)
+            config, warnings = load_and_lint(self._path)
+            _warn(warnings)
             ids(config.process)
             self._stays(config)
             self._check(config)
@@ -682,3 +684,8 @@ class Master:
 
 def _ending(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+
+
+def _warn(warnings: list[ConfigError]) -> None:
+    for warning in warnings:
+        log.warning("%s", warning)

@@ -17,7 +17,7 @@ from gateway.peek import waiting
 from gateway.relay import End
 from gateway.upstream.endpoint import Endpoint
 from gateway.wheel import Wheel
-from gateway.wire import ChunkedBody, Pair, ResponseHead, WireError, is_hopeless, read_response
+from gateway.wire import ChunkedBody, Fields, Pair, ResponseHead, WireError, is_hopeless, read_response
 
 # The head of a response: four times what we accept from clients, as origins set large cookies (nginx: 4k-8k buffers by
 # default and a well-known source of its 502s; Go: 1 MiB).
@@ -37,9 +37,10 @@ class Connection(asyncio.Protocol):
     """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
 
     __slots__ = (
-        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_head", "_held", "_idle_timeout", "_interim",
-        "_left", "_loop", "_paused", "_response_timeout", "_transport", "_upgrade", "_waiter", "_wheel", "busy",
-        "choked", "closed", "counted", "deadline", "endpoint", "look", "made", "request_sent", "served", "since",
+        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_fields", "_head", "_held", "_idle_timeout",
+        "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_upgrade", "_waiter", "_wheel",
+        "busy", "choked", "closed", "counted", "deadline", "endpoint", "look", "made", "request_sent", "served",
+        "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
@@ -64,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[ResponseHead] | None = None
         self._interim: list[ResponseHead] = []  # 1xx heads that nobody has taken yet
         self._head: ResponseHead | None = None
+        self._fields: Fields | None = None  # of the last response
         self._bodyless = False
         self._upgrade = False  # whether a 101 is welcome
         self._decoder: ChunkedBody | None = None
@@ -229,7 +231,7 @@ class Connection(asyncio.Protocol):
     def _read_head(self, data: bytes) -> bytes:
         """Read interim heads until the final one; what follows it is returned."""
         while True:
-            found = read_response(data, self._bodyless)
+            found = read_response(data, self._bodyless, self._fields)
             if found is None:
                 if len(data) > _MAX_HEAD or not _STARTS.startswith(data[:7]) or is_hopeless(data):
                     raise WireError(502, "head_malformed")
@@ -250,6 +252,7 @@ class Connection(asyncio.Protocol):
                 self._wheel.arm(self, monotonic() + self._response_timeout)
         self._buffer = b""
         self._head = head
+        self._fields = head.fields
         length = self._left = head.length
         self._decoder = ChunkedBody() if length == -1 else None
         if length == len(data):  # the whole body came with the head: what small responses do
