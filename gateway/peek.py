@@ -39,6 +39,16 @@ def is_dead(transport: Any) -> bool:
     return bool(poll.poll(0))
 
 
+def has_finished(transport: Any) -> bool:
+    """Whether the peer has said that it sends nothing more, though what it has sent may still wait to be read."""
+    fd = _fd(transport)
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 def untaken(transport: Any) -> int:
     """Bytes written that the peer's machine has not acknowledged, in this process and in the kernel."""
     own: int = transport.get_write_buffer_size()

@@ -91,6 +91,9 @@ REASONS: dict[str, Reason] = {
     "destination_unavailable": Reason(
         "destination_unavailable", "No server behind the gateway is ready at the moment.", (503,), True
     ),
+    "drain_timeout": Reason(
+        "proxy_internal_error", "The gateway had to end before the answer was whole.", (503,), True
+    ),
     "proxy_internal_error": Reason("proxy_internal_error", "Something went wrong in the gateway.", (500,), True),
     # Too late for an answer, or nobody left to take one: only in the log and the metrics.
     "client_gone": Reason("", "The client went away before it had the whole answer.", (499,), True),

@@ -12,10 +12,12 @@ import struct
 from time import monotonic
 from typing import Any, NamedTuple
 
+from gateway.peek import is_dead
 from gateway.wheel import Wheel
 
 IDLE = "tunnel_idle_timeout"
 RESET = "tunnel_reset"
+_WATCH = 0.1  # seconds between looks at a side that isn't read
 
 
 class End(NamedTuple):
@@ -31,7 +33,7 @@ class Relay:
     """The pipe. Both transports are its own from `run` on; `sent` counts the bytes from the first to the second and
     back."""
 
-    __slots__ = ("_idle", "_over", "_sides", "_wheel", "deadline", "look", "reason")
+    __slots__ = ("_idle", "_over", "_sides", "_watching", "_wheel", "deadline", "look", "reason")
 
     def __init__(self, wheel: Wheel, idle: float) -> None:
         """idle: seconds without a byte in either direction after which it ends."""
@@ -39,6 +41,7 @@ class Relay:
         self._idle = idle
         self._sides: tuple[_Side, _Side] | None = None
         self._over: asyncio.Future[None]
+        self._watching = False
         self.deadline = 0.0
         self.look = 0
         self.reason = ""  # why it ended; "" for an orderly end on both sides
@@ -56,6 +59,8 @@ class Relay:
         self._sides = (one, two)
         self._wheel.arm(self, monotonic() + self._idle)
         try:
+            for side in self._sides:
+                side.take_over()
             one.begin(first)
             two.begin(second)
             await self._over
@@ -72,6 +77,23 @@ class Relay:
         for side in self._sides or ():
             side.transport.abort()
 
+    def watch(self) -> None:
+        """A side isn't read because the other is full: nobody would see a reset of it."""
+        if not self._watching:
+            self._watching = True
+            asyncio.get_running_loop().call_later(_WATCH, self._look)
+
+    def _look(self) -> None:
+        self._watching = False
+        for side in self._sides or ():
+            if side.other.full and not (side.lost or side.other.lost):
+                if is_dead(side.transport):
+                    self.reason = self.reason or RESET
+                    reset(side.transport)
+                    reset(side.other.transport)
+                else:
+                    self.watch()
+
     def lost(self) -> None:
         """A side is closed for good."""
         if all(side.lost for side in self._sides or ()) and not self._over.done():
@@ -81,7 +103,7 @@ class Relay:
 class _Side(asyncio.Protocol):
     """One of the two transports."""
 
-    __slots__ = ("_before", "_relay", "count", "ended", "lost", "other", "transport")
+    __slots__ = ("_before", "_relay", "count", "ended", "full", "lost", "other", "transport")
 
     other: _Side
 
@@ -91,18 +113,21 @@ class _Side(asyncio.Protocol):
         self.transport = transport
         self.count = 0
         self.ended = False  # nothing more will come from it
+        self.full = False  # it takes nothing more for the moment
         self.lost = False
 
-    def begin(self, end: End) -> None:
-        """Take the transport over."""
+    def take_over(self) -> None:
         self.transport.set_protocol(self)
+
+    def begin(self, end: End) -> None:
+        """Pass on what came before, and read what comes now. The other side has been taken over as well."""
         if self.transport.is_closing():
             return
         if end.rest:
             self.data_received(end.rest)
         if end.ended:
             self.eof_received()
-        else:
+        elif not self.other.full:
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -124,10 +149,13 @@ class _Side(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
+        self.full = True
         if not self.other.lost:
             self.other.transport.pause_reading()
+            self._relay.watch()
 
     def resume_writing(self) -> None:
+        self.full = False
         if not (self.other.lost or self.other.ended):
             self.other.transport.resume_reading()
 

@@ -21,8 +21,8 @@ from itertools import filterfalse
 Pair = tuple[bytes, bytes]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"++) ([\x21\x22\x24-\x7e\x80-\xff]++) HTTP/1\.([01])")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"++) ([\x21\x22\x24-\x7e\x80-\xff]++) HTTP/1\.([0-9])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?")
 _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)")
 _TRAILERS = re.compile(rb"((?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)(?=.)", re.DOTALL)
@@ -239,7 +239,7 @@ class RequestHead(Head):
             raise _bad_request_line(line)
         self.method, target, version = match.groups()
         self.target = target
-        self.minor = minor = 1 if version == b"1" else 0
+        self.minor = minor = 0 if version == b"0" else 1  # a later one is read as ours (RFC 9110, section 2.5)
         self.fields = fields
         self.lines = line + fields.ordinary
         self.special = special = fields.special
@@ -250,7 +250,7 @@ class RequestHead(Head):
         elif len(host) > _LONGEST_AUTHORITY or not _is_authority(host):
             raise WireError(400, "host_invalid")
         self.length = _request_length(special, minor)
-        if not (minor and target.startswith(b"/")):
+        if version != b"1" or not target.startswith(b"/"):
             self._normalise()
         self.keep_alive = _keeps_alive(special.get(b"connection"), minor)
         self.introduced: bytes | None = None
@@ -296,7 +296,7 @@ def _read_status_line(line: bytes) -> tuple[int, int]:
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise WireError(502, "status_line_malformed")
-    return int(match[1]), int(match[2])
+    return min(int(match[1]), 1), int(match[2])
 
 
 @lru_cache(maxsize=4096)
@@ -312,7 +312,7 @@ def _keeps_alive(connection: bytes | None, minor: int) -> bool:
     if connection in (b"keep-alive", b"Keep-Alive"):
         return True
     named = tokens(connection)
-    return b"close" not in named if minor else b"keep-alive" in named
+    return b"close" not in named and (minor == 1 or b"keep-alive" in named)
 
 
 _ABSOLUTE = re.compile(rb"(?:http|https)://([^/?#@:][^/?#@]*+)([/?].*)?", re.IGNORECASE | re.DOTALL)
@@ -329,7 +329,8 @@ class ResponseHead(Head):
         self._bodyless = bodyless
         self.minor, self.status = _read_status_line(line)
         self.fields = fields
-        self.lines = line + fields.ordinary if self.minor else b"HTTP/1.1" + line[8:] + fields.ordinary
+        # The space behind the status must be there, with or without a reason phrase (RFC 9112, section 4).
+        self.lines = b"HTTP/1.1" + (line[8:] if len(line) > _BARE_STATUS else line[8:] + b" ") + fields.ordinary
         self.special = special = fields.special
         self.keep_alive = _keeps_alive(special.get(b"connection"), self.minor)
         self.length = _response_length(special, self.minor, self.status, bodyless)
@@ -426,8 +427,8 @@ def _bad_request_line(line: bytes) -> WireError:
         return WireError(400, "request_line_malformed")
     if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", parts[2]) and not parts[2].startswith(b"HTTP/1."):
         return WireError(505, "version_not_supported")
-    if not re.fullmatch(rb"HTTP/1\.[01]", parts[2]):
-        return WireError(505 if re.fullmatch(rb"HTTP/1\.[0-9]", parts[2]) else 400, "version_malformed")
+    if not re.fullmatch(rb"HTTP/1\.[0-9]", parts[2]):
+        return WireError(400, "version_malformed")
     return WireError(400, "target_malformed")
 
 
@@ -467,6 +468,7 @@ def _response_length(special: Mapping[bytes, bytes], minor: int, status: int, bo
 
 
 _BODYLESS = (204, 304)
+_BARE_STATUS = len(b"HTTP/1.1 200")
 
 
 _SIZE_LINE = re.compile(
@@ -573,11 +575,7 @@ def announced_trailers(head: Head) -> bytes:
 
 
 def _may_trail(name: bytes) -> bool:
-    return (
-        name not in _NEVER_TRAILING
-        and not name.startswith((b"if-", *IDENTITY_PREFIXES))
-        and _SPOOF not in name
-    )
+    return name not in _NEVER_TRAILING and not name.startswith((b"if-", *IDENTITY_PREFIXES)) and _SPOOF not in name
 
 
 def trailer_section(trailers: list[Pair]) -> bytes:

@@ -57,7 +57,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "parts": set(),
     "pages": {"errors", "refusals"},
     "peek": set(),
-    "relay": {"wheel"},
+    "relay": {"peek", "wheel"},
     "reasons": set(),
     "refusals": {"reasons"},
     "scoreboard": set(),

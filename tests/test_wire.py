@@ -155,7 +155,7 @@ REFUSED = {
     "version without minor": (400, fields(line=b"GET / HTTP/1")),
     "version 2": (505, fields(line=b"GET / HTTP/2.0")),
     "version 0.9": (505, fields(line=b"GET / HTTP/0.9")),
-    "version 1.2": (505, fields(line=b"GET / HTTP/1.2")),
+    "version 1.12": (400, fields(line=b"GET / HTTP/1.12")),
 }
 
 

@@ -34,6 +34,8 @@ _QUIET_MOST = 2.0
 _CLOSE_FROM, _CLOSE_TO = 0.6, 0.9
 # Descriptors that are never given to connections: logs reopened, a file of a plug-in, a name being resolved.
 _SPARE = 16
+# Turns of the event loop between the end of the drain and that of the process: what is cut passes through a few.
+_LAST_STEPS = 5
 # When the whole gateway stops there is no successor to wait for: idle connections go within this.
 _CLOSE_AT_STOP = 0.5
 
@@ -144,6 +146,8 @@ class Door(uvicorn.Server):
 
     def _pause(self) -> None:
         """Accept nothing for a while: what comes waits in the queues, which the master keeps open too."""
+        if self._leave.is_set():
+            return
         for name, server in self._listening.items():
             self._sockets[name] = self._sockets[name].dup()  # the server closes the one it has
             server.close()
@@ -172,6 +176,8 @@ class Door(uvicorn.Server):
             await asyncio.sleep(min(left, 0.05))
         for connection in list(self.server_state.connections):
             connection.abort()  # type: ignore[union-attr]
+        for _ in range(_LAST_STEPS):  # tunnels and requests tell their story
+            await asyncio.sleep(0)
         for task in list(self.server_state.tasks):
             task.cancel()
         await asyncio.sleep(0)

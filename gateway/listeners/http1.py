@@ -164,9 +164,10 @@ class Http1Connection(asyncio.Protocol):
         if self._leaving:
             return
         if self.exchange is None:
-            self.entry.wheel.arm(self, monotonic() + self.entry.keep_alive)
+            entry = self.entry
+            entry.wheel.arm(self, monotonic() + (entry.head_timeout if self._buffer else entry.keep_alive))
         else:
-            self._forgive_body()
+            self.forgive_body()
             self.watch_body()
 
     def _watch_writes(self) -> None:
@@ -208,7 +209,8 @@ class Http1Connection(asyncio.Protocol):
         except WireError as refused:
             self._refuse(refused, data)
             return
-        self.deadline = 0.0
+        if self.choked is None:  # else it still has to show that it takes the answers before this one
+            self.deadline = 0.0
         self.requests += 1
         self._empty_lines = 0
         self._server_state.total_requests += 1
@@ -220,10 +222,13 @@ class Http1Connection(asyncio.Protocol):
         if exchange.has_body:
             self._body_due = now + entry.grace
             self._read_body(exchange, rest)
-        elif rest:
+        else:
             self._buffer = rest
-        elif self._half_closed:
-            exchange.keep_alive = False
+        if self._half_closed:
+            if not exchange.received:
+                self.gone()  # what is missing will never come
+            elif not self._buffer:
+                exchange.keep_alive = False
 
     def _without_empty_lines(self, data: bytes) -> bytes:
         """Empty lines before a request are forgiven (RFC 9112, section 2.2), a few of them. b"": nothing is left."""
@@ -261,7 +266,7 @@ class Http1Connection(asyncio.Protocol):
                 self._pause_reading()
         self.watch_body()
 
-    def _forgive_body(self) -> None:
+    def forgive_body(self) -> None:
         """It was not the client that stood still."""
         self._body_due = max(self._body_due, monotonic() + self.entry.grace)
 
@@ -270,7 +275,8 @@ class Http1Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None or self.choked is not None:
             return
-        if exchange.received or self._paused or exchange.expecting:
+        # After an answer it may rightly stop sending (RFC 9112, section 9.5).
+        if exchange.received or self._paused or exchange.expecting or exchange.answered:
             self.deadline = 0.0
         else:
             idle = monotonic() + self.entry.body_idle
@@ -295,7 +301,7 @@ class Http1Connection(asyncio.Protocol):
         if self._paused and not self.closed:
             self._paused = False
             self._transport.resume_reading()
-            self._forgive_body()
+            self.forgive_body()
             self.watch_body()
 
     @property
@@ -339,10 +345,10 @@ class Http1Connection(asyncio.Protocol):
                     self.resume_reading()
                 if self.choked is None:
                     entry.wheel.arm(self, monotonic() + entry.keep_alive)
-        elif exchange.received:
+        elif exchange.received and not exchange.head.keep_alive:
             self._close()
         else:
-            self._linger()
+            self._linger()  # it may still send: the rest of its body, or further requests
 
     # Ends.
 
@@ -371,16 +377,19 @@ class Http1Connection(asyncio.Protocol):
         )
 
     def _linger(self) -> None:
-        """Say that we are done, and throw away what still comes, so that the answer is not lost to a reset."""
+        """Say that we are done, and throw away what still comes, so that the answer is not lost to a reset (RFC 9112,
+        section 9.6)."""
         self._leaving = True
         self._buffer = b""
+        self.entry.connections.discard(self)  # what is over takes no place
         self.resume_reading()
         if self._half_closed:
             self._close()
             return
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self.entry.wheel.arm(self, monotonic() + _LINGER)
+        self._unsent = untaken(self._transport)
+        self.entry.wheel.arm(self, monotonic() + (self.entry.write_idle if self._unsent else _LINGER))
 
     def _close(self) -> None:
         """End the connection once everything is written, or when the client takes nothing of it any more."""
@@ -416,7 +425,7 @@ class Http1Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether no request is under way or half read."""
-        return self.exchange is None and not self._buffer
+        return self.exchange is None and not self._buffer and not self._leaving
 
     @property
     def idle_since(self) -> float:
@@ -437,9 +446,21 @@ class Http1Connection(asyncio.Protocol):
         else:
             self.exchange.keep_alive = False
 
-    def abort(self) -> None:
+    def gone(self) -> None:
+        """The client is not there any more, though the event loop could not see it."""
         if not self.closed:
             self._transport.abort()
+
+    def abort(self) -> None:
+        """The time to drain is over. A request without an answer gets one; an answer is visibly cut."""
+        exchange = self.exchange
+        if exchange is None or exchange.answered:
+            if exchange is not None:
+                exchange.reason = "drain_timeout"
+            self.reset()
+        else:
+            exchange.refused = WireError(503, "drain_timeout")
+            exchange.stop()
 
     def reset(self) -> None:
         """End at once and visibly: by a reset, for an orderly end would make a cut body look whole where nothing but

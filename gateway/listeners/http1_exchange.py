@@ -217,6 +217,7 @@ class Http1Exchange(Exchange):
             if self.expecting:
                 self._continue = False
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self._connection.forgive_body()
                 self._connection.watch_body()
             await self._news()
 
@@ -276,6 +277,7 @@ class Http1Exchange(Exchange):
         self._connection.write(lines + b"\r\n\r\n")
         if status == 100 and self._continue:
             self._continue = False
+            self._connection.forgive_body()
             self._connection.watch_body()
             self.wake()
 
@@ -285,6 +287,8 @@ class Http1Exchange(Exchange):
             raise RuntimeError("the response was started twice")
         self._answered = True
         self.status = status
+        if not self._received:
+            self._connection.watch_body()
         entry, request = self.listener, self.head
         if type(headers) is ResponseHead and headers.status == status:
             lines = headers.lines
@@ -383,6 +387,18 @@ class Http1Exchange(Exchange):
         """After a 101: give the client's transport away. The connection is over when the transport's new protocol
         passes `connection_lost` on."""
         return self._connection.detach()
+
+    def probe(self) -> bool:
+        """Write what changes nothing, so that a client that is gone says so: an interim 100 before the answer, a zero
+        before the next chunk's size (RFC 9112, section 7.1: 1*HEXDIG). False where there is no such thing."""
+        if not self._answered:
+            if self.head.minor:
+                self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return bool(self.head.minor)
+        if self._chunked and not self._complete and not self._head_out:
+            self._connection.write(b"0")
+            return True
+        return False
 
     @property
     def complete(self) -> bool:

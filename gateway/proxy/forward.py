@@ -164,7 +164,8 @@ class Forward:
             connection.send(request, bodyless, more=False, upgrade=upgrade != b"")
         elif 0 < head.length <= WRITE and exchange.received:
             body = (await receive())["body"]  # all of it: what is there and small is handed over in one part
-            connection.send(self._request(head, b"", endpoint, exchange.expects) + body, bodyless, more=False)
+            request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
+            connection.send(request + body, bodyless, more=False)
         else:
             # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
             expecting = exchange.expecting and not endpoint.is_old
@@ -180,8 +181,7 @@ class Forward:
                 await send({"type": "http.response.interim", "status": response.status, "headers": response})
                 response = await connection.response()
             exchange.first_byte = monotonic() - exchange.started
-            if not response.minor:
-                endpoint.is_old = True
+            endpoint.is_old = not response.minor
             if self._mappings:
                 response = self._mapped_back(exchange, response, endpoint)
             trailing = response.length == -1

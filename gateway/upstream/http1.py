@@ -37,9 +37,10 @@ class Connection(asyncio.Protocol):
     """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
 
     __slots__ = (
-        "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_fields", "_head", "_held", "_idle_timeout",
-        "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_upgrade", "_waiter", "_wheel",
-        "busy", "choked", "closed", "counted", "deadline", "endpoint", "look", "made", "request_sent", "served",
+        "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_fields", "_head", "_held",
+        "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_upgrade",
+        "_waiter", "_wheel", "busy", "choked", "closed", "counted", "deadline", "endpoint", "look", "made",
+        "request_sent", "served",
         "since",
     )  # fmt: skip
 
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._wheel = wheel
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
+        self._awaited = False  # a head is due: the deadline is for it
         self._buffer = b""
         self._chunks: list[bytes] = []
         self._held = 0
@@ -99,6 +101,10 @@ class Connection(asyncio.Protocol):
             and not self._interim
         )
 
+    def is_ending(self) -> bool:
+        """Whether the endpoint has said something, its end most likely, since it was done."""
+        return self.closed or waiting(self._transport)
+
     def close(self) -> None:
         """End it now. It counts as closed from here on, also before the event loop has said so."""
         self.deadline = 0.0
@@ -117,7 +123,8 @@ class Connection(asyncio.Protocol):
         self._bodyless = bodyless
         self._upgrade = upgrade
         self.request_sent = not more
-        if not more or expecting:
+        self._awaited = not more or expecting
+        if self._awaited:
             self._wheel.arm(self, monotonic() + self._response_timeout)
         self._transport.write(head)
 
@@ -128,15 +135,18 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         if self._head is None:
+            self._awaited = False
             self.deadline = 0.0
         self._transport.writelines(pieces)
         if self.choked is not None:
             self._wheel.arm(self, monotonic() + self._idle_timeout)
             await asyncio.shield(self.choked)
-            self.deadline = 0.0
+            if self._head is None:
+                self.deadline = 0.0
         if not more:
             self.request_sent = True
             if self._head is None:
+                self._awaited = True
                 self._wheel.arm(self, monotonic() + self._response_timeout)
 
     def response(self) -> Awaitable[ResponseHead]:
@@ -341,7 +351,7 @@ class Connection(asyncio.Protocol):
     def overdue(self) -> None:
         if not self.busy:
             self.close()  # idle for long enough
-        elif self._head is None and self.request_sent:
+        elif self._head is None and self._awaited:
             self._fail(self._broken(ResponseTimeout, f"no response within {self._response_timeout:g} s"))
         else:
             self._fail(self._broken(IdleTimeout, f"nothing moved for {self._idle_timeout:g} s"))

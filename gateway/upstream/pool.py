@@ -135,6 +135,10 @@ class Pool:
     def _put_back(self, connection: Connection, now: float) -> None:
         if connection.closed:
             return
+        if self._line and connection.is_ending():
+            connection.busy = False
+            connection.close()  # who waits may dial
+            return
         while self._line:
             place = self._line.popleft()
             if not place.future.done():

@@ -287,15 +287,84 @@ async def test_a_body_that_the_origin_does_not_take_is_not_too_slow() -> None:
         await peer.reader.readexactly(size)
         await peer.send(ok())
 
-    size = 8 * 1024 * 1024
-    timeouts = {"body_idle": "300ms", "body_min_rate": "1KiB/s"}
+    size = 16 * 1024 * 1024
+    timeouts = {"body_idle": "700ms", "body_min_rate": "1KiB/s"}
     async with Origin(handler) as origin, Site(origin, timeouts=timeouts) as site:
         client = await site.client(get(b"/", b"content-length: %d\r\n" % size, b"POST"))
         upload = asyncio.create_task(client.send(bytes(size)))
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         go_on.set()
         assert (await client.response()).status == 200
         await upload
+
+
+@live
+async def test_the_time_for_a_body_begins_when_it_is_asked_for() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await asyncio.sleep(1)
+        await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await peer.send(ok(await peer.reader.readexactly(4)))
+
+    async with Origin(handler) as origin, Site(origin, timeouts={"body_idle": "500ms"}) as site:
+        client = await site.client(get(b"/", b"expect: 100-continue\r\ncontent-length: 4\r\n", b"POST"))
+        assert (await client.head()).status == 100
+        await asyncio.sleep(0.2)
+        await client.send(b"body")
+        assert (await client.response()).body == b"body"
+
+
+@live
+async def test_an_early_answer_is_not_cut_because_the_body_stops() -> None:
+    """A client that has its answer may rightly stop sending (RFC 9112, section 9.5)."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 10\r\n\r\n")
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            await peer.send(b"x")
+
+    async with Origin(handler) as origin, Site(origin, timeouts={"body_idle": "300ms"}) as site:
+        client = await site.client(get(b"/", b"content-length: 4000\r\n", b"POST") + b"some")
+        response = await client.response()
+        assert (response.status, response.body) == (403, b"x" * 10)
+        assert (await site.exchange()).reason == ""
+
+
+@live
+async def test_a_slow_reader_of_an_early_answer_gets_all_of_it() -> None:
+    body = bytes(600_000)
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(ok(body))
+        await peer.ends()
+
+    async with Origin(handler) as origin, Site(origin, send_buffer=16 * 1024) as site:
+        client = await site.client(
+            get(b"/", b"content-length: 4000\r\n", b"POST"), receive_buffer=16 * 1024, limit=16 * 1024
+        )
+        head = await client.head()
+        assert head.status == 200
+        taken = 0
+        while taken < len(body):  # some 200 KB/s: longer than it is lingered for
+            taken += len(await client.reader.read(10_000))
+            await asyncio.sleep(0.05)
+        assert taken == len(body)
+
+
+@live
+async def test_who_takes_nothing_is_cut_off_however_much_it_asks_for() -> None:
+    """A pipelined request that is read meanwhile gives no further time."""
+    body = bytes(8 * 1024 * 1024)
+    async with (
+        Origin(always(ok(body))) as origin,
+        Site(origin, timeouts={"write_idle": "400ms"}, send_buffer=16 * 1024) as site,
+    ):
+        client = await site.client(get() * 3, receive_buffer=16 * 1024, limit=16 * 1024)
+        client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        assert (await site.exchange()).reason == "client_write_timeout"
 
 
 @live

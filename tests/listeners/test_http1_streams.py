@@ -249,12 +249,55 @@ async def test_requests_before_a_half_close_are_all_answered() -> None:
 
 
 @live
+async def test_a_half_close_between_two_chunks_leaves_the_stream_going() -> None:
+    """It is asked by a zero before the next chunk's size."""
+    finished = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+        await finished.wait()
+        await asyncio.sleep(0.2)
+        await peer.send(b"3\r\ntwo\r\n0\r\n\r\n")
+
+    async with Origin(handler) as origin, Site(origin) as site:
+        client = await site.client(get())
+        head = await client.head()
+        assert await client.reader.readexactly(8) == b"3\r\none\r\n"
+        client.writer.write_eof()
+        finished.set()
+        assert head.status == 200 and await client.chunks() == b"two"
+        assert (await site.exchange()).reason == ""
+
+
+@live
+async def test_a_client_that_leaves_between_two_chunks_is_noticed() -> None:
+    gone = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+        await peer.ends()
+        gone.set()
+
+    async with Origin(handler) as origin, Site(origin) as site:
+        client = await site.client(get())
+        await client.reader.readuntil(b"one\r\n")
+        client.close()
+        async with asyncio.timeout(5):
+            await gone.wait()
+        exchange = await site.exchange()
+        assert (exchange.status, exchange.reason) == (200, "client_gone")
+        assert site.well
+
+
+@live
 async def test_a_half_close_on_a_stream_that_stands_still_counts_as_gone() -> None:
     gone = asyncio.Event()
 
     async def handler(peer: Peer) -> None:
         await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\ndata: 1\n\n")
         await peer.ends()
         gone.set()
 
