@@ -180,7 +180,10 @@ def test_a_trace_shows_no_secret() -> None:
     assert echo == b"TRACE /a HTTP/1.1\r\nhost: example.com\r\nx-a: b\r\n\r\n"
 
 
-@given(st.binary(min_size=1, max_size=40).map(lambda raw: bytes(byte for byte in raw if 0x20 < byte != 0x7F and byte != ord("#"))))
+TARGETS = st.lists(st.sampled_from(sorted(set(range(0x21, 256)) - {0x7F, ord("#")})), min_size=1, max_size=40).map(bytes)
+
+
+@given(TARGETS)
 def test_the_target_goes_on_byte_for_byte(tail: bytes) -> None:
     assert sent(line=b"GET /%b HTTP/1.1" % tail).start == b"GET /%b HTTP/1.1" % tail
 
