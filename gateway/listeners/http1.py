@@ -108,9 +108,14 @@ class Http1Connection(asyncio.Protocol):
             if self._leaving:
                 return
             if self._buffer:
-                whole = self._buffer + data
-                if b"\n" not in data and len(whole) <= self.entry.unchecked:
-                    self._buffer = whole  # no line has ended: nothing new can be said of it
+                entry = self.entry
+                before, whole = len(self._buffer), self._buffer + data
+                # While no line ends nothing new can be said of it, but for its size. Looking at all of it for each
+                # byte that comes would be work for the square of its length.
+                if b"\n" not in data and (
+                    len(whole) <= entry.unchecked or (before > entry.unchecked and len(whole) <= entry.max_head)
+                ):
+                    self._buffer = whole
                     return
                 self._buffer = b""
                 self._start(whole, begun=True)
@@ -338,8 +343,11 @@ class Http1Connection(asyncio.Protocol):
                 data, self._buffer = self._buffer, b""
                 self.resume_reading()
                 self._start(data)
-                if self._half_closed and self.exchange is None and not self._leaving:
-                    self._close()  # what is left will never be a request
+                if self.exchange is None and not self._leaving:
+                    if self._half_closed:
+                        self._close()  # what is left will never be a request
+                    elif not self._buffer and self.choked is None:  # it was but an empty line
+                        entry.wheel.arm(self, monotonic() + entry.keep_alive)
             else:
                 if self._paused:
                     self.resume_reading()

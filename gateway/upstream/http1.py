@@ -225,7 +225,11 @@ class Connection(asyncio.Protocol):
             return
         try:
             if self._head is None:
-                data = self._read_head(self._buffer + data if self._buffer else data)
+                if self._buffer:
+                    data = self._more_of_head(data)
+                    if not data:
+                        return
+                data = self._read_head(data)
                 if self._head is None:
                     if self._interim:
                         self._wake()
@@ -237,6 +241,16 @@ class Connection(asyncio.Protocol):
             self._fail(self._broken(BadResponse, f"sent a malformed response ({error.reason})"))
         else:
             self._wake()
+
+    def _more_of_head(self, data: bytes) -> bytes:
+        """The head so far, to be read again; b"" while no further line has ended. Looking at all of it for each byte
+        that comes would be work for the square of its length."""
+        before = self._buffer
+        whole = before + data
+        if b"\n" in data or len(before) < len(_STARTS) or len(whole) > _MAX_HEAD or is_hopeless(before[-1:] + data):
+            return whole
+        self._buffer = whole
+        return b""
 
     def _read_head(self, data: bytes) -> bytes:
         """Read interim heads until the final one; what follows it is returned."""

@@ -180,7 +180,8 @@ def test_a_trace_shows_no_secret() -> None:
     assert echo == b"TRACE /a HTTP/1.1\r\nhost: example.com\r\nx-a: b\r\n\r\n"
 
 
-TARGETS = st.lists(st.sampled_from(sorted(set(range(0x21, 256)) - {0x7F, ord("#")})), min_size=1, max_size=40).map(bytes)
+IN_TARGETS = sorted(set(range(0x21, 256)) - {0x7F, ord("#")})
+TARGETS = st.lists(st.sampled_from(IN_TARGETS), min_size=1, max_size=40).map(bytes)
 
 
 @given(TARGETS)
