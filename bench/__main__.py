@@ -1,4 +1,4 @@
-"""The command line: ``python -m bench compare`` and ``python -m bench profile``."""
+"""The command line: ``python -m bench compare``, ``profile`` and ``slow``."""
 
 import signal
 import sys
@@ -8,11 +8,21 @@ import click
 
 from bench.chart import chart
 from bench.compare import IDLE, Plan, compare
+from bench.conformance import PATIENCE, PROXIES, conformance
+from bench.conformance import Plan as ConformancePlan
+from bench.conformance import as_text as conformance_text
+from bench.conformance import save as save_conformance
 from bench.goals import passed, verdicts
 from bench.peers import PEERS
+from bench.peers.peer import Missing
 from bench.profile import Unprofilable, profile
 from bench.report import as_text, save
 from bench.scenarios import SCENARIOS
+from bench.slow import as_text as slow_text
+from bench.slow import slow
+from bench.slow import verdict as slow_verdict
+from tests.conformance.cases import CASES
+from tests.conformance.delivery import DELIVERIES
 
 RESULTS = Path(__file__).parent / "results"
 ALL_SCENARIOS = (*SCENARIOS, IDLE)
@@ -77,6 +87,52 @@ def compare_command(
         sys.exit(1)
 
 
+DELIVERY = {delivery.name: delivery for delivery in DELIVERIES}
+
+
+@main.command("conformance")
+@click.option("--peers", type=names(PROXIES), default=",".join(PROXIES), show_default=True)
+@click.option("--deliveries", type=names(tuple(DELIVERY)), default="whole,bytes,odd-1", show_default=True)
+@click.option("--only", default="", help="Cases whose group and name hold this text.")
+@click.option("--ours", is_flag=True, help="The gateway also plays what only it promises; no comparison then.")
+@click.option("--all", "every_case", is_flag=True, help="A line for each case.")
+@click.option("--failures", is_flag=True, help="What each proxy did where it failed.")
+@click.option("--patience", type=click.FloatRange(0.1), default=PATIENCE, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    is_flag=False,
+    flag_value=RESULTS,
+    help="Write the results as Markdown and JSON, to bench/results or a folder.",
+)
+@click.option("--check", is_flag=True, help="Exit 1 when the gateway is not ahead of every other.")
+def conformance_command(
+    peers: tuple[str, ...],
+    deliveries: tuple[str, ...],
+    only: str,
+    ours: bool,
+    every_case: bool,
+    failures: bool,
+    patience: float,
+    out: Path | None,
+    check: bool,
+) -> None:
+    """Play the conformance suite against the gateway, nginx and HAProxy."""
+    plan = ConformancePlan(
+        proxies=("gateway",) if ours else peers,
+        cases=[case for case in CASES if only in repr(case)],
+        deliveries=[DELIVERY[name] for name in deliveries],
+        ours=ours,
+        patience=patience,
+    )
+    comparison = conformance(plan, tell=lambda line: click.echo(line, err=True))
+    click.echo(conformance_text(comparison, every_case, failures))
+    for path in save_conformance(comparison, out) if out is not None else ():
+        click.echo(f"written: {path}")
+    if check and not comparison.gateway_is_ahead:
+        sys.exit(1)
+
+
 @main.command("profile")
 @click.option("--scenario", type=click.Choice(tuple(SCENARIOS)), default="small", show_default=True)
 @click.option("--seconds", type=click.FloatRange(1), default=5.0, show_default=True)
@@ -86,6 +142,23 @@ def profile_command(scenario: str, seconds: float) -> None:
         click.echo(profile(scenario, seconds))
     except Unprofilable as why:
         raise click.ClickException(str(why)) from why
+
+
+@main.command("slow")
+@click.option("--peers", type=names(tuple(PEERS)), default="gateway", show_default=True)
+@click.option("--connections", type=click.IntRange(2), default=1000, show_default=True, help="Of the attacker.")
+@click.option("--seconds", type=click.IntRange(1), default=25, show_default=True, help="Length of each attack.")
+@click.option("--check", is_flag=True, help="Exit 1 when the honest client was not well served.")
+def slow_command(peers: tuple[str, ...], connections: int, seconds: int, check: bool) -> None:
+    """Attack with slowhttptest and say what an honest client gets meanwhile."""
+    try:
+        found = slow(peers, connections, seconds, tell=lambda line: click.echo(line, err=True))
+    except Missing as why:
+        raise click.ClickException(str(why)) from why
+    click.echo(slow_text(found))
+    click.echo(slow_verdict(found))
+    if check and not all(seen.good for seen in found):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

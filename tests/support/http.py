@@ -154,6 +154,15 @@ class Client:
         self._reader.expect(method)
         self.sock.sendall(request(method, path, body, fields))
 
+    def expect(self, method: str) -> None:
+        """A request is to be sent by `sock.sendall`."""
+        self._reader.expect(method)
+
+    def start(self, path: str, fields: Mapping[str, str]) -> None:
+        """The head of a PUT; the body, which `fields` frame, is for `sock.sendall`."""
+        self._reader.expect("PUT")
+        self.sock.sendall(request("PUT", path, fields=fields))
+
     def send_most(self, path: str, body: bytes) -> bytes:
         """A POST but for its last byte, which is returned: until `sock.sendall` has it the request is under way."""
         self._reader.expect("POST")

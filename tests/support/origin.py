@@ -3,6 +3,7 @@
     /hello          a line of text
     /echo           the request's body
     /size/N         N bytes
+    /stream/N       N bytes, made as they are taken
     /slow?ms=N      a line of text after N milliseconds
     /chunked        a body in three chunks
     /close          a body that ends with the connection
@@ -20,6 +21,7 @@ from types import TracebackType
 import uvloop
 
 _LONGEST_HEAD = 64 * 1024
+_PART = b"x" * 64 * 1024
 HELLO = b"hello\n"
 CHUNKS = (b"one\n", b"two and a half\n" * 40, b"three\n")
 
@@ -125,6 +127,12 @@ class Origin:
                 await asyncio.sleep(0)
             write(b"0\r\n\r\n")
             await drain()
+            return True
+        if kind == "stream":
+            write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % int(argument))
+            for at in range(0, int(argument), len(_PART)):
+                write(_PART[: int(argument) - at])
+                await drain()
             return True
         if kind == "close":
             write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + HELLO)

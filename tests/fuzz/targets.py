@@ -1,0 +1,29 @@
+"""The targets, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.fuzz import chunks, proxy, response, seeds, server
+from tests.fuzz.loop import Loop
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """run: play an input; raises whatever is wrong."""
+
+    name: str
+    run: Callable[[Loop, bytes], object]
+    seeds: tuple[bytes, ...]
+
+
+TARGETS = {
+    one.name: one
+    for one in (
+        Target("server", server.run, seeds.SERVER),
+        Target("proxy", proxy.run, seeds.PROXY),
+        Target("response", response.run, seeds.RESPONSE),
+        Target("chunks", chunks.run, seeds.CHUNKS),
+    )
+}
