@@ -21,12 +21,13 @@ _WATCH = 0.1  # seconds between looks at a side that isn't read
 
 
 class End(NamedTuple):
-    """A connection to be joined: its transport, which isn't being read, what was read of it before, and whether its
-    peer has finished sending. The protocol it had is told of its end."""
+    """A connection to be joined: its transport, which isn't being read, what was read of it before, whether its peer
+    has finished sending, and whether it is closed already. The protocol it had is told of its end."""
 
     transport: Any
     rest: bytes
     ended: bool = False
+    lost: bool = False
 
 
 class Relay:
@@ -59,6 +60,9 @@ class Relay:
         self._sides = (one, two)
         self._wheel.arm(self, monotonic() + self._idle)
         try:
+            if first.lost or second.lost:  # while the other was waited for
+                self.reason = RESET
+                return
             for side in self._sides:
                 side.take_over()
             one.begin(first)
@@ -66,8 +70,11 @@ class Relay:
             await self._over
         finally:
             self.deadline = 0.0
-            one.transport.abort()
-            two.transport.abort()
+            for side in self._sides:
+                if self.reason == RESET:
+                    reset(side.transport)
+                else:
+                    side.transport.abort()
 
     def moved(self) -> None:
         self.deadline = monotonic() + self._idle

@@ -326,7 +326,7 @@ class Http1Connection(asyncio.Protocol):
         if not (self._paused or self._half_closed):
             self._transport.pause_reading()
         self._paused = False
-        return End(self._transport, rest, self._half_closed)
+        return End(self._transport, rest, self._half_closed, self.closed)
 
     def turn_over(self, exchange: Http1Exchange) -> None:
         """The exchange is over: tell its story, then go on to the next request or to the end."""

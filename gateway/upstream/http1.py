@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         rest, self._buffer = self._buffer, b""
         self._done = True
         self.deadline = 0.0
-        return End(self._transport, rest)
+        return End(self._transport, rest, lost=self.closed)
 
     @property
     def over(self) -> bool:

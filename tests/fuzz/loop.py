@@ -211,7 +211,7 @@ class Line(asyncio.Transport):
         if not self.lost:
             self.lost = self._closing = True
             self._waiting.clear()
-            self._loop.call_soon(self._protocol.connection_lost, error)
+            self._loop.call_soon(lambda: self._protocol.connection_lost(error))  # whoever it is by then
 
     # What the protocol asks for.
 

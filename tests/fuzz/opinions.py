@@ -45,7 +45,7 @@ class Refused(Exception):
     """This is nothing that a parser reads."""
 
 
-_START = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) (?=HTTP/1\.[01]\r\n)")
+_START = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) (?=HTTP/1\.[0-9]\r\n)")
 _BEYOND = bytes(range(0x80)) + b"x" * 0x80
 
 
