@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from ipaddress import ip_address
@@ -281,6 +282,67 @@ def status(path: str | None, control: str | None, as_json: bool) -> None:
         click.echo(json.dumps(answer, indent=2))
     else:
         click.echo(_table(answer))
+
+
+@main.group("endpoint")
+def endpoint_group() -> None:
+    """Look at the endpoints of the upstreams, take one out of use and back in."""
+
+
+@endpoint_group.command("list")
+@_FILE
+@_CONTROL
+@click.option("--json", "as_json", is_flag=True, help="As JSON, also on a terminal.")
+def list_endpoints(path: str | None, control: str | None, as_json: bool) -> None:
+    """Show every endpoint: its condition, what is in flight."""
+    rows = _ask(path, control, {"do": "endpoints"})["endpoints"]
+    if as_json or not sys.stdout.isatty():
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = "drained" if row["drained"] else row["condition"]
+        click.echo(f"{row['upstream']:<16}{row['endpoint']:<28}{state:<10}{row['in_flight']:>6} in flight")
+
+
+@endpoint_group.command("drain")
+@_FILE
+@_CONTROL
+@click.option("--wait/--no-wait", default=True, help="Wait until nothing is in flight to it.")
+@click.argument("upstream")
+@click.argument("endpoint")
+def drain_endpoint(path: str | None, control: str | None, wait: bool, upstream: str, endpoint: str) -> None:
+    """Have an endpoint get nothing new, also after a reload, until it is taken back in."""
+    _set_drained(path, control, upstream, endpoint, True)
+    shown = None
+    while wait:
+        rows = _ask(path, control, {"do": "endpoints"})["endpoints"]
+        left = sum(row["in_flight"] for row in rows if (row["upstream"], row["endpoint"]) == (upstream, endpoint))
+        if left != shown:
+            click.echo(f"{left} in flight")
+            shown = left
+        if not left:
+            break
+        time.sleep(_DRAIN_LOOK)
+
+
+@endpoint_group.command("undrain")
+@_FILE
+@_CONTROL
+@click.argument("upstream")
+@click.argument("endpoint")
+def undrain_endpoint(path: str | None, control: str | None, upstream: str, endpoint: str) -> None:
+    """Take an endpoint back in."""
+    _set_drained(path, control, upstream, endpoint, False)
+
+
+_DRAIN_LOOK = 0.2  # seconds
+
+
+def _set_drained(path: str | None, control: str | None, upstream: str, endpoint: str, drained: bool) -> None:
+    question = {"do": "drain", "upstream": upstream, "endpoint": endpoint, "drained": drained}
+    answer = _ask(path, control, question)
+    if not answer["ok"]:
+        _fail(answer["error"])
 
 
 _COLUMNS = (

@@ -2,8 +2,9 @@
 
 The master makes it before the first fork (a memfd, so it can be handed on across an upgrade). It is cut into *seats*.
 A process sits on one seat and is the only writer of its cells, so nothing is ever locked and a SIGKILL leaves no lock
-behind. A seat outlives its process: counters go on from where the last one left them, which keeps every sum monotonic;
-gauges are set to zero when the seat is taken. Cells are aligned 64-bit words, so a reader never sees half a value.
+behind; only the records of endpoints, which are everybody's, have a lock (`upstream/truth.py`). A seat outlives its
+process: counters go on from where the last one left them, which keeps every sum monotonic; gauges are set to zero when
+the seat is taken. Cells are aligned 64-bit words, so a reader never sees half a value.
 
 Seats are not slots: while a reload drains, two processes serve one slot, and each needs cells of its own.
 """
@@ -50,6 +51,7 @@ class Word(IntEnum):
     STARTED = 6  # unix seconds
     RELOADS = 7
     RELOADS_FAILED = 8
+    HEALTH = 9  # rises with each change of a record of an endpoint; written by whoever holds their lock
     RESTARTS_CRASH = 16
     RESTARTS_HANG = 17
     RESTARTS_RECYCLED = 18
@@ -77,6 +79,32 @@ class Fact(IntEnum):
     SERIES = 64  # what metrics/plan.py gives out starts here
 
 
+class Condition(IntEnum):
+    """Of an endpoint; how one becomes another stands in upstream/health.py."""
+
+    UP = 0
+    EJECTED = 1  # by traffic; not asked until its time is over
+    PROBATION = 2  # asked again, one exchange at a time; the outcome decides
+    DOWN = 3  # by probes; not asked until they pass
+
+
+class Mark(IntEnum):
+    """Cells of an endpoint's record, which all processes share (see upstream/truth.py). Times in monotonic
+    milliseconds."""
+
+    CONDITION = 0
+    SINCE = 1  # when the condition changed; 0: never
+    UNTIL = 2  # the end of an ejection
+    FAILURES = 3  # in a row
+    EJECTIONS = 4  # since it was last well for long
+    EJECTED = 5  # ejections in all
+    DRAINED = 6  # 1: somebody wants it to get nothing new
+    TRIAL = 7  # on probation: until when the one exchange that tries it may take
+    PROBES_PASSED = 8  # in a row
+    PROBES_FAILED = 9
+    SIZE = 16
+
+
 class Scoreboard:
     """The map as cells: `header`, and `seat(number)`. Made by `create` or, from an inherited descriptor, `adopt`."""
 
@@ -101,6 +129,10 @@ class Scoreboard:
             return None
         board = cls(fd)
         return board if board.header[Word.MAGIC] == _MAGIC else None
+
+    def close(self) -> None:
+        """Let go of a map that nobody else has. What was cut from it must not be used any more."""
+        os.close(self.fd)
 
     def seat(self, number: int) -> Cells:
         start = _HEADER_CELLS + number * SEAT_CELLS

@@ -34,6 +34,7 @@ GROUND = {
     "refusals",
     "pages",
     "relay",
+    "truth",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -50,7 +51,7 @@ MAY_KNOW: dict[str, set[str]] = {
     # The ground: each thing on it stands alone, or on what is named here.
     "child": {"config", "errors", "log", "metrics", "scoreboard"},
     "log": {"config", "errors", "exchange"},
-    "metrics": {"config", "scoreboard", "exchange", "reasons"},
+    "metrics": {"config", "scoreboard", "exchange", "truth", "reasons"},
     "config": {"errors"},
     "errors": set(),
     "exchange": set(),
@@ -58,6 +59,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "pages": {"errors", "refusals"},
     "peek": set(),
     "relay": {"peek", "wheel"},
+    "truth": {"scoreboard"},
     "reasons": set(),
     "refusals": {"reasons"},
     "scoreboard": set(),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.cli import main
 from gateway.config import load
+from gateway.upstream.health import NEXT
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,3 +46,10 @@ def test_every_command_is_told() -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_health_is_the_code_s() -> None:
+    rows = [
+        f"| {before.name.lower()} | {event.value} | {after.name.lower()} |" for (before, event), after in NEXT.items()
+    ]
+    assert "| is | and | becomes |\n|---|---|---|\n" + "\n".join(rows) + "\n" in README

@@ -206,6 +206,34 @@ def _error_log(value: str) -> str:
     return value
 
 
+def _percentage(value: object) -> float:
+    if isinstance(value, float) and not isinstance(value, bool) and 0 < value <= 1:
+        return value  # as the effective configuration has it
+    if not isinstance(value, str) or not re.fullmatch(r"\d{1,3}(\.\d{1,3})?%", value, re.ASCII):
+        raise ValueError(f'expected a percentage such as "50%", got {shown(value)}')
+    share = float(value[:-1]) / 100
+    if not 0 < share <= 1:
+        raise ValueError(f'expected a percentage above 0 and at most "100%", got {shown(value)}')
+    return share
+
+
+Percentage = Annotated[
+    float,
+    PlainValidator(_percentage),
+    PlainSerializer(lambda share: f"{share * 100:g}%", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d{1,3}(\.\d{1,3})?%$", "examples": ["20%", "50%"]}),
+]
+
+
+def _status_range(value: str) -> str:
+    found = re.fullmatch(r"([1-9]\d\d)(?:-([1-9]\d\d))?", value, re.ASCII)
+    if found is None or int(found[2] or found[1]) < int(found[1]):
+        raise ValueError(f'expected a status or a range such as "200-399", got {shown(value)}')
+    return value
+
+
+StatusRange = Annotated[str, AfterValidator(_status_range), _text(r"[1-9]\d\d(-[1-9]\d\d)?", examples=["200-399"])]
+
 ErrorLogTarget = Annotated[
     FilePath,
     AfterValidator(_error_log),

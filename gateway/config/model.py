@@ -33,12 +33,14 @@ from gateway.config.fields import (
     Name,
     Network,
     NonEmpty,
+    Percentage,
     Priority,
     RedirectStatus,
     Regex,
     Size,
     SocketPath,
     Status,
+    StatusRange,
     TargetPath,
     TrustedProxy,
     Upgrade,
@@ -198,6 +200,10 @@ class Endpoint(Section):
     /base/x."""
     weight: Weight = 1
     """Its share of the requests, relative to the other endpoints."""
+    max_requests: Count | None = None
+    """The most requests in flight to it, from all workers together; any number when absent."""
+    backup: Flag = False
+    """Whether it is asked only when none of the others is ready."""
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +244,41 @@ class Pool(Section):
     """A connection older than this takes no further request; any age when absent."""
 
 
+class Health(Section):
+    """Probes of each endpoint, made by one process and believed by all."""
+
+    kind: Literal["http", "tcp"] = "http"
+    """"http" asks for a path, "tcp" only connects."""
+    path: UrlPath = "/"
+    """What is asked for."""
+    interval: Duration = _time("5s")
+    """Between two probes of an endpoint."""
+    timeout: Duration = _time("2s")
+    """For one probe."""
+    unhealthy_after: Count = 2
+    """Failed probes in a row after which an endpoint is down."""
+    healthy_after: Count = 2
+    """Passed probes in a row after which it is back, on probation."""
+    expect_status: tuple[StatusRange, ...] = ("200-399",)
+    """Statuses that pass: "200", or a range such as "200-399"."""
+    expect_body: NonEmpty | None = None
+    """Text that must occur in the first 64 KiB of the body; any body when absent."""
+
+
+class Outlier(Section):
+    """When traffic takes an endpoint out for a time: failures are connections refused or cut, timeouts, malformed
+    responses, and 502, 503 and 504."""
+
+    consecutive_failures: Count = 3
+    """Failures in a row, of all workers together, after which an endpoint is ejected."""
+    eject_for: Duration = _time("10s")
+    """How long, times the number of ejections of late."""
+    max_eject_for: Duration = _time("5m")
+    """How long at the most. Being well for this long makes earlier ejections forgotten."""
+    max_ejected: Percentage = 0.5
+    """The part of the group that may be ejected at once; one may always be, and never the last that is ready."""
+
+
 class Upstream(Section):
     """A group of endpoints that all give the same answers."""
 
@@ -251,6 +292,12 @@ class Upstream(Section):
     """How long to wait for an endpoint."""
     pool: Pool = Pool()
     """The connections kept to each endpoint."""
+    health: Health | None = None
+    """Probes; none when absent, and health is learned from traffic alone."""
+    outlier: Outlier = Outlier()
+    """When traffic takes an endpoint out."""
+    slow_start: Duration | None = None
+    """The time over which an endpoint that came back gets its whole weight; at once when absent."""
 
 
 class PathMatch(Section):

@@ -35,8 +35,10 @@ from gateway.master.sockets import Listening
 from gateway.master.status import status
 from gateway.master.systemd import Notifier, forget, listen_fds
 from gateway.master.watch import Watch, is_hung
+from gateway.metrics.endpoints import drain, endpoints
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Fact, Role, Scoreboard, State, Word
+from gateway.truth import Truth
 
 log = logging.getLogger("gateway")
 
@@ -233,6 +235,14 @@ class Master:
                     reply({"ok": True, "workers": question["workers"]})
             case "reopen":
                 reply(self._reopen())
+            case "endpoints":
+                reply({"ok": True, "endpoints": self._endpoints()})
+            case "drain" if type(question.get("drained")) is bool:
+                reply(
+                    self._drain_endpoint(
+                        str(question.get("upstream")), str(question.get("endpoint")), question["drained"]
+                    )
+                )
             case _:
                 reply({"ok": False, "error": "not a question this gateway knows"})
 
@@ -667,6 +677,17 @@ class Master:
             return
         self._children.append(child)
         self._events.watch(child.channel, self._hearing(child))
+
+    def _endpoints(self) -> list[dict[str, Any]]:
+        return endpoints(Truth(self._board), self._plan, self._current.config) if self._current else []
+
+    def _drain_endpoint(self, upstream: str, endpoint: str, drained: bool) -> dict[str, Any]:
+        """Have an endpoint get nothing new, or something again."""
+        if not any((row["upstream"], row["endpoint"]) == (upstream, endpoint) for row in self._endpoints()):
+            return {"ok": False, "error": f"there is no endpoint {endpoint} of upstream {upstream}"}
+        drain(Truth(self._board), self._plan, upstream, endpoint, drained)
+        log.info("%s: endpoint %s is %s", upstream, endpoint, "drained" if drained else "no longer drained")
+        return {"ok": True}
 
     def _status(self) -> dict[str, Any]:
         current = self._current

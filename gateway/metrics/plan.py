@@ -10,7 +10,7 @@ from __future__ import annotations
 from gateway.config import Config
 from gateway.reasons import OTHER as OTHER_REASON
 from gateway.reasons import REASONS
-from gateway.scoreboard import SEAT_CELLS, Fact
+from gateway.scoreboard import SEAT_CELLS, Fact, Mark
 
 # Upper bounds in seconds: Prometheus' defaults, with 1 and 2.5 ms before them since a proxy's own share is below 1 ms.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -24,14 +24,31 @@ LATENCY_DURATION, LATENCY_FIRST_BYTE = 0, _HISTOGRAM
 UPSTREAM_OPENED, UPSTREAM_REUSED, UPSTREAM_RETRIES, UPSTREAM_FAILURES, UPSTREAM_OPEN = range(5)
 LISTENER_ACCEPTED, LISTENER_OPEN, LISTENER_IDLE = range(3)
 TUNNELS_OPEN = 0
-CELLS = {"route": 8, "latency": 2 * _HISTOGRAM, "upstream": 5, "listener": 3, "tunnels": 1, "refusal": 1}
-_GAUGES = {"upstream": (UPSTREAM_OPEN,), "listener": (LISTENER_OPEN, LISTENER_IDLE), "tunnels": (TUNNELS_OPEN,)}
+FLIGHT = 0  # requests under way at an endpoint
+CELLS = {
+    "route": 8,
+    "latency": 2 * _HISTOGRAM,
+    "upstream": 5,
+    "listener": 3,
+    "tunnels": 1,
+    "flight": 1,
+    "endpoint": int(Mark.SIZE),  # a record that all share: on the master's seat only
+    "refusal": 1,
+}
+_GAUGES = {
+    "upstream": (UPSTREAM_OPEN,),
+    "listener": (LISTENER_OPEN, LISTENER_IDLE),
+    "tunnels": (TUNNELS_OPEN,),
+    "flight": (FLIGHT,),
+}
 LABELS = {
     "route": ("listener", "route", "upstream"),
     "latency": ("route",),
     "upstream": ("upstream", "endpoint"),
     "listener": ("listener",),
     "tunnels": ("listener",),
+    "flight": ("upstream", "endpoint"),
+    "endpoint": ("upstream", "endpoint"),
     "refusal": ("route", "reason"),
 }
 OTHER = "__other__"
@@ -92,7 +109,8 @@ class Plan:
             self.block("latency", route.name)
         for name, upstream in config.upstreams.items():
             for endpoint in upstream.endpoints:
-                self.block("upstream", name, str(endpoint.address))
+                for kind in ("upstream", "flight", "endpoint"):
+                    self.block(kind, name, str(endpoint.address))
         # Last, for they are many and mostly zero.
         for reason in (*REASONS, OTHER_REASON):
             self.block("refusal", NO_ROUTE, reason)

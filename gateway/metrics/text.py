@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from gateway.metrics import plan as p
 from gateway.metrics.plan import Plan
@@ -13,8 +14,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
-def exposition(board: Scoreboard, plan: Plan) -> str:
-    """Everything there is to know, one family after the other."""
+def exposition(board: Scoreboard, plan: Plan, rows: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Everything there is to know, one family after the other. rows: of the endpoints, as `endpoints.py` has them."""
     seats = board.seats()
     totals = _totals(seats, plan)
     out: list[str] = []
@@ -22,6 +23,7 @@ def exposition(board: Scoreboard, plan: Plan) -> str:
     _refusals(out, plan, totals)
     _latencies(out, plan, totals)
     _upstreams(out, plan, totals)
+    _endpoints(out, rows)
     _listeners(out, plan, totals)
     _processes(out, seats)
     _master(out, board)
@@ -113,6 +115,22 @@ def _upstreams(out: list[str], plan: Plan, totals: list[int]) -> None:
         _family(out, name, kind, text)
         for labels, start in _known(plan, "upstream", totals):
             _line(out, name, labels, totals[start + offset])
+
+
+def _endpoints(out: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    for name, kind, text, fact in (
+        ("endpoint_ready", "gauge", "1 while an endpoint may be asked, on trial at least.", "ready"),
+        ("endpoint_drained", "gauge", "1 while somebody wants an endpoint to get nothing new.", "drained"),
+        ("endpoint_in_flight", "gauge", "Requests under way at an endpoint.", "in_flight"),
+        ("endpoint_ejections_total", "counter", "Times that traffic took an endpoint out.", "ejections"),
+    ):
+        _family(out, name, kind, text)
+        for row in rows:
+            _line(out, name, [("upstream", row["upstream"]), ("endpoint", row["endpoint"])], int(row[fact]))
+    _family(out, "endpoint_condition", "gauge", "1 for the condition that an endpoint is in.")
+    for row in rows:
+        labels = [(label, row[label]) for label in ("upstream", "endpoint", "condition")]
+        _line(out, "endpoint_condition", labels, 1)
 
 
 def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""The admin application: /live, /ready, /status, /metrics."""
+"""The admin application: /live, /ready, /status, /metrics, /endpoints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import gateway
+from gateway.config import Config
+from gateway.metrics.endpoints import drain, endpoints
 from gateway.metrics.plan import Plan
 from gateway.metrics.text import CONTENT_TYPE, exposition
 from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State, Word
+from gateway.truth import Truth
 
 
-def admin_app(board: Scoreboard, plan: Plan) -> Starlette:
+def admin_app(board: Scoreboard, plan: Plan, truth: Truth, config: Config) -> Starlette:
     async def live(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -30,10 +33,27 @@ def admin_app(board: Scoreboard, plan: Plan) -> Starlette:
         return Response(msgspec.json.encode(facts(board)), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
-        return Response(exposition(board, plan), headers={"content-type": CONTENT_TYPE})
+        return Response(exposition(board, plan, endpoints(truth, plan, config)), headers={"content-type": CONTENT_TYPE})
+
+    async def all_endpoints(request: Request) -> Response:
+        return Response(msgspec.json.encode(endpoints(truth, plan, config)), media_type="application/json")
+
+    async def drained(request: Request) -> Response:
+        """PUT takes an endpoint out of use, DELETE takes it back in."""
+        upstream, endpoint = request.path_params["upstream"], request.path_params["endpoint"]
+        if not drain(truth, plan, upstream, endpoint, request.method == "PUT"):
+            return PlainTextResponse(f"there is no endpoint {endpoint} of {upstream}\n", 404)
+        return await all_endpoints(request)
 
     return Starlette(
-        routes=[Route("/live", live), Route("/ready", ready), Route("/status", status), Route("/metrics", metrics)]
+        routes=[
+            Route("/live", live),
+            Route("/ready", ready),
+            Route("/status", status),
+            Route("/metrics", metrics),
+            Route("/endpoints", all_endpoints),
+            Route("/endpoints/{upstream}/{endpoint:path}/drained", drained, methods=["PUT", "DELETE"]),
+        ]
     )
 
 

@@ -14,7 +14,10 @@ import uvloop
 from gateway import child
 from gateway.child import Birth
 from gateway.observer.admin import admin_app
+from gateway.observer.probe import Probes
 from gateway.scoreboard import Fact, State
+from gateway.truth import Truth
+from gateway.wheel import Wheel
 
 log = logging.getLogger("gateway")
 
@@ -34,8 +37,9 @@ def run_observer(birth: Birth) -> NoReturn:
 
 async def _live(birth: Birth) -> None:
     loop = asyncio.get_running_loop()
+    truth = Truth(birth.board)
     config = uvicorn.Config(
-        admin_app(birth.board, birth.plan),
+        admin_app(birth.board, birth.plan, truth, birth.config),
         ws="none",
         lifespan="off",
         loop="none",
@@ -47,8 +51,11 @@ async def _live(birth: Birth) -> None:
     )
     server = uvicorn.Server(config)
     go = asyncio.Event()
+    wheel = Wheel(loop.call_later, loop.time)
+    probes = Probes(birth.config, birth.plan, truth, birth.cells, wheel)
 
     def leave() -> None:
+        probes.stop()
         child.show(birth, State.DRAINING)
         server.should_exit = True
         go.set()
@@ -84,4 +91,5 @@ async def _live(birth: Birth) -> None:
     child.tell(birth.channel, {"say": "ready"})
     await go.wait()
     if not server.should_exit:
+        probes.start()
         await server._serve(list(birth.sockets.values()))

@@ -101,8 +101,9 @@ class Forward:
             except UpstreamError as error:
                 if exchange.answered:
                     raise
-                if elsewhere(error):
+                if elsewhere(error, head.method, head.length != 0) and (not error.sent or repeats < _MOST_AGAIN):
                     tried = (*tried, endpoint)
+                    repeats += error.sent
                 elif again(error, head.method, head.length != 0) and repeats < _MOST_AGAIN:
                     repeats += 1
                 else:

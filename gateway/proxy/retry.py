@@ -8,9 +8,12 @@ from gateway.errors import ConnectionCut, DescriptorsExhausted, QueueTimeout, Up
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
-def elsewhere(error: UpstreamError) -> bool:
-    """Another endpoint may be asked: this one got nothing of the request."""
-    return not error.sent and not isinstance(error, QueueTimeout | DescriptorsExhausted)
+def elsewhere(error: UpstreamError, method: bytes, has_body: bool) -> bool:
+    """Another endpoint may be asked: this one got nothing of the request, or it fell silent before any byte of a
+    response and the request may be made twice."""
+    if error.sent:
+        return isinstance(error, ConnectionCut) and not error.reused and method in IDEMPOTENT and not has_body
+    return not isinstance(error, QueueTimeout | DescriptorsExhausted)
 
 
 def again(error: UpstreamError, method: bytes, has_body: bool) -> bool:

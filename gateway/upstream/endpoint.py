@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.config.values import Origin
+from gateway.scoreboard import Cells
+from gateway.truth import Truth
 from gateway.upstream.health import Health
 
 if TYPE_CHECKING:
@@ -12,15 +14,28 @@ if TYPE_CHECKING:
 
 
 class Endpoint:
-    """Identity by object. `in_flight` and `health` are this worker's own."""
+    """Identity by object. Its pool is this worker's own, its health everybody's."""
 
     __slots__ = (
-        "address", "authority", "base", "cells", "health", "host", "in_flight", "is_old", "name", "pool", "upstream",
-        "weight",
+        "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host", "is_old",
+        "max_requests", "name", "pool", "share", "upstream", "weight",
     )  # fmt: skip
 
-    def __init__(self, upstream: str, origin: Origin, host: str, weight: int, cells: int) -> None:
-        """host: as in the configuration, "preserve", "endpoint" or a literal."""
+    def __init__(
+        self,
+        upstream: str,
+        origin: Origin,
+        host: str,
+        weight: int,
+        cells: int,
+        flight: int,
+        own: Cells,
+        health: Health,
+        truth: Truth,
+        max_requests: int | None = None,
+    ) -> None:
+        """host: as in the configuration, "preserve", "endpoint" or a literal. cells, flight: where its series start, on
+        this worker's own seat."""
         self.upstream = upstream
         self.address = origin.peer
         self.base = origin.base.encode()
@@ -31,9 +46,30 @@ class Endpoint:
         self.name = str(origin)
         self.weight = weight
         self.cells = cells  # the first of its metric cells
-        self.health = Health()
-        self.in_flight = 0
+        self._flight = flight
+        self._own = own
+        self._truth = truth
+        self.health = health
+        self.max_requests = max_requests
+        self.share = 1.0  # of its weight, while it starts slowly
+        self.guarded = False  # asked only with leave: it is on probation, or there is a limit to its load
         self.pool: Pool
+
+    def take_off(self) -> None:
+        """One more request of this worker is in flight."""
+        self._own[self._flight] += 1
+
+    def land(self) -> None:
+        self._own[self._flight] -= 1
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of this worker."""
+        return int(self._own[self._flight])
+
+    def load(self) -> int:
+        """Requests in flight over all workers."""
+        return self._truth.over_all_workers(self._flight)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.upstream} {self.name} {self.health.condition.name} {self.in_flight} in flight>"

@@ -158,6 +158,11 @@ class Connection(asyncio.Protocol):
         return waiter
 
     @property
+    def status(self) -> int:
+        """Of the response that has come; 0 for none."""
+        return self._head.status if self._head is not None else 0
+
+    @property
     def trailers(self) -> list[Pair]:
         """The trailer fields behind a chunked body that is over."""
         return self._decoder.trailers if self._decoder is not None else []

@@ -12,25 +12,33 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import ConnectionCut, DescriptorsExhausted, QueueTimeout, UpstreamError
 from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.health import Condition
 from gateway.upstream.http1 import Connection
-
-_UP = Condition.UP
 
 if TYPE_CHECKING:
     from gateway.upstream.upstream import Upstream
 
+# What a server answers that can't serve, or that another one behind it leaves waiting.
+_UNABLE = (502, 503, 504)
+
 
 class Lease:
-    __slots__ = ("_upstream", "connection", "endpoint")
+    __slots__ = ("_counted", "_on_trial", "_upstream", "connection", "endpoint")
 
-    def __init__(self, upstream: Upstream, endpoint: Endpoint) -> None:
+    def __init__(self, upstream: Upstream, endpoint: Endpoint, on_trial: bool = False) -> None:
         self._upstream = upstream
+        self._on_trial = on_trial
+        self._counted = False
         self.endpoint = endpoint
         self.connection: Connection | None = None
 
+    def count(self) -> None:
+        """Count it in flight."""
+        self._counted = True
+        self.endpoint.take_off()
+
     def __enter__(self) -> Lease:
-        self.endpoint.in_flight += 1
+        if not self._counted:
+            self.endpoint.take_off()
         return self
 
     def take(self) -> Connection | None:
@@ -47,14 +55,19 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         endpoint = self.endpoint
-        endpoint.in_flight -= 1
-        if self.connection is not None:
-            endpoint.pool.release(self.connection)
+        connection = self.connection
+        endpoint.land()
+        if connection is not None:
+            endpoint.pool.release(connection)
         if error is None:
-            if endpoint.health.condition is not _UP:
+            if connection is not None and connection.status in _UNABLE:
+                self._upstream.failed(endpoint, f"answered {connection.status}")
+            elif not endpoint.health.is_plain:
                 self._upstream.succeeded(endpoint)
         elif isinstance(error, UpstreamError) and _is_its_fault(error):
-            self._upstream.failed(endpoint, error)
+            self._upstream.failed(endpoint, str(error))
+        elif self._on_trial:
+            self._upstream.undecided(endpoint)
 
 
 def _is_its_fault(error: UpstreamError) -> bool:

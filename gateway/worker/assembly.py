@@ -40,9 +40,11 @@ from gateway.proxy.router import Router
 from gateway.proxy.routes import Route, Table, compiled
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
-from gateway.scoreboard import SEAT_CELLS, Cells
+from gateway.scoreboard import Cells, Scoreboard
+from gateway.truth import Truth
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.health import Health, rules_of
 from gateway.upstream.pool import Pool
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
@@ -83,6 +85,7 @@ class Assembled:
 def assemble(
     config: Config,
     plan: Plan,
+    board: Scoreboard,
     cells: Cells,
     wheel: Wheel,
     finished: Callable[[Exchange], None],
@@ -90,10 +93,13 @@ def assemble(
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
-    offset: 0 <= offset < 1, this worker's place among its siblings; balancers start there.
+    cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
+    there.
     """
+    truth = Truth(board)
     upstreams = {
-        name: _upstream(name, upstream, plan, cells, wheel, offset) for name, upstream in config.upstreams.items()
+        name: _upstream(name, upstream, plan, truth, cells, wheel, offset)
+        for name, upstream in config.upstreams.items()
     }
     via = pseudonym(config.process.control)
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
@@ -167,15 +173,38 @@ def _series(plan: Plan, listeners: list[str], route: Route) -> dict[str, tuple[i
 
 
 def _upstream(
-    name: str, config: configured.Upstream, plan: Plan, cells: Cells, wheel: Wheel, offset: float
+    name: str, config: configured.Upstream, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel, offset: float
 ) -> Upstream:
     endpoints = []
     for one in config.endpoints:
-        block = plan.block("upstream", name, str(one.address))
-        endpoint = Endpoint(name, one.address, config.host, one.weight, block)
+        labels = (name, str(one.address))
+        endpoint = Endpoint(
+            name,
+            one.address,
+            config.host,
+            one.weight,
+            cells=plan.block("upstream", *labels),
+            flight=plan.block("flight", *labels),
+            own=cells,
+            health=Health(truth.record(plan.block("endpoint", *labels))),
+            truth=truth,
+            max_requests=one.max_requests,
+        )
         endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells)
         endpoints.append(endpoint)
-    return Upstream(name, endpoints, BALANCERS[config.balance](offset), wheel, cells)
+    backups = [endpoint for endpoint, one in zip(endpoints, config.endpoints, strict=True) if one.backup]
+    make = BALANCERS[config.balance]
+    return Upstream(
+        name,
+        endpoints,
+        backups,
+        (make(offset), make(offset)),
+        truth,
+        rules_of(config.outlier),
+        config.slow_start or 0.0,
+        wheel,
+        cells,
+    )
 
 
 def _entry(
@@ -219,9 +248,10 @@ def check(config: Config) -> None:
     """Build it all and throw it away: what can't be assembled must not reach a running gateway. Raises GatewayError."""
     plan = Plan()
     plan.cover(config)
-    cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
+    board = Scoreboard.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    assemble(config, plan, cells, wheel, lambda exchange: None)
+    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None)
+    board.close()
 
 
 def running_wheel() -> Wheel:

@@ -57,7 +57,7 @@ class _Worker:
             self._access.write if self._access is not None else None,
         )
         offset = birth.slot / max(1, birth.workers)
-        self._made = assemble(config, birth.plan, self._cells, running_wheel(), finished, offset)
+        self._made = assemble(config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset)
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, self._told_to_stop)

@@ -11,19 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.model import Upstream
-from gateway.config.values import Origin, TcpAddress
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.balancers.balancer import Balancer
 from gateway.upstream.endpoint import Endpoint
+from tests.upstream.parts import endpoints
 
 Make = Callable[..., Balancer]
 
 every = pytest.mark.parametrize("make", BALANCERS.values(), ids=BALANCERS.keys())
 WEIGHTS = st.lists(st.integers(1, 50), min_size=1, max_size=8)
-
-
-def endpoints(*weights: int) -> list[Endpoint]:
-    return [Endpoint("app", Origin(TcpAddress("10.0.0.1", 1000 + n)), "preserve", weight, 0) for n, weight in enumerate(weights)]
 
 
 def first(balancer: Balancer) -> Endpoint:

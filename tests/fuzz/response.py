@@ -14,13 +14,12 @@ from typing import Any
 from gateway.config import Config
 from gateway.errors import UpstreamError
 from gateway.metrics.plan import Plan
-from gateway.scoreboard import SEAT_CELLS
 from gateway.worker.assembly import assemble
 from tests.fuzz import opinions
 from tests.fuzz.acts import END, FREE, FULL, LATE, LOST, SPLIT, Act, acts
 from tests.fuzz.loop import Finding, Line, Loop, wheel
 from tests.fuzz.opinions import Refused
-from tests.fuzz.site import holds
+from tests.fuzz.site import fresh_board, holds
 
 _PATIENCE = 30
 _MOST_HELD = 256 * 1024 + 140 * 1024
@@ -93,8 +92,8 @@ def once(loop: Loop, kind: bytes, played: list[Act]) -> Outcome:
     loop.origin = accept
     plan = Plan()
     plan.cover(_config())
-    cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
-    made = assemble(_config(), plan, cells, wheel(loop), lambda exchange: None)
+    board = fresh_board()
+    made = assemble(_config(), plan, board, board.seat(1), wheel(loop), lambda exchange: None)
     endpoint = made.upstreams["app"].endpoints[0]
     taking = loop.create_task(endpoint.pool.acquire())
     loop.settle()

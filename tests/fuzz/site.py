@@ -11,7 +11,7 @@ from gateway.config import Config
 from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection
 from gateway.metrics.plan import Plan
-from gateway.scoreboard import SEAT_CELLS
+from gateway.scoreboard import Fact, Scoreboard
 from gateway.worker.assembly import assemble
 from tests.fuzz.acts import END, FREE, FULL, LATE, LOST, SPLIT, acts
 from tests.fuzz.loop import Finding, Line, Loop, wheel
@@ -36,6 +36,24 @@ def _config() -> Config:
     )
 
 
+_USED = Fact.SERIES + 2000  # cells that the configurations here have any use for
+
+
+@lru_cache(maxsize=1)
+def _board() -> Scoreboard:
+    return Scoreboard.create()
+
+
+def fresh_board() -> Scoreboard:
+    """The one scoreboard, as if nothing had happened yet: to make one for each input would cost more than the rest."""
+    board = _board()
+    for number in (0, 1):
+        seat = board.seat(number)
+        for cell in range(_USED):
+            seat[cell] = 0
+    return board
+
+
 class Site:
     """One client's connection, in front of `app` or, without one, of the proxy. told: the exchanges that are over."""
 
@@ -43,8 +61,9 @@ class Site:
         plan = Plan()
         plan.cover(_config())
         self.told: list[Exchange] = []
-        self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
-        made = assemble(_config(), plan, self.cells, wheel(loop), self.told.append)
+        board = fresh_board()
+        self.cells = board.seat(1)
+        made = assemble(_config(), plan, board, self.cells, wheel(loop), self.told.append)
         made.clock.date = b"Sun, 06 Nov 1994 08:49:37 GMT"
         [self.entry] = made.entries
         if app is not None:

@@ -17,8 +17,7 @@ from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.listener import Entry
 from gateway.metrics.plan import Plan
-from gateway.scoreboard import SEAT_CELLS, Fact
-from gateway.upstream.health import Condition
+from gateway.scoreboard import Condition, Fact, Scoreboard
 from gateway.upstream.upstream import Upstream
 from gateway.worker.assembly import assemble, running_wheel
 from tests.upstream.peer import Message, Origin, Peer, dial
@@ -58,14 +57,15 @@ class Site:
         self._send_buffer = send_buffer
         self.told: asyncio.Queue[Exchange] = asyncio.Queue()
         self.state = ServerState()
-        self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
+        self._board = Scoreboard.create()
+        self.cells = self._board.take(1, [])
         self.entry: Entry
         self._clients: list[Peer] = []
 
     async def __aenter__(self) -> Site:
         plan = Plan()
         plan.cover(self.config)
-        made = assemble(self.config, plan, self.cells, running_wheel(), self.told.put_nowait)
+        made = assemble(self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait)
         made.clock.date = formatdate(usegmt=True).encode()
         self._upstreams = made.upstreams
         [self.entry] = made.entries

@@ -12,9 +12,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
+from gateway.config import Config
 from gateway.metrics.plan import Plan
 from gateway.observer.admin import admin_app, facts, serving
 from gateway.scoreboard import Fact, Role, Scoreboard, State, Word
+from gateway.truth import Truth
+
+CONFIG = Config.model_validate(
+    {
+        "listeners": [{"name": "web", "listen": ":8080"}],
+        "upstreams": {"app": {"endpoints": ["10.0.0.1:80", "http://10.0.0.2:80/base"]}},
+        "routes": [{"name": "r", "upstream": "app"}],
+    }
+)
 
 
 @pytest.fixture
@@ -53,8 +63,8 @@ def asked(board: Scoreboard, path: str, method: str = "GET") -> tuple[int, dict[
         "server": ("127.0.0.1", 2),
     }
     plan = Plan()
-    plan.block("route", "web", "r", "app")
-    asyncio.run(admin_app(board, plan)(scope, receive, send))
+    plan.cover(CONFIG)
+    asyncio.run(admin_app(board, plan, Truth(board), CONFIG)(scope, receive, send))
     fields = {name.decode(): value.decode() for name, value in said[0]["headers"]}
     return said[0]["status"], fields, b"".join(message.get("body", b"") for message in said[1:])
 
@@ -138,3 +148,18 @@ def test_anything_else(board: Scoreboard) -> None:
     assert asked(board, "/")[0] == 404
     assert asked(board, "/live/")[0] in (307, 404)
     assert asked(board, "/status", "POST")[0] == 405
+
+
+def test_endpoints_and_taking_one_out_of_use(board: Scoreboard) -> None:
+    status, _, body = asked(board, "/endpoints")
+    rows = json.loads(body)
+    assert status == 200
+    assert [(row["upstream"], row["endpoint"], row["condition"], row["ready"]) for row in rows] == [
+        ("app", "10.0.0.1:80", "up", True),
+        ("app", "http://10.0.0.2:80/base", "up", True),
+    ]
+    _, _, body = asked(board, "/endpoints/app/http://10.0.0.2:80/base/drained", method="PUT")
+    assert [row["drained"] for row in json.loads(body)] == [False, True]
+    _, _, body = asked(board, "/endpoints/app/http://10.0.0.2:80/base/drained", method="DELETE")
+    assert [row["drained"] for row in json.loads(body)] == [False, False]
+    assert asked(board, "/endpoints/app/10.0.0.3:80/drained", method="PUT")[0] == 404

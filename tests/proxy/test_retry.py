@@ -19,10 +19,24 @@ SAFE = (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sent", [False, True])
-def test_another_endpoint_is_asked_only_when_nothing_was_sent(kind: type[UpstreamError], sent: bool) -> None:
-    expected = not sent and kind not in (errors.QueueTimeout, errors.DescriptorsExhausted)
-    assert elsewhere(kind("a", "b", sent=sent)) is expected
+@pytest.mark.parametrize("method", [*SAFE, b"POST", b"get"])
+@pytest.mark.parametrize("has_body", [False, True])
+def test_another_endpoint_is_asked_when_nothing_was_sent(
+    kind: type[UpstreamError], method: bytes, has_body: bool
+) -> None:
+    expected = kind not in (errors.QueueTimeout, errors.DescriptorsExhausted)
+    assert elsewhere(kind("a", "b"), method, has_body) is expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", [*SAFE, b"POST", b"get"])
+@pytest.mark.parametrize("has_body", [False, True])
+def test_another_endpoint_is_asked_after_a_cut_where_the_request_may_be_made_twice(
+    kind: type[UpstreamError], method: bytes, has_body: bool
+) -> None:
+    expected = kind is errors.ConnectionCut and method in SAFE and not has_body
+    assert elsewhere(kind("a", "b", sent=True), method, has_body) is expected
+    assert not elsewhere(kind("a", "b", sent=True, reused=True), method, has_body)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,10 +1,10 @@
 """A WebSocket server to stand behind the gateway: a thread with an event loop of its own on a free loopback port.
 
-    /echo           every message comes back
-    /length         every message is answered with its length
-    /leave          the first message is answered with the end: code 4002
-    /page           a page whose script opens /echo, and says at /report what came of it
-    /plain          a line of text, upgrade or not
+/echo           every message comes back
+/length         every message is answered with its length
+/leave          the first message is answered with the end: code 4002
+/page           a page whose script opens /echo, and says at /report what came of it
+/plain          a line of text, upgrade or not
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class Gateway:
 
     def cli(self, *arguments: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
         """The real command line, pointed at this gateway. terminal: it believes that a person reads along."""
-        command = [*_COMMAND, arguments[0], "-c", str(self.config), *arguments[1:]]
+        command = [*_COMMAND, *arguments, "-c", str(self.config)]
         if terminal:
             return _on_a_terminal(command)
         return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)

@@ -1,13 +1,13 @@
 """An application to stand behind the gateway: a thread with an event loop of its own on a free loopback port.
 
-    /hello          a line of text
-    /echo           the request's body
-    /size/N         N bytes
-    /stream/N       N bytes, made as they are taken
-    /slow?ms=N      a line of text after N milliseconds
-    /chunked        a body in three chunks
-    /close          a body that ends with the connection
-    /status/N       an answer with this status
+/hello          a line of text
+/echo           the request's body
+/size/N         N bytes
+/stream/N       N bytes, made as they are taken
+/slow?ms=N      a line of text after N milliseconds
+/chunked        a body in three chunks
+/close          a body that ends with the connection
+/status/N       an answer with this status
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A gateway in front of one origin. `but` makes another that differs."""
+    """A gateway in front of one origin, or several, by address. `but` makes another that differs."""
 
-    origin: str
+    origin: str | tuple[str, ...]
     workers: int = 1
     listeners: dict[str, str] = field(default_factory=lambda: {"web": "127.0.0.1:0"})
     admin: str | None = "127.0.0.1:0"
@@ -30,7 +30,8 @@ class Settings:
             parts.append(_table("[admin]", {"listen": self.admin}))
         for name, address in self.listeners.items():
             parts.append(_table("[[listeners]]", {"name": name, "listen": address}))
-        parts.append(f'[upstreams.app]\nendpoints = ["{self.origin}"]\n')
+        origins = [self.origin] if isinstance(self.origin, str) else list(self.origin)
+        parts.append(_table("[upstreams.app]", {"endpoints": origins}))
         parts.append(_table("[[routes]]", {"name": "app", "upstream": "app"}))
         parts.append(self.more)
         return "\n".join(parts)

@@ -8,25 +8,26 @@ from typing import Any
 from gateway.config.model import Pool as PoolConfig
 from gateway.config.model import UpstreamTimeouts
 from gateway.config.values import parse_origin
-from gateway.scoreboard import SEAT_CELLS, Fact
-from gateway.upstream.endpoint import Endpoint
+from gateway.scoreboard import Fact
 from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Pool
 from gateway.wire import ResponseHead
 from gateway.worker.assembly import running_wheel
+from tests.upstream.parts import FIRST, Parts
 from tests.upstream.peer import Origin
 
+CELLS = FIRST  # where the endpoint's cells are
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
-CELLS = 1000  # where the endpoint's cells are
 
 
 class Rig:
     """An async context manager. Timeouts and bounds are those of the configuration, written as there."""
 
     def __init__(self, origin: Origin | str, pool: dict[str, Any] | None = None, **timeouts: str) -> None:
-        self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
+        parts = Parts()
+        self.cells = parts.cells
         address = origin if isinstance(origin, str) else origin.address
-        self.endpoint = Endpoint("app", parse_origin(address), "preserve", 1, CELLS)
+        self.endpoint = parts.endpoint(parse_origin(address))
         self._pool = PoolConfig.model_validate(pool or {})
         self._timeouts = UpstreamTimeouts.model_validate(timeouts)
 

@@ -8,61 +8,104 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.health import FAIL_TIMEOUT, NEXT, Condition, Event, Health
+from gateway.scoreboard import Condition, Mark
+from gateway.upstream.health import NEXT, Event, Health, Rules
 
-UP, FAILED, PROBATION = Condition.UP, Condition.FAILED, Condition.PROBATION
-SUCCESS, FAILURE, TIME_OVER, FORGIVEN = Event.SUCCESS, Event.FAILURE, Event.TIME_OVER, Event.FORGIVEN
+UP, EJECTED, PROBATION, DOWN = Condition
+SUCCESS, FAILURE, ENOUGH, TIME_OVER, PASSED, FAILED = Event
+RULES = Rules(consecutive_failures=3, eject_for=10_000, max_eject_for=25_000)
 
+# What changes; everything else stays.
 EXPECTED = {
-    (UP, SUCCESS): UP,
-    (UP, FAILURE): FAILED,
-    (UP, TIME_OVER): UP,
-    (UP, FORGIVEN): UP,
-    (FAILED, SUCCESS): UP,
-    (FAILED, FAILURE): FAILED,
-    (FAILED, TIME_OVER): PROBATION,
-    (FAILED, FORGIVEN): PROBATION,
+    (UP, ENOUGH): EJECTED,
+    (UP, FAILED): DOWN,
+    (EJECTED, TIME_OVER): PROBATION,
+    (EJECTED, PASSED): PROBATION,
+    (EJECTED, FAILED): DOWN,
     (PROBATION, SUCCESS): UP,
-    (PROBATION, FAILURE): FAILED,
-    (PROBATION, TIME_OVER): PROBATION,
-    (PROBATION, FORGIVEN): PROBATION,
+    (PROBATION, FAILURE): EJECTED,
+    (PROBATION, FAILED): DOWN,
+    (DOWN, PASSED): PROBATION,
 }
 
 
-def test_every_case_is_expected() -> None:
-    assert EXPECTED.keys() == set(product(Condition, Event))
-    assert NEXT.items() <= EXPECTED.items()
+def fresh(condition: Condition = UP) -> Health:
+    health = Health(memoryview(bytearray(8 * Mark.SIZE)).cast("Q"))
+    health.record[Mark.CONDITION] = condition
+    return health
 
 
-@pytest.mark.parametrize(("before", "event"), EXPECTED, ids=str)
+def test_the_table_is_the_expected_one() -> None:
+    assert NEXT == EXPECTED
+
+
+@pytest.mark.parametrize(("before", "event"), list(product(Condition, Event)), ids=str)
 def test_every_condition_by_every_event(before: Condition, event: Event) -> None:
-    health = Health()
-    health.condition = before
-    was_ready = health.is_ready
-    flipped = health.observe(event, 100.0)
-    assert health.condition is EXPECTED[before, event]
-    assert flipped == (health.is_ready != was_ready)
+    health = fresh(before)
+    after = EXPECTED.get((before, event), before)
+    assert health.observe(event, 100, RULES, True) == (after is not before)
+    assert health.condition is after
+    assert health.is_ready == (after in (UP, PROBATION))
 
 
-def test_a_new_endpoint_is_ready() -> None:
-    assert Health().is_ready and Health().condition is UP
+def test_enough_failures_in_a_row_eject() -> None:
+    health = fresh()
+    for event in (FAILURE, FAILURE, SUCCESS, FAILURE, FAILURE):
+        assert not health.observe(event, 1, RULES, True)
+    assert health.observe(FAILURE, 1, RULES, True)
+    assert (health.condition, health.until) == (EJECTED, 10_001)
 
 
-def test_a_failure_lasts_and_each_further_one_prolongs_it() -> None:
-    health = Health()
-    health.observe(FAILURE, 100.0)
-    assert health.until == 100.0 + FAIL_TIMEOUT
-    assert not health.observe(FAILURE, 103.0)
-    assert health.until == 103.0 + FAIL_TIMEOUT
+def test_who_can_not_be_spared_stays() -> None:
+    health = fresh()
+    for _ in range(10):
+        assert not health.observe(FAILURE, 1, RULES, False)
+    assert health.observe(FAILURE, 1, RULES, True)
+
+
+def test_each_ejection_is_longer_until_the_longest_and_a_good_time_forgets() -> None:
+    health = fresh(PROBATION)
+    now, lengths = 0, []
+    for _ in range(4):
+        health.observe(FAILURE, now, RULES, True)
+        lengths.append(health.until - now)
+        now = health.until
+        health.observe(TIME_OVER, now, RULES, True)
+    assert lengths == [10_000, 20_000, 25_000, 25_000]
+    health.observe(SUCCESS, now, RULES, True)
+    now += RULES.max_eject_for + 1
+    for _ in range(3):
+        health.observe(FAILURE, now, RULES, True)
+    assert health.until - now == 10_000
+    assert health.record[Mark.EJECTED] == 5
+
+
+def test_a_trial_is_one_at_a_time() -> None:
+    health = fresh(PROBATION)
+    assert health.claims_trial(100, 50) and not health.claims_trial(120, 50)
+    assert health.claims_trial(151, 50)  # the first never ended
+    health.trial_over()
+    assert health.claims_trial(152, 50)
+
+
+def test_who_comes_back_starts_slowly() -> None:
+    health = fresh()
+    assert health.share(1000, 20_000) == 1.0  # it has never been away
+    health.record[Mark.SINCE] = 1000
+    assert [health.share(now, 20_000) for now in (1000, 3000, 11_000, 21_000, 99_000)] == [0.1, 0.1, 0.5, 1.0, 1.0]
+    assert health.share(1000, 0) == 1.0
+
+
+def test_drained_is_not_ready_whatever_else() -> None:
+    health = fresh()
+    health.record[Mark.DRAINED] = 1
+    assert not health.is_ready and health.condition is UP
 
 
 @given(st.lists(st.sampled_from(Event)))
-def test_only_a_failure_makes_unready_and_a_success_always_heals(events: list[Event]) -> None:
-    health = Health()
+def test_only_what_is_up_and_uncounted_is_plain(events: list[Event]) -> None:
+    health = fresh()
     for now, event in enumerate(events):
-        flipped = health.observe(event, float(now))
-        if flipped and not health.is_ready:
-            assert event is FAILURE
-        if event is SUCCESS:
-            assert health.condition is UP
+        health.observe(event, now, RULES, True)
+        assert health.is_plain == (health.condition is UP and not health.record[Mark.FAILURES])
     assert repr(health)

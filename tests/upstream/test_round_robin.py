@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.values import Origin, TcpAddress
 from gateway.upstream.balancers.round_robin import RoundRobin, cycle
-from gateway.upstream.endpoint import Endpoint
+from tests.upstream.parts import endpoints
 
 
 def nginx(weights: list[int], turns: int) -> list[int]:
@@ -53,10 +52,7 @@ def test_the_sequence_is_that_of_nginx(weights: list[int]) -> None:
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.floats(0, 1, exclude_max=True))
 def test_an_offset_only_turns_the_sequence(weights: list[int], offset: float) -> None:
-    ready = [
-        Endpoint("app", Origin(TcpAddress("10.0.0.1", 1 + n)), "preserve", weight, 0)
-        for n, weight in enumerate(weights)
-    ]
+    ready = endpoints(*weights)
     balancer = RoundRobin(offset)
     balancer.rebuild(ready)
     picks = [ready[index] for index in cycle(weights)]

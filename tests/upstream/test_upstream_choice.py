@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gateway.config.model import Pool as PoolConfig
 from gateway.config.model import UpstreamTimeouts
-from gateway.config.values import Origin, TcpAddress
 from gateway.errors import BadResponse, ConnectFailed, ConnectionCut, NoEndpoint, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_FAILURES
-from gateway.scoreboard import SEAT_CELLS
+from gateway.scoreboard import Condition, Mark
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.health import Condition
+from gateway.upstream.health import Rules
 from gateway.upstream.pool import Pool
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
+from tests.upstream.parts import Parts
 
-UP, FAILED, PROBATION = Condition.UP, Condition.FAILED, Condition.PROBATION
+UP, EJECTED, PROBATION = Condition.UP, Condition.EJECTED, Condition.PROBATION
 
 
 class Group:
-    """An upstream whose clock stands still until it is told that time is over."""
+    """An upstream in which one failure is enough. `later` is when everybody's time is over."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, backups: int = 0, rules: Rules | None = None, **more: Any) -> None:
+        parts = Parts()
         self.waiting: list[Callable[[], None]] = []
-        self.now = 0.0
-        wheel = Wheel(lambda seconds, callback: self.waiting.append(callback), lambda: self.now)
-        self.cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
-        self.endpoints = [
-            Endpoint("app", Origin(TcpAddress("10.0.0.1", 1 + n)), "preserve", 1, 100 + 10 * n) for n in range(count)
-        ]
+        wheel = Wheel(lambda seconds, callback: self.waiting.append(callback), lambda: 0.0)
+        self.cells, self.truth = parts.cells, parts.truth
+        self.endpoints = [parts.endpoint(**more) for _ in range(count + backups)]
         for endpoint in self.endpoints:
             endpoint.pool = Pool(endpoint, PoolConfig(), UpstreamTimeouts(), wheel, self.cells)
-        self.upstream = Upstream("app", self.endpoints, BALANCERS["round_robin"](), wheel, self.cells)
+        make = BALANCERS["round_robin"]
+        rules = rules or Rules(consecutive_failures=1)
+        self._parts = (wheel, rules, make)
+        self._backups = self.endpoints[count:]
+        self.upstream = self.another()
+
+    def another(self) -> Upstream:
+        """The same group as another worker has it."""
+        wheel, rules, make = self._parts
+        balancers = (make(), make())
+        return Upstream("app", self.endpoints, self._backups, balancers, self.truth, rules, 0, wheel, self.cells)
 
     def asked(self, *tried: Endpoint) -> Endpoint:
         with self.upstream.lease(b"", tried) as lease:
@@ -51,9 +61,9 @@ class Group:
 
     def later(self) -> None:
         """Long enough for everybody to be asked again."""
-        self.now = 1e12
-        while self.waiting:
-            self.waiting.pop()()
+        for endpoint in self.endpoints:
+            endpoint.health.record[Mark.UNTIL] = 0
+        self.upstream.refresh()
 
     @property
     def conditions(self) -> list[Condition]:
@@ -94,8 +104,8 @@ def test_a_failure_takes_an_endpoint_out(error: Exception, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         failed = group.fails(error)
     [record] = caplog.records
-    assert failed.name in record.getMessage() and "failed" in record.getMessage()
-    assert failed.health.condition is FAILED
+    assert failed.name in record.getMessage() and "is ejected, was up" in record.getMessage()
+    assert failed.health.condition is EJECTED
     assert group.cells[failed.cells + UPSTREAM_FAILURES] == 1
     assert {group.asked() for _ in range(4)} == set(group.endpoints) - {failed}
 
@@ -127,37 +137,86 @@ def test_after_its_time_an_endpoint_is_on_probation() -> None:
     assert group.conditions == [UP, UP]  # it answered
 
 
+def test_a_trial_is_one_exchange_at_a_time() -> None:
+    group = Group(2)
+    failed = group.fails(REFUSED)
+    group.later()
+    leases = [group.upstream.lease(b"", ()) for _ in range(6)]
+    assert sum(lease.endpoint is failed for lease in leases) == 1
+    [trial] = [lease for lease in leases if lease.endpoint is failed]
+    with pytest.raises(KeyboardInterrupt), trial:
+        raise KeyboardInterrupt  # the client went away: nothing was learned
+    assert failed.health.condition is PROBATION
+    assert any(group.upstream.lease(b"", ()).endpoint is failed for _ in range(2))
+
+
 def test_a_failure_on_probation_takes_it_out_again() -> None:
     group = Group(2)
     failed = group.fails(REFUSED)
     group.later()
-    group.now = 0.0
     while group.fails(REFUSED) is not failed:
         pass
-    assert failed.health.condition is FAILED
+    assert failed.health.condition is EJECTED
 
 
-def test_a_single_endpoint_is_never_taken_out() -> None:
+def test_the_last_one_is_never_taken_out() -> None:
     group = Group(1)
     for _ in range(3):
         group.fails(REFUSED)
     assert group.conditions == [UP]
     assert group.cells[group.endpoints[0].cells + UPSTREAM_FAILURES] == 3
+    two = Group(2)
+    for _ in range(5):
+        two.fails(REFUSED)
+    assert sorted(two.conditions) == [UP, EJECTED]
 
 
-def test_when_nobody_is_left_one_request_fails_and_the_next_asks_them_all() -> None:
+def test_only_a_part_of_a_group_is_taken_out() -> None:
+    group = Group(6, rules=Rules(consecutive_failures=1, max_ejected=0.34))
+    for _ in range(20):
+        group.fails(REFUSED)
+    assert group.conditions.count(EJECTED) == 2
+
+
+def test_what_one_worker_learns_all_act_upon() -> None:
+    group = Group(3)
+    other = group.another()
+    failed = group.fails(REFUSED)
+    assert {other.lease(b"", ()).endpoint for _ in range(6)} == set(group.endpoints) - {failed}
+
+
+def test_an_answer_that_says_unable_is_a_failure() -> None:
     group = Group(2)
+    with group.upstream.lease(b"", ()) as lease:
+        connection: Any = SimpleNamespace(status=503, closed=True)
+        lease.connection = connection
+    assert lease.endpoint.health.condition is EJECTED
+
+
+def test_backups_are_asked_when_nobody_else_is_ready() -> None:
+    group = Group(1, backups=2)
+    first, *backups = group.endpoints
+    assert [group.asked() for _ in range(3)] == [first] * 3
+    assert group.asked(first) in backups
     group.fails(REFUSED)
-    group.fails(REFUSED)
-    assert group.conditions == [FAILED, FAILED]
-    with pytest.raises(NoEndpoint) as raised:
+    assert first.health.condition is EJECTED
+    assert {group.asked() for _ in range(4)} == set(backups)
+
+
+def test_a_limit_of_requests_holds_over_all_workers() -> None:
+    group = Group(2, max_requests=2)
+    other = group.another()
+    leases = [upstream.lease(b"", ()) for upstream in (group.upstream, other) for _ in range(2)]
+    assert sorted(endpoint.load() for endpoint in group.endpoints) == [2, 2]
+    with pytest.raises(NoEndpoint):
         group.asked()
-    assert raised.value.endpoint == ""
-    assert {group.asked() for _ in range(2)} == set(group.endpoints)
+    with leases[0]:
+        pass
+    assert group.asked() is leases[0].endpoint
 
 
 def test_live_objects_tell_how_they_are() -> None:
     group = Group(2)
     group.fails(REFUSED)
     assert repr(group.upstream) == "<Upstream app 1 of 2 ready>"
-    assert repr(group.endpoints[0]) == "<Endpoint app 10.0.0.1:1 FAILED 0 in flight>"
+    assert repr(group.endpoints[0]) == "<Endpoint app 10.0.0.1:1 EJECTED 0 in flight>"

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config import Config, load
 from gateway.metrics.plan import NO_ROUTE, Plan
-from gateway.scoreboard import SEAT_CELLS
+from gateway.scoreboard import Scoreboard
 from gateway.upstream.endpoint import Endpoint
 from gateway.wheel import Wheel
 from gateway.worker.assembly import Assembled, assemble, check, running_wheel
@@ -38,9 +38,9 @@ TWO = {
 
 def made(config: Config, plan: Plan | None = None, offset: float = 0.0) -> Assembled:
     """As `check` makes it: nobody will listen."""
-    cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
+    board = Scoreboard.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    return assemble(config, plan or Plan(), cells, wheel, lambda exchange: None, offset)
+    return assemble(config, plan or Plan(), board, board.seat(1), wheel, lambda exchange: None, offset)
 
 
 def test_upstreams_and_their_endpoints() -> None:
@@ -56,9 +56,9 @@ def test_upstreams_and_their_endpoints() -> None:
 
 @live
 async def test_entries_are_the_listeners() -> None:
-    cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
+    board = Scoreboard.create()
     config = Config.model_validate(TWO)
-    web, inner = assemble(config, Plan(), cells, running_wheel(), lambda exchange: None).entries
+    web, inner = assemble(config, Plan(), board, board.seat(1), running_wheel(), lambda exchange: None).entries
     assert (web.name, web.max_body, web.head_timeout) == ("web", 1 << 20, 7.0)
     assert (inner.name, inner.backlog, inner.max_body) == ("inner", 17, 1 << 30)
     assert len({web.open_cell, web.idle_cell, web.accepted_cell, inner.open_cell, inner.idle_cell}) == 5

@@ -1,0 +1,177 @@
+"""Probes: each endpoint is asked how it is by this process alone, and every worker believes what comes out.
+
+Over a kept connection where the endpoint keeps one; each at its own time, so that they don't all come at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from time import monotonic
+
+from gateway.config import Config
+from gateway.config.model import Health as HealthConfig
+from gateway.config.model import Upstream as UpstreamConfig
+from gateway.errors import BadResponse, ConnectionCut, UpstreamError
+from gateway.metrics.plan import Plan
+from gateway.scoreboard import Cells, Mark
+from gateway.truth import Truth, now_ms
+from gateway.upstream.dial import dial
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.health import Event, Health, rules_of
+from gateway.upstream.http1 import Connection
+from gateway.upstream.upstream import tell
+from gateway.wheel import Wheel
+
+_BODY = 64 * 1024  # bytes in which `expect_body` is looked for
+_JITTER = 0.1  # of the interval, more or less
+
+
+class Probes:
+    """All of them. `start` once; they end with the process, or by `stop`."""
+
+    def __init__(self, config: Config, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel) -> None:
+        self._probes = [
+            _Probe(name, upstream, upstream.health, _endpoint(name, upstream, number, plan, truth, cells), truth, wheel)
+            for name, upstream in config.upstreams.items()
+            if upstream.health is not None
+            for number in range(len(upstream.endpoints))
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.get_running_loop().create_task(probe.go_on()) for probe in self._probes]
+
+    def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+def _endpoint(name: str, config: UpstreamConfig, number: int, plan: Plan, truth: Truth, cells: Cells) -> Endpoint:
+    one = config.endpoints[number]
+    labels = (name, str(one.address))
+    return Endpoint(
+        name,
+        one.address,
+        config.host,
+        one.weight,
+        cells=plan.block("upstream", *labels),
+        flight=plan.block("flight", *labels),
+        own=cells,
+        health=Health(truth.record(plan.block("endpoint", *labels))),
+        truth=truth,
+    )
+
+
+class _Probe:
+    """One endpoint's."""
+
+    def __init__(
+        self,
+        upstream: str,
+        config: UpstreamConfig,
+        health: HealthConfig,
+        endpoint: Endpoint,
+        truth: Truth,
+        wheel: Wheel,
+    ) -> None:
+        self._upstream = upstream
+        self._config = health
+        self._rules = rules_of(config.outlier)
+        self._endpoint = endpoint
+        self._truth = truth
+        self._wheel = wheel
+        self._kept: Connection | None = None
+        self._ranges = [_range(text) for text in health.expect_status]
+        host = endpoint.host or endpoint.authority
+        self._request = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: gateway-probe\r\naccept: */*\r\n\r\n" % (
+            health.path.encode(),
+            host,
+        )
+
+    async def go_on(self) -> None:
+        interval = self._config.interval
+        await asyncio.sleep(random.uniform(0, interval))
+        while True:
+            began = monotonic()
+            try:
+                async with asyncio.timeout(self._config.timeout):
+                    await self._ask()
+            except TimeoutError:
+                self._drop()
+                self._judge(f"probe: no answer within {self._config.timeout:g} s")
+            except UpstreamError as error:
+                self._drop()
+                self._judge(f"probe: {error}")
+            else:
+                self._judge("")
+            wait = interval * random.uniform(1 - _JITTER, 1 + _JITTER) - (monotonic() - began)
+            await asyncio.sleep(max(0.0, wait))
+
+    async def _ask(self) -> None:
+        """One probe. Raises UpstreamError when it fails."""
+        if self._config.kind == "tcp":
+            (await self._dial()).close()
+            return
+        kept, self._kept = self._kept, None
+        if kept is None or not kept.is_usable(monotonic()):
+            await self._exchange(await self._dial())
+            return
+        try:
+            await self._exchange(kept)
+        except ConnectionCut:  # it was closed while nobody asked; that says nothing
+            await self._exchange(await self._dial())
+
+    async def _dial(self) -> Connection:
+        timeout = self._config.timeout
+        return await dial(self._endpoint, self._wheel, timeout, timeout, timeout)
+
+    async def _exchange(self, connection: Connection) -> None:
+        connection.busy = True
+        self._kept = connection  # so that whatever happens it is closed
+        connection.send(self._request, bodyless=False, more=False)
+        head = await connection.response()
+        while head.status < 200:
+            head = await connection.response()
+        body = connection.take()
+        while not connection.over and len(body) < _BODY:
+            await connection.arrival()
+            body += connection.take()
+        connection.busy = False
+        connection.since = monotonic()
+        if not connection.is_reusable():
+            self._drop()
+        if not any(head.status in one for one in self._ranges):
+            raise BadResponse(self._endpoint.name, f"answered {head.status}", sent=True)
+        wanted = self._config.expect_body
+        if wanted is not None and wanted.encode() not in body:
+            raise BadResponse(self._endpoint.name, f"the body does not hold {wanted!r}", sent=True)
+
+    def _drop(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _judge(self, failure: str) -> None:
+        """Count the outcome, and change the endpoint's condition when there are enough of a kind. failure: "" for a
+        pass."""
+        health, truth = self._endpoint.health, self._truth
+        record = health.record
+        grown, ended = (Mark.PROBES_FAILED, Mark.PROBES_PASSED) if failure else (Mark.PROBES_PASSED, Mark.PROBES_FAILED)
+        enough = self._config.unhealthy_after if failure else self._config.healthy_after
+        with truth.changing():
+            record[grown] += 1
+            record[ended] = 0
+            if record[grown] < enough:
+                return
+            before = health.condition
+            event = Event.PROBES_FAILED if failure else Event.PROBES_PASSED
+            if not health.observe(event, now_ms(), self._rules, True):
+                return
+            truth.changed()
+        tell(self._upstream, self._endpoint.name, before, health.condition, failure or "probes pass")
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
