@@ -1,4 +1,4 @@
-"""The command line: ``python -m bench compare``, ``profile`` and ``slow``."""
+"""The command line: ``python -m bench compare``, ``conformance``, ``profile``, ``slow`` and ``balancers``."""
 
 import signal
 import sys
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bench.balancers import as_text as balancers_text
+from bench.balancers import balancers
 from bench.chart import chart
 from bench.compare import IDLE, Plan, compare
 from bench.conformance import PATIENCE, PROXIES, conformance
@@ -159,6 +161,13 @@ def slow_command(peers: tuple[str, ...], connections: int, seconds: int, check: 
     click.echo(slow_verdict(found))
     if check and not all(seen.good for seen in found):
         sys.exit(1)
+
+
+@main.command("balancers")
+@click.option("--quick", is_flag=True, help="One short run of each: does it all run?")
+def balancers_command(quick: bool) -> None:
+    """Say what a pick costs with each balancing policy, for 3 to 1,000 endpoints."""
+    click.echo(balancers_text(balancers(quick=quick)))
 
 
 if __name__ == "__main__":

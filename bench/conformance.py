@@ -74,7 +74,7 @@ http {{
     proxy_set_header Via "${{via_before}}${{via_version}} nginx";
     location / {{ proxy_pass http://app; }}
     location /-dead {{ proxy_pass http://dead; }}
-    location /-hasty {{ proxy_pass http://app; proxy_read_timeout 300ms; }}
+    location /-hasty {{ proxy_pass http://app; proxy_read_timeout 500ms; }}
   }}
 }}
 """
@@ -101,7 +101,7 @@ backend dead
   retries 0
   server dead 127.0.0.1:{closed}
 backend hasty
-  timeout server 300ms
+  timeout server 500ms
   server app 127.0.0.1:{origin}
 """
 

@@ -102,6 +102,7 @@ PURE = (
     "metrics/plan.py",
     "metrics/text.py",
     "parts.py",
+    "proxy/hash_key.py",
     "proxy/headers.py",
     "proxy/explain.py",
     "proxy/paths.py",

@@ -232,6 +232,14 @@ def _status_range(value: str) -> str:
     return value
 
 
+_HASH_KEY = rf"client_ip|path|host|header:{TOKEN}|cookie:{TOKEN}|query:[^\s&=]+"
+
+HashKey = Annotated[
+    str,
+    _matching(_HASH_KEY, '"client_ip", "path", "host", "header:NAME", "cookie:NAME" or "query:NAME"'),
+    _text(f"({_HASH_KEY})"),
+]
+
 StatusRange = Annotated[str, AfterValidator(_status_range), _text(r"[1-9]\d\d(-[1-9]\d\d)?", examples=["200-399"])]
 
 ErrorLogTarget = Annotated[

@@ -24,6 +24,7 @@ from gateway.config.fields import (
     FieldValue,
     FilePath,
     Flag,
+    HashKey,
     Host,
     HostSent,
     ListenAddress,
@@ -282,8 +283,20 @@ class Outlier(Section):
 class Upstream(Section):
     """A group of endpoints that all give the same answers."""
 
-    balance: Literal["round_robin"] = "round_robin"
-    """How the endpoint for a request is chosen. "round_robin" is the smooth weighted kind."""
+    balance: Literal[
+        "round_robin",
+        "weighted_lvs",
+        "random",
+        "least_requests",
+        "power_of_two",
+        "peak_ewma",
+        "consistent_hash",
+    ] = "round_robin"
+    """How the endpoint for a request is chosen: "round_robin" (smooth, by weight), "weighted_lvs" (in bursts, as LVS),
+    "random" (by weight), "least_requests" and "power_of_two" (by requests in flight from all workers), "peak_ewma" (by
+    latency too), "consistent_hash" (by `hash_key`)."""
+    hash_key: HashKey = "client_ip"
+    """What "consistent_hash" goes by: "client_ip", "path", "host", "header:NAME", "cookie:NAME" or "query:NAME"."""
     host: HostSent = "preserve"
     """The Host field that endpoints get: "preserve" for the client's, "endpoint" for their own address, or a host."""
     endpoints: Annotated[tuple[Endpoint, ...], *AT_LEAST_ONE]

@@ -162,7 +162,11 @@ class Http1Exchange(Exchange):
         rest = b""
         self._continue = False  # it didn't wait
         if self._decoder is not None:
-            for piece in self._decoder.feed(data):
+            pieces = self._decoder.feed(data)
+            # Before any of it is kept: what is kept may be on its way to the endpoint before the refusal is heard of.
+            if self.bytes_in + sum(map(len, pieces)) > self.listener.max_body:
+                raise WireError(413, "body_too_large")
+            for piece in pieces:
                 self._keep(piece)
             if self._decoder.done:
                 self._received = True
@@ -174,8 +178,6 @@ class Http1Exchange(Exchange):
             self._keep(data)
             self._left -= len(data)
             self._received = not self._left
-        if self.bytes_in > self.listener.max_body:
-            raise WireError(413, "body_too_large")
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         return rest

@@ -16,6 +16,7 @@ from gateway.errors import NoEndpoint, UpstreamError
 from gateway.metrics.plan import UPSTREAM_RETRIES
 from gateway.parts import WRITE
 from gateway.proxy.answers import answer
+from gateway.proxy.hash_key import HashKey
 from gateway.proxy.headers import (
     asking_lines,
     hops_malformed,
@@ -53,14 +54,17 @@ class Forward:
         tunnel: Tunnel,
         upgrade: Collection[bytes] | None,
         rewrite: Rewrite | None,
+        key: HashKey | None,
     ) -> None:
-        """via: our name; upgrade: the protocols that may be switched to, in lower case, None for any."""
+        """via: our name; upgrade: the protocols that may be switched to, in lower case, None for any; key: what the
+        upstream's balancer goes by, None when it goes by nothing."""
         self._upstream = upstream
         self._via = via
         self._cells = cells
         self._tunnel = tunnel
         self._upgrade = upgrade
         self._rewrite = rewrite
+        self._key = key
         self._retargets = rewrite is not None or any(endpoint.base for endpoint in upstream.endpoints)
         self._prefix = rewrite.prefix if rewrite is not None else b""
         mappings = {one: Mapping.of(rewrite, one.base, one.authority, one.host) for one in upstream.endpoints}
@@ -76,12 +80,13 @@ class Forward:
             upgrade = upgrade_asked(head, self._upgrade)
         if self._prefix:
             head.introduced = self._with_prefix(head.introduced or b"")
+        key = b"" if self._key is None else self._key(exchange, head)
         tried: tuple[Endpoint, ...] = ()
         failure: UpstreamError | None = None
         repeats = 0
         while True:
             try:
-                with self._upstream.lease(b"", tried) as lease:
+                with self._upstream.lease(key, tried) as lease:
                     endpoint = lease.endpoint
                     exchange.endpoint = endpoint.name
                     connection = None if repeats else lease.take()

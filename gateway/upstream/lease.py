@@ -7,6 +7,7 @@ turned out to be closed already).
 
 from __future__ import annotations
 
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,13 @@ _UNABLE = (502, 503, 504)
 
 
 class Lease:
-    __slots__ = ("_counted", "_on_trial", "_upstream", "connection", "endpoint")
+    __slots__ = ("_began", "_counted", "_on_trial", "_upstream", "connection", "endpoint")
 
     def __init__(self, upstream: Upstream, endpoint: Endpoint, on_trial: bool = False) -> None:
         self._upstream = upstream
         self._on_trial = on_trial
         self._counted = False
+        self._began = monotonic()
         self.endpoint = endpoint
         self.connection: Connection | None = None
 
@@ -60,11 +62,14 @@ class Lease:
         if connection is not None:
             endpoint.pool.release(connection)
         if error is None:
+            if self._upstream.learns:
+                self._upstream.took(endpoint, monotonic() - self._began, False)
             if connection is not None and connection.status in _UNABLE:
                 self._upstream.failed(endpoint, f"answered {connection.status}")
             elif not endpoint.health.is_plain:
                 self._upstream.succeeded(endpoint)
         elif isinstance(error, UpstreamError) and _is_its_fault(error):
+            self._upstream.took(endpoint, monotonic() - self._began, True)
             self._upstream.failed(endpoint, str(error))
         elif self._on_trial:
             self._upstream.undecided(endpoint)

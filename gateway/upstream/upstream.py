@@ -64,6 +64,7 @@ class Upstream:
         self._cells = cells
         self._look = _Look(self)
         self._version = -1
+        self.learns = balancers[0].learns
         self.refresh()
 
     def lease(self, key: bytes, tried: Collection[Endpoint]) -> Lease:
@@ -94,6 +95,11 @@ class Upstream:
         return lease
 
     # What leases report.
+
+    def took(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
+        """An exchange is over: policies that learn are told, and each of a failure."""
+        balancer = self._reserve if endpoint in self._backups else self._balancer
+        balancer.observe(endpoint, seconds, failed)
 
     def succeeded(self, endpoint: Endpoint) -> None:
         self._observe(endpoint, Event.SUCCESS, "")
@@ -144,8 +150,9 @@ class Upstream:
             if endpoint.share < 1:
                 times.append(_SLOWLY)
         ready = [endpoint for endpoint in self.endpoints if endpoint.health.is_ready]
-        self._balancer.rebuild([endpoint for endpoint in ready if endpoint not in self._backups])
-        self._reserve.rebuild([endpoint for endpoint in ready if endpoint in self._backups])
+        for balancer, is_backup in ((self._balancer, False), (self._reserve, True)):
+            members = [endpoint for endpoint in self.endpoints if (endpoint in self._backups) is is_backup]
+            balancer.rebuild([endpoint for endpoint in ready if endpoint in members], members)
         if times:
             self._wheel.arm(self._look, monotonic() + min(times))
 

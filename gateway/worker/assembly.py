@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2s
+from random import Random
+from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
@@ -33,6 +35,7 @@ from gateway.metrics.plan import (
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.forward import Forward
+from gateway.proxy.hash_key import hash_key
 from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
 from gateway.proxy.rewrite import Rewrite
@@ -110,7 +113,9 @@ def assemble(
         if route.redirect is not None:
             return Redirect(route.redirect)
         name = route.upstream or ""
-        return Forward(upstreams[name], via, cells, tunnels[name], _upgrade(route), _rewrite(route))
+        one = config.upstreams[name]
+        key = hash_key(one.hash_key) if one.balance == "consistent_hash" else None
+        return Forward(upstreams[name], via, cells, tunnels[name], _upgrade(route), _rewrite(route), key)
 
     listeners = [listener.name for listener in config.listeners]
     routes = []
@@ -194,11 +199,12 @@ def _upstream(
         endpoints.append(endpoint)
     backups = [endpoint for endpoint, one in zip(endpoints, config.endpoints, strict=True) if one.backup]
     make = BALANCERS[config.balance]
+    chance = Random()
     return Upstream(
         name,
         endpoints,
         backups,
-        (make(offset), make(offset)),
+        (make(offset, chance, monotonic), make(offset, chance, monotonic)),
         truth,
         rules_of(config.outlier),
         config.slow_start or 0.0,

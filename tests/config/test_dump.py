@@ -57,7 +57,8 @@ def test_what_is_dumped_can_be_read_again(config: Callable[..., Config]) -> None
     assert data["listeners"][0]["listen"] == ":8080"
     endpoint = data["upstreams"]["app"]["endpoints"][1]
     assert endpoint == {"address": "unix:/run/b", "weight": 2, "max_requests": None, "backup": False}
-    assert data["upstreams"]["base"]["endpoints"] == [{"address": "http://c:80/base", "weight": 1, "max_requests": None, "backup": False}]
+    [base] = data["upstreams"]["base"]["endpoints"]
+    assert base == {"address": "http://c:80/base", "weight": 1, "max_requests": None, "backup": False}
     assert data["listeners"][0]["timeouts"]["body_min_rate"] == "1KiB/s"
     assert data["routes"][0]["path"] == {"regex": "/x"}
     assert data["routes"][2]["redirect"] == {"to": "/u", "status": 308, "keep_query": True}

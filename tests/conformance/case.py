@@ -674,9 +674,11 @@ def refused(*statuses: int, reason: str = "", requests: int | None = 0, without:
     )
 
 
-def exchange(name: str, clause: str, send: bytes, *outcomes: Outcome, ours: bool = False, **more: Any) -> Case:
+def exchange(
+    name: str, clause: str, send: bytes, *outcomes: Outcome, ours: bool = False, slow: bool = False, **more: Any
+) -> Case:
     made = Exchange(send=send, outcomes=outcomes, **more)
-    return Case(name=name, clause=clause, steps=(made,), ours=ours)
+    return Case(name=name, clause=clause, steps=(made,), ours=ours, slow=slow)
 
 
 def scene(name: str, clause: str, *steps: Step, ours: bool = False, slow: bool = False) -> Case:

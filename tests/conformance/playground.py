@@ -123,7 +123,7 @@ limits = {{ request_line = "200B", headers = "1KiB", header_count = 20, body = "
 [[listeners]]
 name = "hasty"
 listen = "127.0.0.1:0"
-timeouts = {{ head = "300ms", body_idle = "300ms", keep_alive = "300ms" }}
+timeouts = {{ head = "500ms", body_idle = "500ms", keep_alive = "500ms" }}
 
 [upstreams.app]
 endpoints = ["127.0.0.1:{origin}"]
@@ -136,7 +136,7 @@ endpoints = ["127.0.0.1:{closed}"]
 
 [upstreams.hasty]
 endpoints = ["127.0.0.1:{origin}"]
-timeouts = {{ response = "300ms", idle = "300ms" }}
+timeouts = {{ response = "500ms", idle = "500ms" }}
 
 [[routes]]
 name = "old"

@@ -45,9 +45,9 @@ class Reply:
 
 
 class Line(asyncio.Protocol):
-    """One end of a connection, ours. received: every byte that came."""
+    """One end of a connection, ours. received: every byte that came. sock: a client's own."""
 
-    def __init__(self, reader: Reader, news: Callable[[Line], None]) -> None:
+    def __init__(self, reader: Reader, news: Callable[[Line], None], sock: socket.socket | None = None) -> None:
         self.reader = reader
         self.received = bytearray()
         self.ended = False  # the other side sends nothing more
@@ -56,6 +56,7 @@ class Line(asyncio.Protocol):
         self.finished = False  # we send nothing more
         self.transport: asyncio.Transport
         self._news = news
+        self._sock = sock
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -82,6 +83,22 @@ class Line(asyncio.Protocol):
     @property
     def over(self) -> bool:
         return self.ended or self.lost
+
+    def write(self, data: bytes) -> None:
+        """A client whom the proxy resets because it goes on sending has still what was said to it before, so its socket
+        is written to directly: an event loop's transport would throw that away."""
+        if self.lost or self.finished or self.transport.is_closing():
+            return
+        if self._sock is not None and not self.transport.get_write_buffer_size():
+            try:
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.finished = True
+                return
+        if data:
+            self.transport.write(data)
 
     def finish(self, then: str) -> None:
         """As in `Reply`."""
@@ -229,8 +246,8 @@ class Stage:
         return True
 
     async def _reply(self, line: Line, reply: Reply) -> None:
-        if reply.at_once and not (line.lost or line.finished):
-            line.transport.write(reply.data)
+        if reply.at_once:
+            line.write(reply.data)
         else:
             await self.say(line, reply.data)
         line.finish(reply.then)
@@ -251,7 +268,14 @@ class Stage:
 
     async def _dial(self, port: int) -> Line:
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_connection(lambda: Line(ResponseReader(), self.heard), "127.0.0.1", port)
+        sock = socket.socket()
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            _, line = await loop.create_connection(lambda: Line(ResponseReader(), self.heard, sock), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
         return line
 
     @property
@@ -279,9 +303,9 @@ class Stage:
         if not line.lost:
             ours, theirs = (line.transport.get_extra_info(name) for name in ("sockname", "peername"))
         for piece in pieces:
+            line.write(piece)
             if line.lost or line.finished:
                 return
-            line.transport.write(piece)
             if waits and len(pieces) > 1:
                 # When nobody reads, the pieces that follow are one to the proxy anyway.
                 waits = await self._unread.read(theirs, ours)
@@ -313,7 +337,7 @@ class Stage:
         target = PROBE + b"%d" % next(_probes)
         line = await self._dial(self._ports["web"])
         try:
-            line.transport.write(b"GET %b HTTP/1.1\r\nHost: probe\r\n\r\n" % target)
+            line.write(b"GET %b HTTP/1.1\r\nHost: probe\r\n\r\n" % target)
             reader = cast(ResponseReader, line.reader)
             await self.until(lambda: (reader.finals and reader.finals[0].complete) or line.over, "a probe's answer")
             if not reader.finals or reader.finals[0].body != target or reader.problem or reader.rest:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -258,3 +259,19 @@ def test_the_origin_gets_no_request_that_a_strict_reader_does_not_find(
 def gist(messages: list[Message]) -> list[tuple[bytes, bytes]]:
     """Method and target, and the body, of those that are whole."""
     return [(message.start.rpartition(b" ")[0], bytes(message.body)) for message in messages if message.complete]
+
+
+@pytest.mark.parametrize("mistake", ["too large", "a bad trailer"])
+def test_a_body_that_is_refused_never_becomes_whole_wherever_it_is_cut(playground: Playground, mistake: str) -> None:
+    """The end of a body comes with what is wrong about it: the client is refused, and the origin sees no end."""
+    body = b"a" * 1200
+    if mistake == "too large":
+        data = post_chunked(chunked(body[:600], body[600:]))
+        listener, status = "tight", 413
+    else:
+        data = post_chunked(b"%x\r\n%b\r\n0\r\nX-A : 1\r\n\r\n" % (len(body), body))
+        listener, status = "web", 400
+    for place in range(60, len(data) - 2, 5):
+        answers, requests = carried(playground, data, delivery=Cuts([place, place + 1]), listener=listener)
+        assert [answer.status for answer in answers] == [status], place
+        assert not requests, place

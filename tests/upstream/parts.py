@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from gateway.config.values import Origin, TcpAddress
 from gateway.scoreboard import Cells, Mark, Scoreboard
 from gateway.truth import Truth
@@ -36,6 +39,18 @@ class Parts:
             truth=self.truth,
             max_requests=max_requests,
         )
+
+
+def blank() -> dict[str, Any]:
+    """What an endpoint has besides its address and weight, of one that nobody asks for its health."""
+    parts = _parts()
+    record = memoryview(bytearray(8 * Mark.SIZE)).cast("Q")
+    return {"cells": 0, "flight": FIRST, "own": parts.cells, "health": Health(record), "truth": parts.truth}
+
+
+@lru_cache(maxsize=1)
+def _parts() -> Parts:
+    return Parts()
 
 
 def endpoints(*weights: int) -> list[Endpoint]:

@@ -190,23 +190,22 @@ AGAIN = (
 
 DEADLINES = (
     exchange("an origin that says nothing", "RFC 9110 15.6.5", get("/-hasty/x"), Outcome(answers=(Answer(status=504),)),
-             replies=(Reply(b""),)),
+             replies=(Reply(b""),), slow=True),
     exchange("an origin that says nothing, told why", "ours", get("/-hasty/x"),
-             Outcome(answers=(Answer(status=504, reason="http_response_timeout"),)), replies=(Reply(b""),), ours=True),
-    exchange("an origin that stops in the middle", "RFC 9112 8", get("/-hasty/x"), Outcome(answers=(Answer(cut=True),),
-             ends=True),
-             replies=(Reply(response(b"Content-Length: 50", body=b"hello")),)),
+             Outcome(answers=(Answer(status=504, reason="http_response_timeout"),)), replies=(Reply(b""),), ours=True,
+             slow=True),
+    exchange("an origin that stops in the middle", "RFC 9112 8", get("/-hasty/x"),
+             Outcome(answers=(Answer(cut=True),), ends=True),
+             replies=(Reply(response(b"Content-Length: 50", body=b"hello")),), slow=True),
     scene("a head that stops coming", "RFC 9110 15.5.9", Connect(listener="hasty"), Send(b"GET / HTTP/1.1\r\nHost:"),
           Receive(Answer(status=408, reason="request_head_timeout")), Ends(1), ours=True, slow=True),
     scene("a body that stops coming", "RFC 9110 15.5.9", Connect(listener="hasty"),
           Send(get("/", b"Content-Length: 50", method=b"POST") + b"hello"), Got(whole=False),
           Receive(Answer(status=408, reason="request_body_timeout")), Ends(1), Incomplete(), ours=True, slow=True),
     scene("an idle connection is closed in good order", "RFC 9112 9.5", Connect(listener="hasty"), Send(get()), Got(),
-          Say(OK),
-          Receive(Answer(absent=("connection: close",))), Ends(1, reset=False), ours=True, slow=True),
-    scene("a connection on which nothing comes is closed", "RFC 9112 9.5", Connect(listener="hasty"), Ends(0,
-          reset=False),
-          ours=True, slow=True),
+          Say(OK), Receive(Answer(absent=("connection: close",))), Ends(1, reset=False), ours=True, slow=True),
+    scene("a connection on which nothing comes is closed", "RFC 9112 9.5", Connect(listener="hasty"),
+          Ends(0, reset=False), ours=True, slow=True),
 )  # fmt: skip
 
 CASES = (*CLOSING, *PIPELINES, *HALVES, *LEAVING, *AGAIN, *DEADLINES)
