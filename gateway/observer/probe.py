@@ -17,8 +17,8 @@ from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Mark
 from gateway.truth import Truth, now_ms
 from gateway.upstream.dial import dial
-from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.health import Event, Health, rules_of
+from gateway.upstream.endpoint import Endpoint, placed
+from gateway.upstream.health import Event, rules_of
 from gateway.upstream.http1 import Connection
 from gateway.upstream.upstream import tell
 from gateway.wheel import Wheel
@@ -32,10 +32,10 @@ class Probes:
 
     def __init__(self, config: Config, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel) -> None:
         self._probes = [
-            _Probe(name, upstream, upstream.health, _endpoint(name, upstream, number, plan, truth, cells), truth, wheel)
+            _Probe(name, upstream, upstream.health, placed(name, upstream, one, plan, truth, cells), truth, wheel)
             for name, upstream in config.upstreams.items()
             if upstream.health is not None
-            for number in range(len(upstream.endpoints))
+            for one in upstream.endpoints
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -45,22 +45,6 @@ class Probes:
     def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-
-
-def _endpoint(name: str, config: UpstreamConfig, number: int, plan: Plan, truth: Truth, cells: Cells) -> Endpoint:
-    one = config.endpoints[number]
-    labels = (name, str(one.address))
-    return Endpoint(
-        name,
-        one.address,
-        config.host,
-        one.weight,
-        cells=plan.block("upstream", *labels),
-        flight=plan.block("flight", *labels),
-        own=cells,
-        health=Health(truth.record(plan.block("endpoint", *labels))),
-        truth=truth,
-    )
 
 
 class _Probe:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.config import model as configured
 from gateway.config.values import Origin
+from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells
 from gateway.truth import Truth
 from gateway.upstream.health import Health
@@ -73,3 +75,22 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.upstream} {self.name} {self.health.condition.name} {self.in_flight} in flight>"
+
+
+def placed(
+    name: str, upstream: configured.Upstream, one: configured.Endpoint, plan: Plan, truth: Truth, own: Cells
+) -> Endpoint:
+    """An endpoint of the configuration, its series and its record where the plan has them. own: this process' seat."""
+    labels = (name, str(one.address))
+    return Endpoint(
+        name,
+        one.address,
+        upstream.host,
+        one.weight,
+        cells=plan.block("upstream", *labels),
+        flight=plan.block("flight", *labels),
+        own=own,
+        health=Health(truth.record(plan.block("endpoint", *labels))),
+        truth=truth,
+        max_requests=one.max_requests,
+    )

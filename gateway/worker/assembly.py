@@ -46,8 +46,8 @@ from gateway.refusals import Style
 from gateway.scoreboard import Cells, Scoreboard
 from gateway.truth import Truth
 from gateway.upstream.balancers import BALANCERS
-from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.health import Health, rules_of
+from gateway.upstream.endpoint import placed
+from gateway.upstream.health import rules_of
 from gateway.upstream.pool import Pool
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
@@ -182,19 +182,7 @@ def _upstream(
 ) -> Upstream:
     endpoints = []
     for one in config.endpoints:
-        labels = (name, str(one.address))
-        endpoint = Endpoint(
-            name,
-            one.address,
-            config.host,
-            one.weight,
-            cells=plan.block("upstream", *labels),
-            flight=plan.block("flight", *labels),
-            own=cells,
-            health=Health(truth.record(plan.block("endpoint", *labels))),
-            truth=truth,
-            max_requests=one.max_requests,
-        )
+        endpoint = placed(name, config, one, plan, truth, cells)
         endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells)
         endpoints.append(endpoint)
     backups = [endpoint for endpoint, one in zip(endpoints, config.endpoints, strict=True) if one.backup]

@@ -7,6 +7,7 @@ What can't be read in exactly one way is a `problem`, and nothing after it is re
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -59,7 +60,7 @@ class Message:
         return f"{self.head.decode('latin-1')!r} + {self.framing} {told}{'' if self.complete else ' (cut)'}"
 
 
-class Reader:
+class Reader(ABC):
     """Cuts a stream into messages. `feed`, then `end` when the stream is over."""
 
     def __init__(self) -> None:
@@ -125,9 +126,9 @@ class Reader:
             self._step = {"length": self._counted, "chunked": self._size, "close": self._all}[message.framing]
         return True
 
+    @abstractmethod
     def _judge(self, message: Message) -> None:
         """Set the framing. Raises Malformed."""
-        raise NotImplementedError
 
     def _framing(self, message: Message) -> str:
         lengths, codings = message.all("content-length"), message.members("transfer-encoding")
