@@ -22,6 +22,7 @@ from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.log import AccessLog, Files, error_log, name_process, set_up
 from gateway.wire import WireError, read_request
+from tests.support.descriptors import descriptors
 
 NOW = 1_795_248_123.25
 KEYS = [
@@ -359,10 +360,6 @@ def test_a_socket_that_nobody_reads() -> None:
 # Files.
 
 
-def _descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
-
-
 def test_reopening_keeps_the_descriptors(tmp_path: Path) -> None:
     config = LogConfig(access=str(tmp_path / "access.log"), error=str(tmp_path / "error.log"))
     files = Files(config)
@@ -383,14 +380,14 @@ def test_reopening_what_can_not_be_opened_changes_nothing(tmp_path: Path) -> Non
     folder = tmp_path / "logs"
     folder.mkdir()
     files = Files(LogConfig(access=str(folder / "access.log"), error="stderr"))
-    open_now = _descriptors()
+    open_now = descriptors()
     folder.rename(tmp_path / "moved")
     with pytest.raises(StartError) as raised:
         files.reopen()
     assert str(raised.value) == f"cannot open the log file {folder}/access.log: No such file or directory"
     os.write(files.access, b"still\n")
     assert (tmp_path / "moved/access.log").read_bytes() == b"still\n"
-    assert _descriptors() == open_now
+    assert descriptors() == open_now
     files.close()
 
 
@@ -399,12 +396,12 @@ def test_reopening_when_only_the_second_fails_changes_nothing(tmp_path: Path) ->
     files = Files(LogConfig(access=str(tmp_path / "access.log"), error=str(tmp_path / "gone/error.log")))
     (tmp_path / "access.log").rename(tmp_path / "access.log.1")
     (tmp_path / "gone").rename(tmp_path / "moved")
-    open_now = _descriptors()
+    open_now = descriptors()
     with pytest.raises(StartError):
         files.reopen()
     os.write(files.access, b"still\n")
     assert (tmp_path / "access.log.1").read_bytes() == b"still\n"
-    assert _descriptors() == open_now
+    assert descriptors() == open_now
     files.close()
 
 

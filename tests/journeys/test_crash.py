@@ -51,9 +51,7 @@ def test_only_what_the_dead_worker_had_is_lost(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_who_waited_in_the_queue_is_answered_by_the_successor(
-    gateway: Start, settings: Settings, workers: int
-) -> None:
+def test_who_waited_in_the_queue_is_answered_by_the_successor(gateway: Start, settings: Settings, workers: int) -> None:
     one = gateway(settings.but(workers=workers))
     victims = one.pids()
     with contextlib.ExitStack() as stack:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +14,7 @@ from gateway.master.generation import Generation
 from gateway.master.nursery import Nursery
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Fact, Role, Scoreboard
-
-
-def _descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+from tests.support.descriptors import descriptors
 
 
 @pytest.mark.parametrize("call", ["os.fork", "socket.socketpair"])
@@ -31,10 +27,10 @@ def test_a_child_that_can_not_be_made_takes_no_seat(monkeypatch: pytest.MonkeyPa
     board = Scoreboard.create()
     nursery = Nursery(board, Plan(), {}, lambda: None, {0})
     generation = Generation(1, config, Files(config.log))
-    open_before = _descriptors()
+    open_before = descriptors()
     for _ in range(300):  # more often than there are seats
         with pytest.raises(OSError, match="unavailable"):
             nursery.spawn(Role.WORKER, 0, generation, [], [])
-    assert _descriptors() == open_before
+    assert descriptors() == open_before
     assert board.seat(1)[Fact.ROLE] == Role.NONE and board.seat(1)[Fact.STATE] == 0
     os.close(board.fd)
