@@ -26,6 +26,7 @@ def check(data: dict[str, Any]) -> list[Problem]:
         *_addresses(data, listeners),
         *_answers(routes),
         *(_destinations(routes, upstreams) if isinstance(upstreams, dict) else ()),
+        *(_origins(upstreams) if isinstance(upstreams, dict) else ()),
         *_unreachable(routes),
     ]
 
@@ -86,9 +87,11 @@ def _answers(routes: list[_Item]) -> Iterator[Problem]:
         elif len(given) > 1:
             yield Problem((*path, given[1]), f"a route has either {' or '.join(given)}, not both")
         if "upstream" not in route:
-            for key in ("rewrite", "upgrade"):
+            for key in ("rewrite", "upgrade", "split_key", "canary", "fallback", "mirror"):
                 if key in route and given:
                     yield Problem((*path, key), f"{key} goes with upstream, not with {given[0]}")
+        elif "split_key" in route and not isinstance(route["upstream"], list):
+            yield Problem((*path, "split_key"), "split_key goes with an array of upstreams")
         rewrite = route.get("rewrite")
         if isinstance(rewrite, dict) and rewrite.get("strip_prefix") and not _has_prefix(route):
             yield Problem((*path, "rewrite", "strip_prefix"), "strip_prefix needs a prefix as the path of the route")
@@ -101,9 +104,49 @@ def _has_prefix(route: dict[str, Any]) -> bool:
 
 def _destinations(routes: list[_Item], upstreams: dict[str, Any]) -> Iterator[Problem]:
     for path, route in routes:
-        name = route.get("upstream")
-        if isinstance(name, str) and name not in upstreams:
-            yield Problem((*path, "upstream"), f"there is no upstream {shown(name)}", closest(name, upstreams))
+        for key, name in _named(route):
+            if isinstance(name, str) and name not in upstreams:
+                yield Problem((*path, *key), f"there is no upstream {shown(name)}", closest(name, upstreams))
+        shares = route.get("upstream")
+        if isinstance(shares, list):
+            yield from _shares((*path, "upstream"), shares)
+
+
+def _named(route: dict[str, Any]) -> Iterator[tuple[KeyPath, object]]:
+    """Where a route names upstreams."""
+    shares = route.get("upstream")
+    if isinstance(shares, list):
+        for index, share in enumerate(shares):
+            if isinstance(share, dict):
+                yield ("upstream", index, "name"), share.get("name")
+    else:
+        yield ("upstream",), shares
+    yield ("fallback",), route.get("fallback")
+    for key in ("canary", "mirror"):
+        table = route.get(key)
+        if isinstance(table, dict):
+            yield (key, "upstream"), table.get("upstream")
+
+
+def _shares(path: KeyPath, shares: list[Any]) -> Iterator[Problem]:
+    tables = [share for share in shares if isinstance(share, dict)]
+    names = [share.get("name") for share in tables]
+    for index, name in enumerate(names):
+        if isinstance(name, str) and name in names[:index]:
+            yield Problem((*path, index, "name"), f"{shown(name)} is here already")
+    if tables and all(share.get("weight") == 0 for share in tables):
+        yield Problem(path, "one of them needs a weight above 0")
+
+
+def _origins(upstreams: dict[str, Any]) -> Iterator[Problem]:
+    for name, upstream in upstreams.items():
+        if not isinstance(upstream, dict):
+            continue
+        path: KeyPath = ("upstreams", name)
+        if "endpoints" in upstream and "discovery" in upstream:
+            yield Problem((*path, "discovery"), "an upstream has either endpoints or discovery, not both")
+        elif "endpoints" not in upstream and "discovery" not in upstream:
+            yield Problem(path, "an upstream needs endpoints or discovery")
 
 
 def _unreachable(routes: list[_Item]) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.config.model import Config
 from gateway.config.problems import KeyPath, dotted
+from gateway.config.values import HIDDEN, Secret
 
 _LONGEST = 80
 
@@ -57,6 +58,8 @@ def _has_tables(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Secret):
+        return HIDDEN
     bare = isinstance(value, str) and value.isprintable() and value != "" and " " not in value
     text = value if bare else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -10,13 +10,23 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from gateway.config.document import INCLUDE
 from gateway.config.model import Config, Section
+from gateway.config.values import HIDDEN, Secret
 
 _REFERENCE = r"\$\{"  # a string with a reference to the environment may become anything
 
 
 def effective(config: Config) -> str:
-    """The configuration in force as JSON: every default spelled out, every value as it would be written."""
-    return json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n"
+    """The configuration in force as JSON: every default spelled out, every value as it would be written, but no
+    secret."""
+    return json.dumps(_without_secrets(config.model_dump()), indent=2, ensure_ascii=False) + "\n"
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_secrets(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(item) for item in value]
+    return HIDDEN if isinstance(value, Secret) else value
 
 
 def restored(dumped: object) -> Config | None:

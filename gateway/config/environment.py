@@ -59,9 +59,25 @@ def expand_text(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
     return (text if expanded == text and not wrong else Expanded(expanded)), wrong
 
 
+# Keys whose values are secrets, which may also be written { env = "NAME" } or { file = "PATH" }.
+SECRETS = frozenset(("secret",))
+
+
 def expand(value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> tuple[Any, list[Problem]]:
     """A copy of parsed TOML with all strings expanded. A string that can't be is left empty and reported."""
     problems: list[Problem] = []
+
+    def secret(table: dict[str, Any], path: KeyPath) -> Any:
+        """What { env = "NAME", default = "TEXT" } stands for; another table as it is."""
+        name = table.get("env")
+        if not isinstance(name, str) or not table.keys() <= {"env", "default"}:
+            return {key: walk(item, (*path, key)) for key, item in table.items()}
+        if name in environ:
+            return Expanded(environ[name])
+        if "default" in table:
+            return walk(table["default"], path)
+        problems.append(Problem(path, f"the environment variable {name} is not set, and no default is given"))
+        return ""
 
     def walk(value: Any, path: KeyPath) -> Any:
         match value:
@@ -71,6 +87,8 @@ def expand(value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> tuple[
                 return text
             case list():
                 return [walk(item, (*path, index)) for index, item in enumerate(value)]
+            case dict() if path and path[-1] in SECRETS:
+                return secret(value, path)
             case dict():
                 return {key: walk(item, (*path, key)) for key, item in value.items()}
             case _:

@@ -47,6 +47,8 @@ def _integer(least: int, most: int | None = None) -> WithJsonSchema:
 Count = Annotated[int, PlainValidator(_whole(1)), _integer(1)]
 CountOrZero = Annotated[int, PlainValidator(_whole(0)), _integer(0)]
 Weight = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
+WeightOrZero = Annotated[int, PlainValidator(_whole(0, 65535)), _integer(0, 65535)]
+Port = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
 Priority = Annotated[int, PlainValidator(_whole(-MOST)), WithJsonSchema({"type": "integer"})]
 Status = Annotated[int, PlainValidator(_whole(200, 599)), _integer(200, 599)]
 
@@ -217,6 +219,18 @@ def _percentage(value: object) -> float:
     return share
 
 
+def _percent(value: object) -> float:
+    number = as_read(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 100:
+        raise ValueError(f"expected a number above 0 and at most 100, got {shown(value)}")
+    return float(number)
+
+
+Percent = Annotated[
+    float,
+    PlainValidator(_percent),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100, "examples": [100, 0.5]}),
+]
 Percentage = Annotated[
     float,
     PlainValidator(_percentage),
@@ -239,6 +253,92 @@ HashKey = Annotated[
     _matching(_HASH_KEY, '"client_ip", "path", "host", "header:NAME", "cookie:NAME" or "query:NAME"'),
     _text(f"({_HASH_KEY})"),
 ]
+
+_ATTRIBUTE = rf"header:{TOKEN}|cookie:{TOKEN}"
+
+Attribute = Annotated[str, _matching(_ATTRIBUTE, '"header:NAME" or "cookie:NAME"'), _text(f"({_ATTRIBUTE})")]
+
+_RETRY_ON = r"connect|reset|timeout|malformed|429|500|502|503|504"
+
+RetryOn = Annotated[
+    str,
+    _matching(_RETRY_ON, '"connect", "reset", "timeout", "malformed", "429", "500", "502", "503" or "504"'),
+    _text(f"({_RETRY_ON})"),
+]
+
+
+def _hedge_after(value: str) -> str:
+    if not re.fullmatch(r"p([1-9]\d?)(\.\d)?", value, re.ASCII):
+        try:
+            values.parse_duration(value)
+        except ValueError:
+            raise ValueError(f'expected a percentile such as "p95" or a duration, got {shown(value)}') from None
+    return value
+
+
+HedgeAfter = Annotated[
+    str,
+    AfterValidator(_hedge_after),
+    _text(rf"(p[1-9]\d?(\.\d)?|{values.DURATION})", examples=["p95", "100ms"]),
+]
+Secret = Annotated[
+    str,
+    AfterValidator(values.Secret),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"env": {"type": "string"}, "default": {"type": "string"}},
+                    "required": ["env"],
+                    "additionalProperties": False,
+                },
+                {
+                    "type": "object",
+                    "properties": {"file": {"type": "string"}},
+                    "required": ["file"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError(f'expected an IP address such as "10.0.0.2", got {shown(value)}') from None
+
+
+IPAddress = Annotated[
+    str, AfterValidator(_ip_address), WithJsonSchema({"type": "string", "examples": ["10.0.0.2", "2001:db8::2"]})
+]
+
+
+def _ip_address_and_port(value: str) -> str:
+    address, colon, port = value, "", ""
+    if value.startswith("[") or value.count(":") == 1:
+        address, colon, port = value.rpartition(":")
+    try:
+        ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
+        if colon:
+            _whole(1, 65535)(int(port))
+    except ValueError:
+        raise ValueError(f'expected an address such as "10.0.0.53" or "10.0.0.53:5353", got {shown(value)}') from None
+    return value
+
+
+IPAddressAndPort = Annotated[
+    str,
+    AfterValidator(_ip_address_and_port),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.53", "10.0.0.53:5353", "[2001:db8::53]:53"]}),
+]
+_DNS_NAME = r"[A-Za-z0-9_:]([A-Za-z0-9_.:-]{0,252})"
+DnsName = Annotated[str, _matching(_DNS_NAME, 'a name such as "app.internal"'), _text(_DNS_NAME)]
+CookieName = Annotated[str, _matching(TOKEN, 'the name of a cookie such as "gw_app"'), _text(TOKEN)]
 
 StatusRange = Annotated[str, AfterValidator(_status_range), _text(r"[1-9]\d\d(-[1-9]\d\d)?", examples=["200-399"])]
 

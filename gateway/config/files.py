@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.document import gather
-from gateway.config.environment import expand_text
+from gateway.config.environment import SECRETS, expand_text
 from gateway.config.model import DEFAULT_CONTROL
-from gateway.config.problems import ConfigError, ConfigErrors
+from gateway.config.problems import ConfigError, ConfigErrors, KeyPath, Problem
 from gateway.config.reading import parse, read
 
 DEFAULT_FILES = ("./gateway.toml", "/etc/gateway/gateway.toml")
@@ -38,6 +38,11 @@ def anchor(data: dict[str, Any], base: Path) -> None:
         table = data.get(section)
         if isinstance(table, dict):
             _anchor(table, key, base)
+    upstreams = data.get("upstreams")
+    for upstream in upstreams.values() if isinstance(upstreams, dict) else ():
+        discovery = upstream.get("discovery") if isinstance(upstream, dict) else None
+        if isinstance(discovery, dict):
+            _anchor(discovery, "path", base)
     for section in ("listeners", "routes"):
         items = data.get(section)
         for item in items if isinstance(items, list) else ():
@@ -45,6 +50,24 @@ def anchor(data: dict[str, Any], base: Path) -> None:
             if isinstance(pages, dict):
                 for key in pages:
                     _anchor(pages, key, base)
+
+
+def secrets(data: Any, base: Path, path: KeyPath = ()) -> list[Problem]:
+    """Put in the place of each secret that is written { file = "PATH" } what that file holds, without the line end
+    behind it."""
+    problems: list[Problem] = []
+    for key, value in list(data.items() if isinstance(data, dict) else enumerate(data)):
+        here = (*path, key)
+        if key in SECRETS and isinstance(value, dict) and value.keys() == {"file"} and isinstance(value["file"], str):
+            try:
+                data[key] = (base / value["file"]).read_text().removesuffix("\n")
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                problems.append(Problem(here, f"cannot read {value['file']}: {reason}"))
+                data[key] = ""
+        elif isinstance(value, dict | list):
+            problems += secrets(value, base, here)
+    return problems
 
 
 def _anchor(table: dict[str, Any], key: str, base: Path) -> None:

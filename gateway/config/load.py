@@ -36,6 +36,7 @@ def load_and_lint(path: Path | str, environ: Mapping[str, str] = os.environ) -> 
 def _loaded(path: Path, environ: Mapping[str, str]) -> tuple[Config, Document]:
     document = gather(path, environ)
     data, unread = expand(document.data, environ)
+    unread += files.secrets(data, path.absolute().parent)
     files.anchor(data, path.absolute().parent)
     config, problems = _validated(data)
     problems = [*unread, *untouched([*problems, *check(data)], unread)]

@@ -32,8 +32,22 @@ TARGET_PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*"
 TARGET_QUERY = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*"
 
 
+class Secret(str):
+    """A string that nobody is shown: not in messages, not in the effective configuration."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+
+HIDDEN = "(secret)"
+
+
 def shown(value: object) -> str:
     """A value as an error message names it: short, and in TOML's words."""
+    if isinstance(value, Secret):
+        return HIDDEN
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

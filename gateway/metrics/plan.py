@@ -103,12 +103,13 @@ class Plan:
             self.block("tunnels", listener.name)
             self.block("route", listener.name, NO_ROUTE, "")
             for route in config.routes:
-                self.block("route", listener.name, route.name, route.upstream or "")
+                for upstream in route.upstreams or ("",):
+                    self.block("route", listener.name, route.name, upstream)
         self.block("latency", NO_ROUTE)
         for route in config.routes:
             self.block("latency", route.name)
-        for name, upstream in config.upstreams.items():
-            for endpoint in upstream.endpoints:
+        for name, group in config.upstreams.items():
+            for endpoint in group.endpoints:
                 for kind in ("upstream", "flight", "endpoint"):
                     self.block(kind, name, str(endpoint.address))
         # Last, for they are many and mostly zero.

@@ -149,7 +149,7 @@ def _outcome(config: Config, route: RouteConfig, target: bytes, host: bytes) -> 
         return Outcome(route.name, route.redirect.status, _text(location))
     if route.respond is not None:
         return Outcome(route.name, route.respond.status)
-    name = route.upstream or ""
+    name = route.upstreams[0]
     destinations = _destinations(config.upstreams[name], _rewritten(route, target), host)
     return Outcome(route.name, upstream=name, upgrade=route.upgrade, destinations=destinations)
 

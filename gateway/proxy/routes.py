@@ -28,7 +28,7 @@ class Route:
     """A route with its predicates ready to be asked, and the application behind it."""
 
     name: str
-    upstream: str
+    upstream: str  # the one that answers, or the first of several
     app: Any
     methods: frozenset[bytes]
     headers: tuple[tuple[bytes, bytes], ...]
@@ -74,7 +74,7 @@ def compiled(config: RouteConfig, index: int, app: Any) -> Route:
     path = config.path
     return Route(
         name=config.name,
-        upstream=config.upstream or "",
+        upstream=next(iter(config.upstreams), ""),
         app=app,
         methods=frozenset(method.encode() for method in config.methods),
         headers=tuple((name.lower().encode(), value.encode()) for name, value in config.headers.items()),

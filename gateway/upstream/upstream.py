@@ -156,6 +156,16 @@ class Upstream:
         if times:
             self._wheel.arm(self._look, monotonic() + min(times))
 
+    def update(self, endpoints: Sequence[Endpoint], backups: Collection[Endpoint]) -> None:
+        """Other endpoints are the members from here on. Those that are gone get nothing new; what they have under way
+        they may finish."""
+        gone = set(self.endpoints).difference(endpoints)
+        self.endpoints = list(endpoints)
+        self._backups = frozenset(backups)
+        self.refresh()
+        for endpoint in gone:
+            endpoint.pool.close()
+
     def close(self) -> None:
         for endpoint in self.endpoints:
             endpoint.pool.close()

@@ -112,7 +112,7 @@ def assemble(
             return Respond(route.respond)
         if route.redirect is not None:
             return Redirect(route.redirect)
-        name = route.upstream or ""
+        name = route.upstreams[0]
         one = config.upstreams[name]
         key = hash_key(one.hash_key) if one.balance == "consistent_hash" else None
         return Forward(upstreams[name], via, cells, tunnels[name], _upgrade(route), _rewrite(route), key)

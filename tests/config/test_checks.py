@@ -82,7 +82,7 @@ def test_unreachable_routes(first: dict[str, object], second: dict[str, object],
 
 def test_names_and_destinations() -> None:
     data: dict[str, object] = {
-        "upstreams": {"app": {}},
+        "upstreams": {"app": {"endpoints": ["app:80"]}},
         "routes": [
             {"name": "a", "upstream": "app"},
             {"name": "a", "upstream": "ap", "respond": {}, "path": "/b"},
@@ -115,7 +115,7 @@ def test_names_and_destinations() -> None:
     ],
 )
 def test_what_goes_with_an_upstream(item: dict[str, object], message: str) -> None:
-    found = told({"upstreams": {"app": {}}, "routes": [{"name": "a", **item}]})
+    found = told({"upstreams": {"app": {"endpoints": ["app:80"]}}, "routes": [{"name": "a", **item}]})
     assert len(found) == bool(message) and message in "".join(found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from tests.support import access_log
 from tests.support.chat import Chat
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import Answer, Client, get, request
@@ -43,7 +43,7 @@ def all_there(one: Gateway, count: int = 4) -> None:
 
 
 def refusals(one: Gateway) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (one.folder / "access.log").read_text().splitlines()]
+    lines = access_log.lines(one.folder / "access.log")
     return [line for line in lines if line["status"] != 200]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import access_log
 from tests.support.gateway_process import Gateway, Start
 from tests.upstream.peer import Message, Origin, Peer, answering, dial, live
 
@@ -59,7 +60,7 @@ class Example:
         return answer
 
     def logged(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in (self.gateway.folder / "stdout.txt").read_text().splitlines()]
+        return access_log.lines(self.gateway.folder / "stdout.txt")
 
 
 Check = Callable[[Example], Awaitable[None]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grp
-import json
 import os
 import pwd
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support import access_log
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import get
 from tests.support.load import Load
@@ -79,7 +79,7 @@ def test_logs_that_only_root_may_write_are_written_and_reopened(gateway: Start, 
         eventually(lambda: access.stat().st_size > 0)
     load.clean()
     one.stop()
-    lines = [json.loads(line) for file in (old, access) for line in file.read_text().splitlines()]
+    lines = access_log.lines(old, access)
     assert len(lines) == load.report.requests
     for file in (access, error):
         assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (0, 0o640)

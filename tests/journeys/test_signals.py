@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import struct
@@ -14,6 +13,7 @@ import time
 
 import pytest
 
+from tests.support import access_log
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import Client, get
 from tests.support.load import Load
@@ -127,7 +127,7 @@ def test_usr1_reopens_the_logs_and_no_line_is_lost(gateway: Start, settings: Set
             eventually(lambda: log.stat().st_size > 0, "lines in the new file")
     load.clean()
     one.stop()
-    lines = [json.loads(line) for file in (*rotated, log) for line in file.read_text().splitlines()]
+    lines = access_log.lines(*rotated, log)
     assert len(lines) == load.report.requests
     assert {line["status"] for line in lines} == {200}
     assert {line["reason"] for line in lines} == {""}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import select
 import shutil
 import socket
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.support import access_log
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import Answer, Client, request, split
 from tests.support.load import Load
@@ -59,8 +59,7 @@ def attack(one: Gateway, path: str, *options: str) -> Iterator[subprocess.Popen[
 
 def reasons(one: Gateway) -> Counter[tuple[int, str]]:
     """What the access log says of all that is over: status and reason."""
-    lines = map(json.loads, (one.folder / "access.log").read_text().splitlines())
-    return Counter((line["status"], line["reason"]) for line in lines)
+    return Counter((line["status"], line["reason"]) for line in access_log.lines(one.folder / "access.log"))
 
 
 def connections(one: Gateway) -> int:

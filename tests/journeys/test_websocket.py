@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -24,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from tests.support import access_log
 from tests.support.chat import PLAIN, Chat, Ended
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import Client
@@ -57,8 +57,8 @@ def opened(one: Gateway, path: str = "/echo", **more: Any) -> AbstractContextMan
 def lines(one: Gateway, count: int) -> list[dict[str, Any]]:
     """The access log, once it has this many lines; they are written a moment after the fact."""
     log = one.folder / "access.log"
-    eventually(lambda: len(log.read_text().splitlines()) >= count, f"{count} lines in the access log")
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    eventually(lambda: len(access_log.lines(log)) >= count, f"{count} lines in the access log")
+    return access_log.lines(log)
 
 
 def open_tunnels(one: Gateway) -> float:
