@@ -29,7 +29,7 @@ async def dial(endpoint: Endpoint, wheel: Wheel, connect: float, response: float
                 sock = transport.get_extra_info("socket")
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except TimeoutError:
-        raise ConnectTimeout(endpoint.name, f"no connection within {connect:g} s") from None
+        raise ConnectTimeout(endpoint.name, f"no connection within {round(connect, 3):g} s") from None
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise DescriptorsExhausted(endpoint.name, f"cannot connect ({error.strerror})") from None

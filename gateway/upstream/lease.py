@@ -52,9 +52,10 @@ class Lease:
         self.connection = self.endpoint.pool.take()
         return self.connection
 
-    async def connect(self) -> Connection:
-        """A new connection, or the next that comes free. Raises UpstreamError."""
-        self.connection = await self.endpoint.pool.acquire()
+    async def connect(self, within: float | None = None) -> Connection:
+        """A new connection, or the next that comes free. within: seconds for it when they are fewer than what the
+        configuration grants. Raises UpstreamError."""
+        self.connection = await self.endpoint.pool.acquire(within)
         return self.connection
 
     def __exit__(
