@@ -1,7 +1,7 @@
 """The breaker of an upstream: when most of what goes there fails, nothing goes there for a time.
 
-It is a record like an endpoint's, under the same table of conditions: up is a closed circuit, ejected an open one, and on
-probation it is half open, where one request at a time is let through until enough have succeeded.
+It is a record like an endpoint's, under the same table of conditions: up is a closed circuit, ejected an open one, and
+on probation it is half open, where one request at a time is let through until enough have succeeded.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class Endpoint:
     """Identity by object. Its pool is this worker's own, its health everybody's."""
 
     __slots__ = (
-        "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host", "is_old",
-        "max_requests", "name", "pool", "ratio", "share", "upstream", "weight",
+        "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host",
+        "is_elsewhere", "is_old", "max_requests", "name", "pool", "ratio", "share", "upstream", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +46,8 @@ class Endpoint:
         self.authority = origin.authority.encode()
         # The Host it gets; b"" for what the client said.
         self.host = b"" if host == "preserve" else self.authority if host == "endpoint" else host.encode()
+        # Whether its responses may speak of places that clients know under another name.
+        self.is_elsewhere = bool(self.base or self.host)
         self.is_old = False  # it has answered in HTTP/1.0
         self.name = str(origin)
         self.weight = weight

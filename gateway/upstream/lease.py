@@ -23,7 +23,7 @@ _UNABLE = (502, 503, 504)
 
 
 class Lease:
-    __slots__ = ("_began", "_counted", "_of_circuit", "_on_trial", "_upstream", "connection", "endpoint")
+    __slots__ = ("_counted", "_needs_room", "_of_circuit", "_on_trial", "_upstream", "began", "connection", "endpoint")
 
     def __init__(
         self, upstream: Upstream, endpoint: Endpoint, on_trial: bool = False, of_circuit: bool = False
@@ -33,17 +33,20 @@ class Lease:
         self._on_trial = on_trial
         self._of_circuit = of_circuit
         self._counted = False
-        self._began = monotonic()
+        self._needs_room = False
+        self.began = monotonic()
         self.endpoint = endpoint
         self.connection: Connection | None = None
 
     def count(self) -> None:
         """Count it in flight before it is entered, because how many there are is decided here."""
-        self._counted = True
+        self._counted = self._needs_room = True
         self.endpoint.take_off()
 
     def __enter__(self) -> Lease:
+        """May be entered again by who takes it over."""
         if not self._counted:
+            self._counted = True
             self.endpoint.take_off()
         return self
 
@@ -65,7 +68,7 @@ class Lease:
         endpoint.land()
         if connection is not None:
             endpoint.pool.release(connection)
-        if self._counted:
+        if self._needs_room:
             upstream.landed()
         if error is None or isinstance(error, Declined):
             failed = connection is not None and connection.status in _UNABLE
@@ -76,7 +79,7 @@ class Lease:
                 upstream.undecided(endpoint, self._on_trial, self._of_circuit)
             return
         if failed or upstream.learns:
-            upstream.took(endpoint, monotonic() - self._began, failed)
+            upstream.took(endpoint, monotonic() - self.began, failed)
         if upstream.counts:
             upstream.judged(endpoint, failed, self._of_circuit)
         if failed:

@@ -1,7 +1,7 @@
 """Who waits for room in an upstream: a line in each worker, bounded over all of them.
 
-Whoever is first in a worker's line tries again when a request of the same worker ends, and every now and then, since room
-may come from another worker, which doesn't know who waits here. So a worker that is killed takes no turn with it.
+Whoever is first in a worker's line tries again when a request of the same worker ends, and every now and then, since
+room may come from another worker, which doesn't know who waits here. So a worker that is killed takes no turn with it.
 """
 
 from __future__ import annotations
