@@ -48,6 +48,7 @@ from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
 from gateway.scoreboard import Cells, Scoreboard
+from gateway.tls import client_context
 from gateway.truth import Truth
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.budget import Budget
@@ -287,6 +288,10 @@ def check(config: Config) -> None:
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
     assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None)
     board.close()
+    for name, upstream in config.upstreams.items():  # what the observer will need
+        tls = upstream.health.tls if upstream.health is not None else None
+        if tls is not None and tls.ca is not None:
+            client_context(f"upstreams.{name}.health.tls.ca", tls.ca, tls.verify)
 
 
 def running_wheel() -> Wheel:
