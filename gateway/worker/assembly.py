@@ -9,9 +9,9 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2s
-from random import Random
+from random import Random, random
 from time import monotonic
 from typing import Any
 
@@ -41,6 +41,7 @@ from gateway.proxy.respond import Respond
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Router
 from gateway.proxy.routes import Route, Table, compiled
+from gateway.proxy.split import Choice, Split
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
 from gateway.scoreboard import Cells, Scoreboard
@@ -107,22 +108,33 @@ def assemble(
     via = pseudonym(config.process.control)
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
 
-    def application(route: configured.Route) -> Any:
-        if route.respond is not None:
-            return Respond(route.respond)
-        if route.redirect is not None:
-            return Redirect(route.redirect)
-        name = route.upstreams[0]
+    listeners = [listener.name for listener in config.listeners]
+
+    def forward(route: configured.Route, name: str) -> Forward:
         one = config.upstreams[name]
         key = hash_key(one.hash_key) if one.balance == "consistent_hash" else None
         return Forward(upstreams[name], via, cells, tunnels[name], _upgrade(route), _rewrite(route), key)
 
-    listeners = [listener.name for listener in config.listeners]
+    def application(route: configured.Route, made: Route) -> Any:
+        if route.respond is not None:
+            return Respond(route.respond)
+        if route.redirect is not None:
+            return Redirect(route.redirect)
+        names = route.sides
+        if len(names) == 1:
+            return forward(route, names[0])
+        sides = {}
+        for name in names:
+            side = sides[name] = replace(made, upstream=name, app=forward(route, name))
+            side.series = _series(plan, listeners, side)
+        return Split(Choice(route), sides, random)
+
     routes = []
     for index, route in enumerate(config.routes):
-        made = compiled(route, index, application(route))
+        made = compiled(route, index, None)
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
+        made.app = application(route, made)
         routes.append((route, made))
     # The onion, outermost first: answers (what a router or a forward raises becomes a response), router.
     front = Answers(Router(Table(routes)))

@@ -36,9 +36,10 @@ class Site:
         timeouts: dict[str, str] | None = None,
         upstream: dict[str, Any] | None = None,
         routes: list[dict[str, Any]] | None = None,
+        others: dict[str, Any] | None = None,
         send_buffer: int = 0,
     ) -> None:
-        """send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
+        """others: further upstreams. send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -50,7 +51,8 @@ class Site:
                         "timeouts": _LONG | (timeouts or {}),
                     }
                 ],
-                "upstreams": {"app": {"endpoints": endpoints, **(upstream or {})}} if endpoints else {},
+                "upstreams": ({"app": {"endpoints": endpoints, **(upstream or {})}} if endpoints else {})
+                | (others or {}),
                 "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}],
             }
         )
@@ -63,7 +65,7 @@ class Site:
         self._clients: list[Peer] = []
 
     async def __aenter__(self) -> Site:
-        plan = Plan()
+        plan = self.plan = Plan()
         plan.cover(self.config)
         made = assemble(self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait)
         made.clock.date = formatdate(usegmt=True).encode()
