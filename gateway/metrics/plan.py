@@ -25,6 +25,7 @@ UPSTREAM_OPENED, UPSTREAM_REUSED, UPSTREAM_RETRIES, UPSTREAM_FAILURES, UPSTREAM_
 LISTENER_ACCEPTED, LISTENER_OPEN, LISTENER_IDLE = range(3)
 TUNNELS_OPEN = 0
 FLIGHT = 0  # requests under way at an endpoint
+MIRROR_SENT, MIRROR_DROPPED, MIRROR_FAILED = range(3)
 CELLS = {
     "route": 8,
     "latency": 2 * _HISTOGRAM,
@@ -34,6 +35,7 @@ CELLS = {
     "flight": 1,
     "endpoint": int(Mark.SIZE),  # a record that all share: on the master's seat only
     "refusal": 1,
+    "mirror": 3,
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
@@ -50,6 +52,7 @@ LABELS = {
     "flight": ("upstream", "endpoint"),
     "endpoint": ("upstream", "endpoint"),
     "refusal": ("route", "reason"),
+    "mirror": ("route",),
 }
 OTHER = "__other__"
 NO_ROUTE = "-"  # the route of a request that matched none, and of one that the parser refused
@@ -112,6 +115,9 @@ class Plan:
             for endpoint in group.endpoints:
                 for kind in ("upstream", "flight", "endpoint"):
                     self.block(kind, name, str(endpoint.address))
+        for route in config.routes:
+            if route.mirror is not None:
+                self.block("mirror", route.name)
         # Last, for they are many and mostly zero.
         for reason in (*REASONS, OTHER_REASON):
             self.block("refusal", NO_ROUTE, reason)

@@ -7,7 +7,6 @@ unless `retry.py` says so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from time import monotonic
 from typing import Any
@@ -25,6 +24,7 @@ from gateway.proxy.headers import (
     traced,
     upgrade_asked,
     went_round,
+    with_prefix,
 )
 from gateway.proxy.retry import again, elsewhere
 from gateway.proxy.rewrite import Mapping, Rewrite, join, mapped_back
@@ -37,8 +37,6 @@ from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_s
 
 # A kept connection may turn out closed, and so may the next; a third time it is not a coincidence.
 _MOST_AGAIN = 2
-
-_PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -79,7 +77,7 @@ class Forward:
                 return
             upgrade = upgrade_asked(head, self._upgrade)
         if self._prefix:
-            head.introduced = self._with_prefix(head.introduced or b"")
+            head.introduced = with_prefix(head.introduced or b"", self._prefix)
         key = b"" if self._key is None else self._key(exchange, head)
         tried: tuple[Endpoint, ...] = ()
         failure: UpstreamError | None = None
@@ -148,14 +146,6 @@ class Forward:
             lines = head.lines_to(join(endpoint.base, target))
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
         return outbound(head, lines, host, self._via, asking)
-
-    def _with_prefix(self, introduced: bytes) -> bytes:
-        """The lines about the client, with one that tells of the prefix that is stripped: behind what a trusted proxy
-        has stripped before us."""
-        before = _PREFIX.search(introduced)
-        if before is None:
-            return introduced + b"\r\nx-forwarded-prefix: " + self._prefix
-        return introduced[: before.end()].rstrip(b"/") + self._prefix + introduced[before.end() :]
 
     async def _carry(
         self, exchange: Any, head: RequestHead, upgrade: bytes, connection: Connection, receive: Any, send: Any

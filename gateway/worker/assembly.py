@@ -35,7 +35,8 @@ from gateway.metrics.plan import (
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.forward import Forward
-from gateway.proxy.hash_key import hash_key
+from gateway.proxy.hash_key import HashKey, hash_key
+from gateway.proxy.mirror import Copies, Mirror
 from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
 from gateway.proxy.rewrite import Rewrite
@@ -111,15 +112,24 @@ def assemble(
     listeners = [listener.name for listener in config.listeners]
 
     def forward(route: configured.Route, name: str) -> Forward:
-        one = config.upstreams[name]
-        key = hash_key(one.hash_key) if one.balance == "consistent_hash" else None
+        key = _hash_key(config.upstreams[name])
         return Forward(upstreams[name], via, cells, tunnels[name], _upgrade(route), _rewrite(route), key)
+
+    def mirrored(route: configured.Route, mirror: configured.Mirror, app: Any) -> Mirror:
+        name = mirror.upstream
+        one, at = config.upstreams[name], plan.block("mirror", route.name)
+        copies = Copies(upstreams[name], one, mirror, via, _rewrite(route), _hash_key(one), cells, at)
+        return Mirror(app, copies, mirror.percent, random, via, _upgrade(route))
 
     def application(route: configured.Route, made: Route) -> Any:
         if route.respond is not None:
             return Respond(route.respond)
         if route.redirect is not None:
             return Redirect(route.redirect)
+        app = shared(route, made)
+        return app if route.mirror is None else mirrored(route, route.mirror, app)
+
+    def shared(route: configured.Route, made: Route) -> Forward | Split:
         names = route.sides
         if len(names) == 1:
             return forward(route, names[0])
@@ -158,6 +168,10 @@ def assemble(
             for one, style in zip(config.listeners, styles, strict=True)
         ]
     return Assembled(app, entries, upstreams, clock)
+
+
+def _hash_key(upstream: configured.Upstream) -> HashKey | None:
+    return hash_key(upstream.hash_key) if upstream.balance == "consistent_hash" else None
 
 
 def _upgrade(route: configured.Route) -> frozenset[bytes] | None:

@@ -19,7 +19,7 @@ from gateway.listeners.listener import Entry
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Condition, Fact, Scoreboard
 from gateway.upstream.upstream import Upstream
-from gateway.worker.assembly import assemble, running_wheel
+from gateway.worker.assembly import assemble, pseudonym, running_wheel
 from tests.upstream.peer import Message, Origin, Peer, dial
 
 # Long where a test does not say otherwise, so that a busy machine changes nothing.
@@ -82,6 +82,14 @@ class Site:
     @property
     def upstream(self) -> Upstream:
         return self._upstreams["app"]
+
+    def other(self, name: str) -> Upstream:
+        return self._upstreams[name]
+
+    @property
+    def via(self) -> bytes:
+        """The gateway's name in Via."""
+        return pseudonym(self.config.process.control)
 
     @property
     def well(self) -> bool:
