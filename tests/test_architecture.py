@@ -111,6 +111,7 @@ PURE = (
     "proxy/retry.py",
     "proxy/rewrite.py",
     "proxy/routes.py",
+    "proxy/split.py",
     "reasons.py",
     "refusals.py",
     "upstream/balancers/*",
