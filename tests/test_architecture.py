@@ -113,6 +113,7 @@ PURE = (
     "refusals.py",
     "upstream/balancers/*",
     "upstream/health.py",
+    "upstream/lifetime.py",
     "wheel.py",
     "wire.py",
 )

@@ -26,7 +26,7 @@ from gateway.proxy.headers import (
     upgrade_asked,
     went_round,
 )
-from gateway.proxy.retry import again, elsewhere
+from gateway.proxy.retry import IDEMPOTENT, again, elsewhere
 from gateway.proxy.rewrite import Mapping, Rewrite, join, mapped_back
 from gateway.proxy.tunnel import Tunnel
 from gateway.scoreboard import Cells
@@ -84,12 +84,15 @@ class Forward:
         tried: tuple[Endpoint, ...] = ()
         failure: UpstreamError | None = None
         repeats = 0
+        repeatable = head.method in IDEMPOTENT and not head.length
+        # A body that is there and small is handed over in one part, and is still at hand when nothing of it was sent.
+        whole = (await receive())["body"] if 0 < head.length <= WRITE and exchange.received else b""
         while True:
             try:
                 with self._upstream.lease(key, tried) as lease:
                     endpoint = lease.endpoint
                     exchange.endpoint = endpoint.name
-                    connection = None if repeats else lease.take()
+                    connection = None if repeats else lease.take(repeatable)
                     if connection is not None:
                         exchange.reused = True
                     else:
@@ -97,7 +100,7 @@ class Forward:
                         began = monotonic()
                         connection = await lease.connect()
                         exchange.connect_time = monotonic() - began
-                    last, trailers = await self._carry(exchange, head, upgrade, connection, receive, send)
+                    last, trailers = await self._carry(exchange, head, upgrade, whole, connection, receive, send)
                 break
             except NoEndpoint:
                 if failure is not None:
@@ -158,7 +161,14 @@ class Forward:
         return introduced[: before.end()].rstrip(b"/") + self._prefix + introduced[before.end() :]
 
     async def _carry(
-        self, exchange: Any, head: RequestHead, upgrade: bytes, connection: Connection, receive: Any, send: Any
+        self,
+        exchange: Any,
+        head: RequestHead,
+        upgrade: bytes,
+        whole: bytes,
+        connection: Connection,
+        receive: Any,
+        send: Any,
     ) -> tuple[bytes | None, Trailers | None]:
         """Send the request, pass the response on but for its last part, which is returned with its trailers: by then
         the connection is free again and need not wait for a slow client. None for a part when all is over."""
@@ -168,10 +178,9 @@ class Forward:
         if not head.length:
             request = self._request(head, upgrade, endpoint, False)
             connection.send(request, bodyless, more=False, upgrade=upgrade != b"")
-        elif 0 < head.length <= WRITE and exchange.received:
-            body = (await receive())["body"]  # all of it: what is there and small is handed over in one part
+        elif whole:
             request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
-            connection.send(request + body, bodyless, more=False)
+            connection.send(request + whole, bodyless, more=False)
         else:
             # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
             expecting = exchange.expecting and not endpoint.is_old

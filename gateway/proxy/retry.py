@@ -13,10 +13,13 @@ def elsewhere(error: UpstreamError, method: bytes, has_body: bool) -> bool:
     response and the request may be made twice."""
     if error.sent:
         return isinstance(error, ConnectionCut) and not error.reused and method in IDEMPOTENT and not has_body
-    return not isinstance(error, QueueTimeout | DescriptorsExhausted)
+    return not isinstance(error, QueueTimeout | DescriptorsExhausted) and not error.reused
 
 
 def again(error: UpstreamError, method: bytes, has_body: bool) -> bool:
     """The same endpoint may be asked on another connection: a kept one was closed before any byte of a response, which
-    happens when its keep-alive time runs out as we write; repeating is safe if the method is and no body was spent."""
-    return isinstance(error, ConnectionCut) and error.reused and method in IDEMPOTENT and not has_body
+    happens when its keep-alive time runs out as we write; repeating is safe if nothing was sent, or if the method is
+    and no body was spent."""
+    if not isinstance(error, ConnectionCut) or not error.reused:
+        return False
+    return not error.sent or (method in IDEMPOTENT and not has_body)
