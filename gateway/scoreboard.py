@@ -102,6 +102,7 @@ class Mark(IntEnum):
     TRIAL = 7  # on probation: until when the one exchange that tries it may take
     PROBES_PASSED = 8  # in a row
     PROBES_FAILED = 9
+    TRIALS_PASSED = 10  # on probation: in a row
     SIZE = 16
 
 

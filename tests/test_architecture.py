@@ -35,6 +35,7 @@ GROUND = {
     "pages",
     "relay",
     "truth",
+    "tls",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -60,6 +61,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "peek": set(),
     "relay": {"peek", "wheel"},
     "truth": {"scoreboard"},
+    "tls": {"errors"},
     "reasons": set(),
     "refusals": {"reasons"},
     "scoreboard": set(),

@@ -147,6 +147,17 @@ def _origins(upstreams: dict[str, Any]) -> Iterator[Problem]:
             yield Problem((*path, "discovery"), "an upstream has either endpoints or discovery, not both")
         elif "endpoints" not in upstream and "discovery" not in upstream:
             yield Problem(path, "an upstream needs endpoints or discovery")
+        yield from _probe_port((*path, "health", "port"), upstream)
+
+
+def _probe_port(path: KeyPath, upstream: dict[str, Any]) -> Iterator[Problem]:
+    health, endpoints = upstream.get("health"), upstream.get("endpoints")
+    if not (isinstance(health, dict) and "port" in health and isinstance(endpoints, list)):
+        return
+    addresses = [one.get("address") if isinstance(one, dict) else one for one in endpoints]
+    for address in addresses:
+        if isinstance(address, str) and address.startswith("unix:"):
+            yield Problem(path, f"{shown(address)} has no other port: it is a unix socket")
 
 
 def _unreachable(routes: list[_Item]) -> Iterator[Problem]:

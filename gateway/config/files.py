@@ -40,9 +40,8 @@ def anchor(data: dict[str, Any], base: Path) -> None:
             _anchor(table, key, base)
     upstreams = data.get("upstreams")
     for upstream in upstreams.values() if isinstance(upstreams, dict) else ():
-        discovery = upstream.get("discovery") if isinstance(upstream, dict) else None
-        if isinstance(discovery, dict):
-            _anchor(discovery, "path", base)
+        _anchor_in(upstream, ("discovery", "path"), base)
+        _anchor_in(upstream, ("health", "tls", "ca"), base)
     for section in ("listeners", "routes"):
         items = data.get(section)
         for item in items if isinstance(items, list) else ():
@@ -68,6 +67,14 @@ def secrets(data: Any, base: Path, path: KeyPath = ()) -> list[Problem]:
         elif isinstance(value, dict | list):
             problems += secrets(value, base, here)
     return problems
+
+
+def _anchor_in(table: Any, path: tuple[str, ...], base: Path) -> None:
+    *tables, key = path
+    for name in tables:
+        table = table.get(name) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        _anchor(table, key, base)
 
 
 def _anchor(table: dict[str, Any], key: str, base: Path) -> None:

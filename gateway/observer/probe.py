@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from copy import copy
 from time import monotonic
 
 from gateway.config import Config
 from gateway.config.model import Health as HealthConfig
+from gateway.config.model import ProbeTls
 from gateway.config.model import Upstream as UpstreamConfig
+from gateway.config.values import Origin, TcpAddress
 from gateway.errors import BadResponse, ConnectionCut, UpstreamError
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Mark
+from gateway.tls import Tls, client_context
 from gateway.truth import Truth, now_ms
 from gateway.upstream.dial import dial
 from gateway.upstream.endpoint import Endpoint, placed
@@ -59,6 +63,7 @@ class _Probe:
         truth: Truth,
         wheel: Wheel,
     ) -> None:
+        """Raises StartError when its TLS can't be set up."""
         self._upstream = upstream
         self._config = health
         self._rules = rules_of(config.outlier)
@@ -66,8 +71,11 @@ class _Probe:
         self._truth = truth
         self._wheel = wheel
         self._kept: Connection | None = None
+        self._target = endpoint if health.port is None else _at(endpoint, health.port)
+        self._what = "probe" if self._target is endpoint else f"probe of port {health.port}"
+        self._tls = None if health.tls is None else _tls(upstream, health.tls, self._target)
         self._ranges = [_range(text) for text in health.expect_status]
-        host = endpoint.host or endpoint.authority
+        host = self._target.host or self._target.authority
         self._request = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: gateway-probe\r\naccept: */*\r\n\r\n" % (
             health.path.encode(),
             host,
@@ -83,10 +91,10 @@ class _Probe:
                     await self._ask()
             except TimeoutError:
                 self._drop()
-                self._judge(f"probe: no answer within {self._config.timeout:g} s")
+                self._judge(f"{self._what}: no answer within {self._config.timeout:g} s")
             except UpstreamError as error:
                 self._drop()
-                self._judge(f"probe: {error}")
+                self._judge(f"{self._what}: {str(error).removeprefix(f'{error.endpoint}: ')}")
             else:
                 self._judge("")
             wait = interval * random.uniform(1 - _JITTER, 1 + _JITTER) - (monotonic() - began)
@@ -108,7 +116,7 @@ class _Probe:
 
     async def _dial(self) -> Connection:
         timeout = self._config.timeout
-        return await dial(self._endpoint, self._wheel, timeout, timeout, timeout)
+        return await dial(self._target, self._wheel, timeout, timeout, timeout, self._tls)
 
     async def _exchange(self, connection: Connection) -> None:
         connection.busy = True
@@ -154,6 +162,24 @@ class _Probe:
                 return
             truth.changed()
         tell(self._upstream, self._endpoint.name, before, health.condition, failure or "probes pass")
+
+
+def _at(endpoint: Endpoint, port: int) -> Endpoint:
+    """The same with another port, to connect to. A unix socket has none, and stays what it is."""
+    if not isinstance(endpoint.address, TcpAddress):
+        return endpoint
+    other = copy(endpoint)
+    other.address = TcpAddress(endpoint.address.host, port)
+    other.authority = Origin(other.address).authority.encode()
+    if endpoint.host == endpoint.authority:
+        other.host = other.authority
+    return other
+
+
+def _tls(upstream: str, config: ProbeTls, target: Endpoint) -> Tls:
+    host = target.address.host if isinstance(target.address, TcpAddress) else target.authority.decode()
+    context = client_context(f"upstreams.{upstream}.health.tls.ca", config.ca, config.verify)
+    return Tls(context, config.server_name or host)
 
 
 def _range(text: str) -> range:

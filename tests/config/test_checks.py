@@ -123,3 +123,12 @@ def test_what_goes_with_an_upstream(item: dict[str, object], message: str) -> No
 def test_what_has_the_wrong_type_is_left_to_the_model(wrong: object) -> None:
     for key in ("listeners", "admin", "routes", "upstreams"):
         assert [line for line in told({key: wrong}) if "needs one of" not in line] == []
+
+
+def test_a_unix_socket_has_no_other_port_for_probes() -> None:
+    upstream = {"endpoints": ["10.0.0.1:80", {"address": "unix:/run/a"}, "unix:/run/b"], "health": {"port": 9000}}
+    assert [line.partition(")")[2] for line in told({"upstreams": {"app": upstream}})] == [
+        ' "unix:/run/a" has no other port: it is a unix socket',
+        ' "unix:/run/b" has no other port: it is a unix socket',
+    ]
+    assert told({"upstreams": {"app": {**upstream, "health": {}}}}) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -160,8 +161,9 @@ Handler = Callable[[Peer], Awaitable[None]]
 class Origin:
     """A server on a free loopback port. An async context manager; what fails in a handler fails the test."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0
         self.peers: list[Peer] = []
@@ -173,7 +175,7 @@ class Origin:
         return f"127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Origin:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=_LIMIT)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=_LIMIT, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
