@@ -116,6 +116,7 @@ PURE = (
     "refusals.py",
     "upstream/balancers/*",
     "upstream/health.py",
+    "upstream/lifetime.py",
     "wheel.py",
     "wire.py",
 )

@@ -251,7 +251,7 @@ class Forward:
             return asked[-1]
 
         async def ask(one: Lease) -> ResponseHead:
-            connection = await self._connected(exchange, one, course)
+            connection = await self._connected(exchange, one, course, True)
             request = self._request(head, b"", one.endpoint, False)
             connection.send(request, head.method == b"HEAD", more=False, within=course.within(monotonic()))
             response = await connection.response()
@@ -271,9 +271,9 @@ class Forward:
             exchange.endpoint = won.endpoint.name
             return await self._pass_on(exchange, head, won, response, send, course)
 
-    async def _connected(self, exchange: Any, lease: Lease, course: Course | None) -> Connection:
+    async def _connected(self, exchange: Any, lease: Lease, course: Course | None, repeatable: bool) -> Connection:
         """A connection for the request: a kept one, unless those have proved bad. Raises UpstreamError."""
-        connection = None if course is not None and course.wants_new_connection else lease.take()
+        connection = None if course is not None and course.wants_new_connection else lease.take(repeatable)
         if connection is not None:
             exchange.reused = True
             return connection
@@ -323,11 +323,12 @@ class Forward:
     ) -> tuple[bytes | None, Trailers | None]:
         """Send the request, pass the response on but for its last part, which is returned with its trailers: by then
         the connection is free again and need not wait for a slow client. None for a part when all is over."""
-        connection = None if course is not None and course.wants_new_connection else lease.take()
+        repeatable = head.method in self._policy.methods and not head.length
+        connection = None if course is not None and course.wants_new_connection else lease.take(repeatable)
         if connection is not None:
             exchange.reused = True
         else:
-            connection = await self._connected(exchange, lease, course)
+            connection = await self._connected(exchange, lease, course, repeatable)
         endpoint = lease.endpoint
         bodyless = head.method == b"HEAD"
         pump = tape = within = None
@@ -341,9 +342,11 @@ class Forward:
                 request = self._request(head, upgrade, endpoint, False)
                 connection.send(request, bodyless, more=False, upgrade=upgrade != b"", within=within)
             elif 0 < head.length <= WRITE and exchange.received:
-                body = (await receive())["body"]  # all of it: what is there and small is handed over in one part
+                # All of it: what is there and small is handed over in one part.
+                body = exchange.unsent = exchange.unsent or (await receive())["body"]
                 request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
                 connection.send(request + body, bodyless, more=False, within=within)
+                exchange.unsent = b""
             else:
                 # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
                 expecting = exchange.expecting and not endpoint.is_old

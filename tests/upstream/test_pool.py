@@ -31,7 +31,7 @@ async def test_the_one_used_last_is_lent_first() -> None:
         a, b, c = await used(rig, 3)
         for connection in (a, c, b):
             rig.pool.release(connection)
-        assert [rig.pool.take() for _ in range(4)] == [b, c, a, None]
+        assert [rig.pool.take(True) for _ in range(4)] == [b, c, a, None]
         assert origin.accepted == 3
 
 
@@ -189,7 +189,7 @@ async def test_one_that_is_being_closed_is_not_lent() -> None:
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
         connection.close()
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -256,7 +256,7 @@ async def test_an_idle_connection_is_closed_in_time() -> None:
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
         await gone.wait()
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -281,7 +281,7 @@ async def test_an_old_connection_takes_no_further_request() -> None:
         [connection] = await used(rig, 1)
         await asyncio.sleep(0.15)
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -291,7 +291,7 @@ async def test_a_connection_that_grew_old_while_idle_takes_no_further_request() 
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
         await asyncio.sleep(0.15)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -300,7 +300,7 @@ async def test_more_idle_ones_than_allowed_are_closed() -> None:
         for connection in await used(rig, 5):
             rig.pool.release(connection)
         await until(lambda: rig.open == 2)
-        assert rig.pool.take() and rig.pool.take() and not rig.pool.take()
+        assert rig.pool.take(True) and rig.pool.take(True) and not rig.pool.take(True)
 
 
 @live
@@ -308,7 +308,7 @@ async def test_none_is_kept_when_none_may_be() -> None:
     async with Origin(always(ok())) as origin, Rig(origin, {"max_idle": 0}) as rig:
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -328,7 +328,7 @@ async def test_one_that_the_origin_closed_is_not_lent(by_reset: bool) -> None:
         rig.pool.release(connection)
         close.set()
         await until(lambda: rig.open == 0)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         assert origin.accepted == 1
 
 
@@ -342,7 +342,7 @@ async def test_one_that_was_idle_for_a_while_is_asked_before_it_is_lent() -> Non
         fd = origin.peers[0].writer.get_extra_info("socket").fileno()
         with socket.socket(fileno=os.dup(fd)) as sock:
             sock.shutdown(socket.SHUT_WR)  # nothing is awaited from here on
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -355,7 +355,7 @@ async def test_a_broken_one_does_not_come_back() -> None:
         connection = await rig.connection()
         connection.send(GET, bodyless=False, more=False)
         rig.pool.release(connection)  # the client went away before the response
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -383,7 +383,7 @@ async def test_one_whose_response_was_not_taken_does_not_come_back(taken: str) -
         rest.set()
         await until(lambda: connection.served)
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live

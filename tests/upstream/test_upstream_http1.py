@@ -68,7 +68,7 @@ async def test_a_response_that_nobody_took_makes_its_connection_unusable() -> No
         await connection.arrival()
         assert not connection.is_reusable()
         rig.pool.release(connection)
-        assert connection.closed and rig.pool.take() is None
+        assert connection.closed and rig.pool.take(True) is None
 
 
 @live
@@ -153,7 +153,7 @@ async def test_a_malformed_head(answer: bytes) -> None:
         assert raised.value.endpoint == origin.address and raised.value.sent and not raised.value.reused
         assert not connection.is_reusable()
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -230,7 +230,7 @@ async def test_surplus_or_an_announced_end_rule_out_another_use(answer: bytes, b
         assert (await exchange(connection))[1] == body
         assert not connection.is_reusable()
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -250,7 +250,7 @@ async def test_surplus_that_comes_later_rules_out_another_use() -> None:
         rig.pool.release(connection)
         later.set()
         await gone.wait()
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
