@@ -115,6 +115,7 @@ PURE = (
     "refusals.py",
     "upstream/balancers/*",
     "upstream/health.py",
+    "upstream/latency.py",
     "wheel.py",
     "wire.py",
 )

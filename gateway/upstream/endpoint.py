@@ -10,6 +10,7 @@ from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells
 from gateway.truth import Truth
 from gateway.upstream.health import Health
+from gateway.upstream.latency import Latency
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
@@ -20,7 +21,7 @@ class Endpoint:
 
     __slots__ = (
         "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host", "is_old",
-        "max_requests", "name", "pool", "share", "upstream", "weight",
+        "latency", "max_requests", "name", "pool", "share", "upstream", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Endpoint:
         self._own = own
         self._truth = truth
         self.health = health
+        self.latency = Latency(health.record)
         self.max_requests = max_requests
         self.share = 1.0  # of its weight, while it starts slowly
         self.guarded = False  # asked only with leave: it is on probation, or there is a limit to its load
