@@ -87,6 +87,44 @@ class NoEndpoint(UpstreamError):
     reason = "destination_unavailable"
 
 
+class CircuitOpen(NoEndpoint):
+    """Most of what went to the upstream of late failed, and it is left alone for a time."""
+
+    reason = "circuit_open"
+
+
+class Busy(UpstreamError):
+    """The upstream, or each endpoint of it that is ready, has as many requests as it may have. Nothing was sent."""
+
+    reason = "upstream_busy"
+
+
+class QueueFull(Busy):
+    """So many wait for room already that this one may not."""
+
+    reason = "queue_full"
+
+
+class WaitedTooLong(Busy):
+    """There was no room within the `queue.timeout` of the upstream."""
+
+    reason = "queue_timeout"
+
+
+class Declined(UpstreamError):
+    """The endpoint answered with a status that calls for another attempt. No client sees it while there is one.
+
+    retry_after: the seconds for which the endpoint wants to be left alone, 0 when it doesn't say.
+    """
+
+    reason = "destination_unavailable"
+
+    def __init__(self, endpoint: str, status: int, retry_after: float = 0.0) -> None:
+        super().__init__(endpoint, f"answered {status}", sent=True)
+        self.status = status
+        self.retry_after = retry_after
+
+
 class QueueTimeout(UpstreamError):
     """All connections to the endpoint were busy for longer than `pool.queue_timeout`."""
 

@@ -17,6 +17,7 @@ class Exchange:
     """Facts of one request. Times are seconds of the monotonic clock, durations seconds, sizes bytes of body."""
 
     __slots__ = (
+        "attempts",
         "bytes_in",
         "bytes_out",
         "client",
@@ -52,5 +53,7 @@ class Exchange:
         self.first_byte = 0.0
         self.reused = False
         self.retries = 0
+        # Where there was more than one: endpoint, why it failed ("" for the last one if it did not), seconds.
+        self.attempts: list[tuple[str, str, float]] = []
         self.reason = OK  # why it went wrong, where it did
         self.request_id = ""  # what a person quotes to have this one found; only some have one

@@ -177,6 +177,14 @@ def set_up(config: LogConfig, files: Files) -> None:
 _MILLISECONDS = [f"{number:03d}Z" for number in range(1000)]
 
 
+class Attempt(msgspec.Struct):
+    """One of several attempts at a request. reason: why it failed, "" if it did not."""
+
+    endpoint: str
+    reason: str
+    duration_us: int
+
+
 class Line(msgspec.Struct):
     """A line of the JSON access log. Times in microseconds, sizes in bytes of body."""
 
@@ -197,6 +205,7 @@ class Line(msgspec.Struct):
     worker: int
     reused: bool
     retries: int
+    attempts: list[Attempt]
     reason: str
     request_id: str
 
@@ -287,6 +296,7 @@ class AccessLog:
             self._worker,
             x.reused,
             x.retries,
+            [Attempt(endpoint, reason, int(taken * 1e6)) for endpoint, reason, taken in x.attempts],
             x.reason,
             x.request_id,
         )

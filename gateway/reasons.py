@@ -91,6 +91,16 @@ REASONS: dict[str, Reason] = {
     "destination_unavailable": Reason(
         "destination_unavailable", "No server behind the gateway is ready at the moment.", (503,), True
     ),
+    "circuit_open": Reason(
+        "destination_unavailable", "The servers behind the gateway failed too often and are left alone.", (503,), True
+    ),
+    "upstream_busy": Reason(
+        "connection_limit_reached", "The servers behind the gateway have as much to do as they may.", (503,), True
+    ),
+    "queue_full": Reason("connection_limit_reached", "Too many requests wait for a server already.", (503,), True),
+    "queue_timeout": Reason(
+        "connection_limit_reached", "No server behind the gateway had room for the request in time.", (503,), True
+    ),
     "drain_timeout": Reason(
         "proxy_internal_error", "The gateway had to end before the answer was whole.", (503,), True
     ),

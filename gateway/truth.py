@@ -50,9 +50,10 @@ class Truth:
 
     def over_all_workers(self, cell: int) -> int:
         """The sum of a gauge."""
-        return sum([seat[cell] for seat in self._workers()])
+        return sum([seat[cell] for seat in self.workers()])
 
-    def _workers(self) -> list[Cells]:
+    def workers(self) -> list[Cells]:
+        """The seats that workers count on. The observer's is among them, and of processes that are gone."""
         used = self._header[Word.SEATS_USED]
         if len(self._seats) != used - 1:
             self._seats = [self._board.seat(number) for number in range(1, used)]

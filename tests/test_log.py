@@ -43,6 +43,7 @@ KEYS = [
     "worker",
     "reused",
     "retries",
+    "attempts",
     "reason",
     "request_id",
 ]

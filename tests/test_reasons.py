@@ -118,6 +118,15 @@ def test_repeated_fields_have_a_reason_each() -> None:
         assert "repeated_" + name.decode().replace("-", "_") in REASONS
 
 
+_NO_ROOM = (
+    errors.NoEndpoint,
+    errors.QueueTimeout,
+    errors.DescriptorsExhausted,
+    errors.Busy,
+    errors.Declined,
+)
+
+
 @pytest.mark.parametrize(
     "kind", [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.UpstreamError)]
 )
@@ -126,7 +135,7 @@ def test_every_failure_of_an_endpoint_has_an_answer(kind: type[errors.UpstreamEr
     assert reason.routed
     if kind is errors.UpstreamError:
         assert reason.status == 500
-    elif kind in (errors.NoEndpoint, errors.QueueTimeout, errors.DescriptorsExhausted):
+    elif issubclass(kind, _NO_ROOM):
         assert reason.status == 503
     else:
         assert reason.status == (504 if kind.__name__.endswith("Timeout") else 502)

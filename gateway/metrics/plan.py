@@ -8,6 +8,7 @@ full, further label sets share one block named "__other__": a count is never los
 from __future__ import annotations
 
 from gateway.config import Config
+from gateway.config.model import Upstream
 from gateway.reasons import OTHER as OTHER_REASON
 from gateway.reasons import REASONS
 from gateway.scoreboard import SEAT_CELLS, Fact, Mark
@@ -25,6 +26,8 @@ UPSTREAM_OPENED, UPSTREAM_REUSED, UPSTREAM_RETRIES, UPSTREAM_FAILURES, UPSTREAM_
 LISTENER_ACCEPTED, LISTENER_OPEN, LISTENER_IDLE = range(3)
 TUNNELS_OPEN = 0
 FLIGHT = 0  # requests under way at an endpoint
+GROUP_RETRYING, GROUP_WAITING, GROUP_RETRIES_DENIED, GROUP_HEDGED, GROUP_HEDGES_WON, GROUP_FALLEN_BACK = range(6)
+WINDOW = 6  # cells of upstream/ratio.py
 CELLS = {
     "route": 8,
     "latency": 2 * _HISTOGRAM,
@@ -34,12 +37,16 @@ CELLS = {
     "flight": 1,
     "endpoint": int(Mark.SIZE),  # a record that all share: on the master's seat only
     "refusal": 1,
+    "group": 6,
+    "circuit": int(Mark.SIZE),  # a record of an upstream as a whole, like those of endpoints
+    "window": WINDOW,
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
     "listener": (LISTENER_OPEN, LISTENER_IDLE),
     "tunnels": (TUNNELS_OPEN,),
     "flight": (FLIGHT,),
+    "group": (GROUP_RETRYING, GROUP_WAITING),
 }
 LABELS = {
     "route": ("listener", "route", "upstream"),
@@ -50,6 +57,9 @@ LABELS = {
     "flight": ("upstream", "endpoint"),
     "endpoint": ("upstream", "endpoint"),
     "refusal": ("route", "reason"),
+    "group": ("upstream",),
+    "circuit": ("upstream",),
+    "window": ("upstream", "endpoint"),  # of all endpoints together where there is none
 }
 OTHER = "__other__"
 NO_ROUTE = "-"  # the route of a request that matched none, and of one that the parser refused
@@ -109,9 +119,12 @@ class Plan:
         for route in config.routes:
             self.block("latency", route.name)
         for name, group in config.upstreams.items():
+            self.block("group", name)
+            if group.breaker is not None:
+                self.block("circuit", name)
+                self.block("window", name, "")
             for endpoint in group.endpoints:
-                for kind in ("upstream", "flight", "endpoint"):
-                    self.block(kind, name, str(endpoint.address))
+                self.cover_endpoint(name, group, str(endpoint.address))
         # Last, for they are many and mostly zero.
         for reason in (*REASONS, OTHER_REASON):
             self.block("refusal", NO_ROUTE, reason)
@@ -119,6 +132,13 @@ class Plan:
         for route in config.routes:
             for code in (*routed, OTHER_REASON):
                 self.block("refusal", route.name, code)
+
+    def cover_endpoint(self, name: str, upstream: Upstream, endpoint: str) -> None:
+        """Place the series of one endpoint of an upstream."""
+        for kind in ("upstream", "flight", "endpoint"):
+            self.block(kind, name, endpoint)
+        if upstream.outlier.failure_ratio is not None:
+            self.block("window", name, endpoint)
 
     def gauges(self) -> list[int]:
         """The cells that are gauges, in every block."""

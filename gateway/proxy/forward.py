@@ -7,16 +7,19 @@ unless `retry.py` says so.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Collection
-from time import monotonic
+from collections.abc import Awaitable, Collection
+from dataclasses import dataclass
+from random import Random
+from time import monotonic, time
 from typing import Any
 
-from gateway.errors import NoEndpoint, UpstreamError
-from gateway.metrics.plan import UPSTREAM_RETRIES
+from gateway.errors import Busy, Declined, NoEndpoint, UpstreamError
+from gateway.metrics.plan import GROUP_FALLEN_BACK, UPSTREAM_RETRIES
 from gateway.parts import WRITE
 from gateway.proxy.answers import answer
-from gateway.proxy.hash_key import HashKey
+from gateway.proxy.hash_key import HashKey, cookie
 from gateway.proxy.headers import (
     asking_lines,
     hops_malformed,
@@ -26,21 +29,39 @@ from gateway.proxy.headers import (
     upgrade_asked,
     went_round,
 )
-from gateway.proxy.retry import again, elsewhere
+from gateway.proxy.hedge import Hedging
+from gateway.proxy.retry import Course, Policy, Verdict, retry_after
 from gateway.proxy.rewrite import Mapping, Rewrite, join, mapped_back
+from gateway.proxy.tape import Shelf, Tape
 from gateway.proxy.tunnel import Tunnel
 from gateway.scoreboard import Cells
+from gateway.upstream.budget import Budget
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
+from gateway.upstream.lease import Lease
 from gateway.upstream.upstream import Upstream
 from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_section
-
-# A kept connection may turn out closed, and so may the next; a third time it is not a coincidence.
-_MOST_AGAIN = 2
 
 _PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")
 
 Trailers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """What a route does when an attempt fails: the settings of its upstream, and what all its requests share.
+
+    total: seconds for all attempts together; group: where the upstream's own cells are; fallback: the application that
+    answers when no endpoint is ready.
+    """
+
+    policy: Policy
+    budget: Budget
+    shelf: Shelf
+    group: int
+    total: float | None = None
+    hedging: Hedging | None = None
+    fallback: Any = None
 
 
 class Forward:
@@ -55,6 +76,7 @@ class Forward:
         upgrade: Collection[bytes] | None,
         rewrite: Rewrite | None,
         key: HashKey | None,
+        persistence: Persistence,
     ) -> None:
         """via: our name; upgrade: the protocols that may be switched to, in lower case, None for any; key: what the
         upstream's balancer goes by, None when it goes by nothing."""
@@ -65,10 +87,14 @@ class Forward:
         self._upgrade = upgrade
         self._rewrite = rewrite
         self._key = key
-        self._retargets = rewrite is not None or any(endpoint.base for endpoint in upstream.endpoints)
         self._prefix = rewrite.prefix if rewrite is not None else b""
-        mappings = {one: Mapping.of(rewrite, one.base, one.authority, one.host) for one in upstream.endpoints}
-        self._mappings = {endpoint: mapping for endpoint, mapping in mappings.items() if mapping is not None}
+        self._mappings: dict[Endpoint, Mapping | None] = {}
+        self._persistence = persistence
+        self._policy = policy = persistence.policy
+        self._hedging = persistence.hedging
+        self._sticky = upstream.sticky
+        # Whether every request needs a course from its beginning, not only those that fail.
+        self._is_careful = bool(policy.statuses or policy.per_try or persistence.total or self._hedging)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         exchange = scope["gateway"]
@@ -81,45 +107,182 @@ class Forward:
         if self._prefix:
             head.introduced = self._with_prefix(head.introduced or b"")
         key = b"" if self._key is None else self._key(exchange, head)
-        tried: tuple[Endpoint, ...] = ()
-        failure: UpstreamError | None = None
-        repeats = 0
-        while True:
-            try:
-                with self._upstream.lease(key, tried) as lease:
-                    endpoint = lease.endpoint
-                    exchange.endpoint = endpoint.name
-                    connection = None if repeats else lease.take()
-                    if connection is not None:
-                        exchange.reused = True
+        bound = None if self._sticky is None else self._sticky.bound(cookie(head, self._sticky.cookie))
+        course = self._course(exchange, head, receive) if self._is_careful or head.length else None
+        try:
+            while True:
+                try:
+                    try:
+                        lease = self._upstream.lease(key, () if course is None else course.tried, bound)
+                    except Busy as busy:
+                        lease = await self._wait(key, course, bound, busy)
+                    exchange.endpoint = lease.endpoint.name
+                    if course is not None and course.is_hedged and not upgrade:
+                        last, trailers = await self._race(exchange, head, lease, key, course, send)
                     else:
-                        exchange.reused = False
-                        began = monotonic()
-                        connection = await lease.connect()
-                        exchange.connect_time = monotonic() - began
-                    last, trailers = await self._carry(exchange, head, upgrade, connection, receive, send)
-                break
-            except NoEndpoint:
-                if failure is not None:
-                    raise failure from None  # why the ones that were asked failed says more than that none is left
-                raise
-            except UpstreamError as error:
-                if exchange.answered:
-                    raise
-                if elsewhere(error, head.method, head.length != 0) and (not error.sent or repeats < _MOST_AGAIN):
-                    tried = (*tried, endpoint)
-                    repeats += error.sent
-                elif again(error, head.method, head.length != 0) and repeats < _MOST_AGAIN:
-                    repeats += 1
-                else:
-                    raise
-                failure = error
-                exchange.retries += 1
-                self._cells[endpoint.cells + UPSTREAM_RETRIES] += 1
+                        with lease:
+                            last, trailers = await self._carry(exchange, head, upgrade, lease, receive, send, course)
+                    break
+                except NoEndpoint as error:
+                    if self._persistence.fallback is not None:
+                        await self._fall_back(scope, receive, send, course)
+                        return
+                    if course is not None and course.failure is not None:
+                        raise course.failure from None  # says more than that none is left
+                    raise error
+                except UpstreamError as error:
+                    if exchange.answered:
+                        raise
+                    if course is None:
+                        course = Course(self._policy, head.method, exchange.started)
+                    pause = self._pause(exchange, head, course, lease, error)
+                    if pause is None:
+                        raise
+                    if pause:
+                        await asyncio.sleep(pause)
+        finally:
+            if course is not None:
+                self._end(course)
         if last is not None:
             await send({"type": "http.response.body", "body": last, "more_body": False})
             if trailers is not None:
                 await send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+
+    # Attempts.
+
+    def _course(self, exchange: Any, head: RequestHead, receive: Any) -> Course | None:
+        """What a request needs whose attempts are watched from the first on."""
+        policy, persistence = self._policy, self._persistence
+        tape = None
+        if head.length:
+            if policy.attempts and head.method in policy.methods and head.length <= policy.replay_body:
+                tape = Tape(receive, policy.replay_body, persistence.shelf)
+            elif not self._is_careful:
+                return None
+        course = Course(policy, head.method, exchange.started, persistence.total, tape)
+        course.is_hedged = self._hedging is not None and not head.length and head.method in policy.methods
+        return course
+
+    def _wait(self, key: bytes, course: Course | None, bound: Endpoint | None, busy: Busy) -> Awaitable[Lease]:
+        """A lease once there is room. Raises UpstreamError."""
+        if course is None:
+            return self._upstream.wait(key, (), bound, busy)
+        return self._upstream.wait(key, course.tried, bound, busy, course.within(monotonic()))
+
+    def _pause(
+        self, exchange: Any, head: RequestHead, course: Course, lease: Lease, error: UpstreamError
+    ) -> float | None:
+        """An attempt has failed: the seconds after which there is another one, None when there is none."""
+        endpoint = lease.endpoint
+        tape = course.tape
+        verdict = course.verdict(error, tape.whole if tape is not None else not head.length)
+        course.failure = error
+        exchange.attempts.append((endpoint.name, error.reason, monotonic() - lease.began))
+        pause: float | None = 0.0
+        if verdict is Verdict.END:
+            return None
+        if verdict is not Verdict.AGAIN:
+            course.tried = (*course.tried, endpoint)
+            others = self._upstream.has_other(course.tried)
+            if verdict is Verdict.RETRY or not others or course.asks_again:
+                pause = self._paid(course, error, others)
+                if pause is None and verdict is Verdict.ELSEWHERE and self._persistence.fallback is not None:
+                    return 0.0
+        if pause is None or course.is_over(monotonic() + pause):
+            return None
+        if tape is not None:
+            tape.rewind()
+        exchange.retries += 1
+        self._cells[endpoint.cells + UPSTREAM_RETRIES] += 1
+        return pause
+
+    def _paid(self, course: Course, error: UpstreamError, others: bool) -> float | None:
+        """The pause before an attempt that costs budget; None when there is none."""
+        if not course.may_go_on(error, others):
+            return None
+        if not course.has_budget:
+            if not self._persistence.budget.claim():
+                return None
+            course.has_budget = True
+        least = 0.0
+        if not others:  # everybody was asked: everybody may be asked again
+            course.tried = ()
+            course.asks_again = True
+            least = error.retry_after if isinstance(error, Declined) else 0.0
+        return course.pause(_chance, least)
+
+    def _declines(self, response: ResponseHead, course: Course, endpoint: Endpoint) -> bool:
+        """Whether a response is not passed on because there will be another attempt. Asked before it is thrown away."""
+        tape = course.tape
+        if not course.may_retry or (tape is not None and not tape.whole):
+            return False
+        if not self._upstream.has_other((*course.tried, endpoint)):
+            wanted = retry_after(response, time())
+            if wanted > self._policy.longest_pause or course.is_over(monotonic() + wanted):
+                return False
+        if course.is_over(monotonic()):
+            return False
+        if not course.has_budget:
+            course.has_budget = self._persistence.budget.claim()
+        return course.has_budget
+
+    async def _fall_back(self, scope: Any, receive: Any, send: Any, course: Course | None) -> None:
+        """Have the other upstream answer."""
+        self._cells[self._persistence.group + GROUP_FALLEN_BACK] += 1
+        if course is not None and course.tape is not None:
+            course.tape.rewind()
+            receive = course.tape.receive
+        await self._persistence.fallback(scope, receive, send)
+
+    def _end(self, course: Course) -> None:
+        """The request is over, however it ended."""
+        if course.has_budget:
+            self._persistence.budget.release()
+        if course.tape is not None:
+            course.tape.let_go()
+
+    async def _race(
+        self, exchange: Any, head: RequestHead, lease: Lease, key: bytes, course: Course, send: Any
+    ) -> tuple[bytes | None, Trailers | None]:
+        """An attempt, and another beside it if it stays silent."""
+        asked = [lease]
+
+        def second() -> Lease:
+            asked.append(self._upstream.lease(key, (*course.tried, lease.endpoint)))
+            return asked[-1]
+
+        async def ask(one: Lease) -> ResponseHead:
+            connection = await self._connected(exchange, one, course)
+            request = self._request(head, b"", one.endpoint, False)
+            connection.send(request, head.method == b"HEAD", more=False, within=course.within(monotonic()))
+            response = await connection.response()
+            while response.status < 200:
+                if one is lease and not exchange.answered:
+                    await send({"type": "http.response.interim", "status": response.status, "headers": response})
+                response = await connection.response()
+            return response
+
+        assert self._hedging is not None
+        try:
+            won, response = await self._hedging.race(lease, second, ask)
+        except UpstreamError:
+            course.tried = (*course.tried, *(one.endpoint for one in asked[1:]))
+            raise
+        with won:
+            exchange.endpoint = won.endpoint.name
+            return await self._pass_on(exchange, head, won, response, send, course)
+
+    async def _connected(self, exchange: Any, lease: Lease, course: Course | None) -> Connection:
+        """A connection for the request: a kept one, unless those have proved bad. Raises UpstreamError."""
+        connection = None if course is not None and course.wants_new_connection else lease.take()
+        if connection is not None:
+            exchange.reused = True
+            return connection
+        exchange.reused = False
+        began = monotonic()
+        connection = await lease.connect(None if course is None else course.within(began))
+        exchange.connect_time = monotonic() - began
+        return connection
 
     async def _is_over_here(self, exchange: Any, head: RequestHead, send: Any) -> bool:
         """Answer what must not go any further: what went round, and what has no hop left (RFC 9110, section 7.6)."""
@@ -143,7 +306,7 @@ class Forward:
         """The head as the endpoint gets it."""
         asking = asking_lines(head, upgrade, expect) if head.fields.asking else b""
         lines = head.lines
-        if self._retargets:
+        if self._rewrite is not None or endpoint.base:
             target = head.target if self._rewrite is None else self._rewrite.target(head.target)
             lines = head.lines_to(join(endpoint.base, target))
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
@@ -158,27 +321,44 @@ class Forward:
         return introduced[: before.end()].rstrip(b"/") + self._prefix + introduced[before.end() :]
 
     async def _carry(
-        self, exchange: Any, head: RequestHead, upgrade: bytes, connection: Connection, receive: Any, send: Any
+        self,
+        exchange: Any,
+        head: RequestHead,
+        upgrade: bytes,
+        lease: Lease,
+        receive: Any,
+        send: Any,
+        course: Course | None,
     ) -> tuple[bytes | None, Trailers | None]:
         """Send the request, pass the response on but for its last part, which is returned with its trailers: by then
         the connection is free again and need not wait for a slow client. None for a part when all is over."""
-        endpoint = connection.endpoint
-        bodyless = head.method == b"HEAD"
-        pump = None
-        if not head.length:
-            request = self._request(head, upgrade, endpoint, False)
-            connection.send(request, bodyless, more=False, upgrade=upgrade != b"")
-        elif 0 < head.length <= WRITE and exchange.received:
-            body = (await receive())["body"]  # all of it: what is there and small is handed over in one part
-            request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
-            connection.send(request + body, bodyless, more=False)
+        connection = None if course is not None and course.wants_new_connection else lease.take()
+        if connection is not None:
+            exchange.reused = True
         else:
-            # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
-            expecting = exchange.expecting and not endpoint.is_old
-            request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
-            connection.send(request, bodyless, more=True, expecting=expecting)
-            pump = exchange.listener.loop.create_task(_pump(exchange, head, connection, receive, expecting))
+            connection = await self._connected(exchange, lease, course)
+        endpoint = lease.endpoint
+        bodyless = head.method == b"HEAD"
+        pump = tape = within = None
+        if course is not None:
+            within = course.within(monotonic())
+            tape = course.tape
+            if tape is not None:
+                receive = tape.receive
         try:
+            if not head.length:
+                request = self._request(head, upgrade, endpoint, False)
+                connection.send(request, bodyless, more=False, upgrade=upgrade != b"", within=within)
+            elif 0 < head.length <= WRITE and exchange.received:
+                body = (await receive())["body"]  # all of it: what is there and small is handed over in one part
+                request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
+                connection.send(request + body, bodyless, more=False, within=within)
+            else:
+                # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
+                expecting = exchange.expecting and not endpoint.is_old
+                request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
+                connection.send(request, bodyless, more=True, expecting=expecting, within=within)
+                pump = exchange.listener.loop.create_task(_pump(exchange, head, connection, receive, expecting))
             response = await connection.response()
             while response.status < 200:
                 if response.status == 101:
@@ -186,33 +366,72 @@ class Forward:
                     return None, None
                 await send({"type": "http.response.interim", "status": response.status, "headers": response})
                 response = await connection.response()
-            exchange.first_byte = monotonic() - exchange.started
-            endpoint.is_old = not response.minor
-            if self._mappings:
-                response = self._mapped_back(exchange, response, endpoint)
-            trailing = response.length == -1
-            await send(
-                {"type": "http.response.start", "status": response.status, "headers": response, "trailers": trailing}
-            )
-            while True:
-                part = connection.take()
-                if connection.over:
-                    return part, passable_trailers(connection.trailers, response) if trailing else None
-                # The first turn flushes the head even when no byte of the body has come yet.
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-                await connection.arrival()
+            return await self._pass_on(exchange, head, lease, response, send, course)
         finally:
             if pump is not None:
                 pump.cancel()
+                if tape is not None and not exchange.answered:
+                    await asyncio.wait([pump])  # two must not listen to the same body
+
+    async def _pass_on(
+        self, exchange: Any, head: RequestHead, lease: Lease, response: ResponseHead, send: Any, course: Course | None
+    ) -> tuple[bytes | None, Trailers | None]:
+        """The final response, as `_carry` has it."""
+        connection, endpoint = lease.connection, lease.endpoint
+        assert connection is not None
+        if course is not None:
+            if response.status in self._policy.statuses and self._declines(response, course, endpoint):
+                connection.take()  # what has come of it: when that is all, the connection stays in use
+                raise Declined(endpoint.name, response.status, retry_after(response, time()))
+            if exchange.attempts:
+                exchange.attempts.append((endpoint.name, "", monotonic() - lease.began))
+        exchange.first_byte = monotonic() - exchange.started
+        endpoint.is_old = not response.minor
+        if self._rewrite is not None or endpoint.is_elsewhere:
+            response = self._mapped_back(exchange, response, endpoint)
+        if self._sticky is not None:
+            response = self._bound(exchange, head, response, endpoint)
+        trailing = response.length == -1
+        await send(
+            {"type": "http.response.start", "status": response.status, "headers": response, "trailers": trailing}
+        )
+        while True:
+            part = connection.take()
+            if connection.over:
+                return part, passable_trailers(connection.trailers, response) if trailing else None
+            # The first turn flushes the head even when no byte of the body has come yet.
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await connection.arrival()
 
     def _mapped_back(self, exchange: Any, response: ResponseHead, endpoint: Endpoint) -> ResponseHead:
         """The response with its locations and cookies as the client knows them."""
-        mapping = self._mappings.get(endpoint)
+        if endpoint not in self._mappings:
+            self._learn_mapping(endpoint)
+        mapping = self._mappings[endpoint]
         if mapping is None:
             return response
         block = response.fields.block
         mapped = mapped_back(block, mapping, exchange.scheme.encode(), exchange.host)
         return response if mapped is block else response.with_fields(mapped)
+
+    def _learn_mapping(self, endpoint: Endpoint) -> None:
+        """Endpoints come and go: those that have gone are forgotten when one comes."""
+        members = self._upstream.endpoints
+        self._mappings = {one: mapping for one, mapping in self._mappings.items() if one in members}
+        self._mappings[endpoint] = Mapping.of(self._rewrite, endpoint.base, endpoint.authority, endpoint.host)
+
+    def _bound(self, exchange: Any, head: RequestHead, response: ResponseHead, endpoint: Endpoint) -> ResponseHead:
+        """The response with the cookie that binds its client to the endpoint, unless the client has it."""
+        assert self._sticky is not None
+        value = cookie(head, self._sticky.cookie)
+        line = self._sticky.line(endpoint, value, exchange.scheme == "https")
+        if not line:
+            return response
+        block = response.fields.block
+        return response.with_fields(block + line if block else line.removeprefix(b"\r\n"))
+
+
+_chance = Random()
 
 
 async def _pump(exchange: Any, head: RequestHead, connection: Connection, receive: Any, expecting: bool) -> None:

@@ -26,7 +26,7 @@ def hash_key(spec: str) -> HashKey:
         case "header":
             return lambda exchange, head: _field(head, wanted.lower())
         case "cookie":
-            return lambda exchange, head: _cookie(_field(head, b"cookie"), wanted)
+            return lambda exchange, head: cookie(head, wanted)
         case _:
             return lambda exchange, head: _parameter(head.target, name)
 
@@ -35,8 +35,9 @@ def _field(head: RequestHead, name: bytes) -> bytes:
     return next((value for known, value in head.pairs() if known == name), b"")
 
 
-def _cookie(field: bytes, name: bytes) -> bytes:
-    for pair in field.split(b";"):
+def cookie(head: RequestHead, name: bytes) -> bytes:
+    """The value of a cookie, b"" for none."""
+    for pair in _field(head, b"cookie").split(b";"):
         known, _, value = pair.strip(b" \t").partition(b"=")
         if known == name:
             return value

@@ -1,22 +1,187 @@
-"""Whether a failed exchange may be tried again. Pure."""
+"""Whether a failed exchange is tried again, and after which pause. Pure.
+
+Where nothing was sent another endpoint is always asked. What was sent is sent again by the policy only: for methods
+that may be repeated (RFC 9110, section 9.2.2), while the request is still there from its beginning, a bounded number of
+times and within a budget. After the first byte of an answer nobody asks here any more.
+"""
 
 from __future__ import annotations
 
-from gateway.errors import ConnectionCut, DescriptorsExhausted, QueueTimeout, UpstreamError
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any, Protocol
+
+from gateway.config import model as configured
+from gateway.errors import (
+    BadResponse,
+    Busy,
+    ConnectionCut,
+    ConnectTimeout,
+    Declined,
+    DescriptorsExhausted,
+    IdleTimeout,
+    QueueTimeout,
+    ResponseTimeout,
+    UpstreamError,
+)
+from gateway.proxy.tape import Tape
+from gateway.wire import ResponseHead
 
 # RFC 9110, section 9.2.2. A proxy must not repeat others by itself.
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
+# A kept connection may turn out closed, and so may the next; a third time it is not a coincidence.
+_MOST_AGAIN = 2
+# How many times the first pause the longest is (Envoy's default).
+_LONGEST_PAUSE = 10
+# What is our own shortage, or a choice: nobody else could help.
+_OURS = (QueueTimeout, DescriptorsExhausted, Busy)
+_SILENCE = (ConnectTimeout, ResponseTimeout, IdleTimeout)
 
-def elsewhere(error: UpstreamError, method: bytes, has_body: bool) -> bool:
-    """Another endpoint may be asked: this one got nothing of the request, or it fell silent before any byte of a
-    response and the request may be made twice."""
-    if error.sent:
-        return isinstance(error, ConnectionCut) and not error.reused and method in IDEMPOTENT and not has_body
-    return not isinstance(error, QueueTimeout | DescriptorsExhausted)
+
+class Chance(Protocol):
+    """What of random.Random is needed here."""
+
+    def random(self) -> float: ...
 
 
-def again(error: UpstreamError, method: bytes, has_body: bool) -> bool:
-    """The same endpoint may be asked on another connection: a kept one was closed before any byte of a response, which
-    happens when its keep-alive time runs out as we write; repeating is safe if the method is and no body was spent."""
-    return isinstance(error, ConnectionCut) and error.reused and method in IDEMPOTENT and not has_body
+class Verdict(Enum):
+    """What a failure calls for."""
+
+    END = "it is told to the client"
+    ELSEWHERE = "nothing was sent: another endpoint is asked at once"
+    AGAIN = "a kept connection was closed: the same endpoint is asked at once, on a new one"
+    RETRY = "the policy allows another attempt, if the budget does"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings of an upstream, as they are asked here. Times in seconds."""
+
+    attempts: int = 2
+    connects: bool = True
+    resets: bool = True
+    timeouts: bool = True
+    malformed: bool = False
+    statuses: frozenset[int] = frozenset()
+    methods: frozenset[bytes] = IDEMPOTENT
+    replay_body: int = 64 * 1024
+    backoff: float = 0.025
+    per_try: float | None = None
+
+    @classmethod
+    def of(cls, config: configured.Retry) -> Policy:
+        on = frozenset(config.on)
+        return cls(
+            attempts=config.attempts,
+            connects="connect" in on,
+            resets="reset" in on,
+            timeouts="timeout" in on,
+            malformed="malformed" in on,
+            statuses=frozenset(int(one) for one in on if one.isdigit()),
+            methods=frozenset(method.encode() for method in config.methods),
+            replay_body=config.replay_body,
+            backoff=config.backoff,
+            per_try=config.per_try_timeout,
+        )
+
+    def covers(self, error: UpstreamError) -> bool:
+        """Whether the policy names this failure of something that was sent."""
+        if isinstance(error, ConnectionCut):
+            return self.resets
+        if isinstance(error, ResponseTimeout | IdleTimeout):
+            return self.timeouts
+        return isinstance(error, BadResponse) and self.malformed
+
+    @property
+    def longest_pause(self) -> float:
+        return self.backoff * _LONGEST_PAUSE
+
+
+class Course:
+    """The attempts of one request: of one that failed, or whose settings ask for it from the first attempt on."""
+
+    __slots__ = (
+        "_ends", "_policy", "_repeatable", "_repeats", "asks_again", "failure", "has_budget", "is_hedged", "retries",
+        "tape", "tried",
+    )  # fmt: skip
+
+    def __init__(
+        self, policy: Policy, method: bytes, started: float, total: float | None = None, tape: Tape | None = None
+    ) -> None:
+        """started: monotonic seconds; total: how many seconds all attempts may take. tape: what keeps the body."""
+        self._policy = policy
+        self._repeatable = method in policy.methods
+        self._repeats = 0
+        self._ends = None if total is None else started + total
+        self.tape = tape
+        self.is_hedged = False
+        self.asks_again = False  # whether every endpoint has been asked, and so those of before are asked again
+        self.failure: UpstreamError | None = None  # the last one
+        self.retries = 0  # that the policy paid for
+        self.has_budget = False  # whether it is counted among the retries under way
+        self.tried: tuple[Any, ...] = ()  # endpoints
+
+    def within(self, now: float) -> float | None:
+        """The seconds that the attempt beginning now may take to the head of its response; None for no bound."""
+        if self._ends is None:
+            return self._policy.per_try
+        left = max(0.0, self._ends - now)
+        return left if self._policy.per_try is None else min(left, self._policy.per_try)
+
+    def is_over(self, now: float) -> bool:
+        """Whether the time for all attempts has passed."""
+        return self._ends is not None and now >= self._ends
+
+    @property
+    def wants_new_connection(self) -> bool:
+        """Whether kept ones have proved bad."""
+        return self._repeats > 0
+
+    def verdict(self, error: UpstreamError, whole: bool) -> Verdict:
+        """whole: whether the request can be sent from its beginning."""
+        if isinstance(error, _OURS):
+            return Verdict.END
+        if not error.sent:
+            return Verdict.ELSEWHERE
+        if not self._repeatable or not whole:
+            return Verdict.END
+        if isinstance(error, Declined):
+            return Verdict.RETRY  # it was asked before whether there may be another
+        if isinstance(error, ConnectionCut) and error.reused and self._repeats < _MOST_AGAIN:
+            self._repeats += 1
+            return Verdict.AGAIN
+        return Verdict.RETRY if self.may_retry and self._policy.covers(error) else Verdict.END
+
+    @property
+    def may_retry(self) -> bool:
+        return self._repeatable and self.retries < self._policy.attempts
+
+    def may_go_on(self, error: UpstreamError, others: bool) -> bool:
+        """Whether there are attempts left for this failure. others: whether an endpoint is left that was not asked; who
+        was silent for as long as it may is not asked again."""
+        if self.retries >= self._policy.attempts or not (others or not isinstance(error, _SILENCE)):
+            return False
+        return error.sent or self._policy.connects  # where nothing was sent the method doesn't matter
+
+    def pause(self, chance: Chance, least: float = 0.0) -> float:
+        """Before the attempt that comes now: drawn from nothing to a bound that doubles ("full jitter"); least: what an
+        endpoint asked for that is asked again."""
+        longest = min(self._policy.backoff * (1 << min(self.retries, 10)), self._policy.longest_pause)
+        self.retries += 1
+        return max(least, longest * chance.random())
+
+
+def retry_after(response: ResponseHead, now: float) -> float:
+    """The seconds for which the endpoint wants to be left alone, 0 when it doesn't say. now: unix time."""
+    for name, value in response.pairs():
+        if name == b"retry-after":
+            text = value.decode("latin-1").strip()
+            if text.isdigit() and len(text) < 10:
+                return float(text)
+            try:
+                return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+            except (ValueError, OverflowError):
+                return 0.0
+    return 0.0

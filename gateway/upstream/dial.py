@@ -39,7 +39,7 @@ async def dial(
                 sock = transport.get_extra_info("socket")
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except TimeoutError:
-        raise ConnectTimeout(endpoint.name, f"no connection within {connect:g} s") from None
+        raise ConnectTimeout(endpoint.name, f"no connection within {round(connect, 3):g} s") from None
     except ssl.SSLError as error:
         raise ConnectFailed(endpoint.name, trouble(error)) from None
     except OSError as error:

@@ -11,6 +11,7 @@ from gateway.scoreboard import Cells
 from gateway.truth import Truth
 from gateway.upstream.health import Health
 from gateway.upstream.latency import Latency
+from gateway.upstream.ratio import Ratio
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
@@ -20,8 +21,8 @@ class Endpoint:
     """Identity by object. Its pool is this worker's own, its health everybody's."""
 
     __slots__ = (
-        "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host", "is_old",
-        "latency", "max_requests", "name", "pool", "share", "upstream", "weight",
+        "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host",
+        "is_elsewhere", "is_old", "latency", "max_requests", "name", "pool", "ratio", "share", "upstream", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +37,7 @@ class Endpoint:
         health: Health,
         truth: Truth,
         max_requests: int | None = None,
+        ratio: Ratio | None = None,
     ) -> None:
         """host: as in the configuration, "preserve", "endpoint" or a literal. cells, flight: where its series start, on
         this worker's own seat."""
@@ -45,6 +47,8 @@ class Endpoint:
         self.authority = origin.authority.encode()
         # The Host it gets; b"" for what the client said.
         self.host = b"" if host == "preserve" else self.authority if host == "endpoint" else host.encode()
+        # Whether its responses may speak of places that clients know under another name.
+        self.is_elsewhere = bool(self.base or self.host)
         self.is_old = False  # it has answered in HTTP/1.0
         self.name = str(origin)
         self.weight = weight
@@ -55,6 +59,7 @@ class Endpoint:
         self.health = health
         self.latency = Latency(health.record)
         self.max_requests = max_requests
+        self.ratio = ratio  # of its exchanges that fail, where that is reckoned
         self.share = 1.0  # of its weight, while it starts slowly
         self.guarded = False  # asked only with leave: it is on probation, or there is a limit to its load
         self.pool: Pool
@@ -84,6 +89,17 @@ def placed(
 ) -> Endpoint:
     """An endpoint of the configuration, its series and its record where the plan has them. own: this process' seat."""
     labels = (name, str(one.address))
+    outlier = upstream.outlier
+    ratio = None
+    if outlier.failure_ratio is not None:
+        ratio = Ratio(
+            own,
+            plan.block("window", *labels),
+            truth.workers,
+            most=outlier.failure_ratio,
+            least=outlier.min_requests,
+            window=outlier.window,
+        )
     return Endpoint(
         name,
         one.address,
@@ -95,4 +111,5 @@ def placed(
         health=Health(truth.record(plan.block("endpoint", *labels))),
         truth=truth,
         max_requests=one.max_requests,
+        ratio=ratio,
     )

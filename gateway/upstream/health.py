@@ -44,6 +44,7 @@ class Rules:
     eject_for: int = 10_000
     max_eject_for: int = 300_000
     max_ejected: float = 0.5  # of the group
+    trials: int = 1  # that must succeed on probation
 
 
 def rules_of(config: Outlier) -> Rules:
@@ -70,6 +71,11 @@ class Health:
         return int(self.record[Mark.UNTIL])
 
     @property
+    def since(self) -> int:
+        """When the condition changed; 0 for never."""
+        return int(self.record[Mark.SINCE])
+
+    @property
     def is_ready(self) -> bool:
         """Whether it may be asked, on trial at least."""
         record = self.record
@@ -85,18 +91,23 @@ class Health:
         record = self.record
         if event is Event.SUCCESS:
             record[Mark.FAILURES] = 0
+            if record[Mark.CONDITION] == Condition.PROBATION:
+                record[Mark.TRIAL] = 0
+                record[Mark.TRIALS_PASSED] += 1
+                if record[Mark.TRIALS_PASSED] < rules.trials:
+                    return False
         elif event is Event.FAILURE:
             record[Mark.FAILURES] += 1
             if record[Mark.CONDITION] == Condition.UP and record[Mark.FAILURES] >= rules.consecutive_failures:
-                if not may_eject:
-                    return False
                 event = Event.ENOUGH
+        if event is Event.ENOUGH and not may_eject:
+            return False
         before = self.condition
         after = NEXT.get((before, event), before)
         if after is before:
             return False
         record[Mark.CONDITION] = after
-        record[Mark.TRIAL] = 0
+        record[Mark.TRIAL] = record[Mark.TRIALS_PASSED] = 0
         if after is Condition.EJECTED:
             if before is Condition.UP and now - record[Mark.SINCE] > rules.max_eject_for:
                 record[Mark.EJECTIONS] = 0  # it has been well for so long that what was before is forgotten

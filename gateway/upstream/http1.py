@@ -30,6 +30,7 @@ _MOST_INTERIM = 32
 # call whether the endpoint has closed it, since that is when keep-alive times run out.
 _FRESH = 0.5
 
+_NEVER = float("inf")
 _CLOSED = "closed the connection"
 
 
@@ -38,10 +39,9 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_fields", "_head", "_held",
-        "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_upgrade",
-        "_waiter", "_wheel", "busy", "choked", "closed", "counted", "deadline", "endpoint", "look", "made",
-        "request_sent", "served",
-        "since",
+        "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_until",
+        "_upgrade", "_waiter", "_wheel", "_within", "busy", "choked", "closed", "counted", "deadline", "endpoint",
+        "look", "made", "request_sent", "served", "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
@@ -59,6 +59,8 @@ class Connection(asyncio.Protocol):
         self._wheel = wheel
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
+        self._within: float | None = None  # a bound of this exchange for its response head
+        self._until = _NEVER  # the moment at which it is over
         self._awaited = False  # a head is due: the deadline is for it
         self._buffer = b""
         self._chunks: list[bytes] = []
@@ -114,19 +116,36 @@ class Connection(asyncio.Protocol):
 
     # One exchange.
 
-    def send(self, head: bytes, bodyless: bool, more: bool, expecting: bool = False, upgrade: bool = False) -> None:
+    def send(
+        self,
+        head: bytes,
+        bodyless: bool,
+        more: bool,
+        expecting: bool = False,
+        upgrade: bool = False,
+        within: float | None = None,
+    ) -> None:
         """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body
-        follows; expecting: but not before the endpoint has asked for it. upgrade: it may switch protocols."""
+        follows; expecting: but not before the endpoint has asked for it. upgrade: it may switch protocols. within:
+        seconds for the response head when they are fewer than the upstream's; interim heads don't lengthen them."""
         self._head = None
         self._error = None
         self._done = False
         self._bodyless = bodyless
         self._upgrade = upgrade
         self.request_sent = not more
+        self._within = within
         self._awaited = not more or expecting
         if self._awaited:
-            self._wheel.arm(self, monotonic() + self._response_timeout)
+            self._await_head()
         self._transport.write(head)
+
+    def _await_head(self) -> None:
+        """From here on it is the endpoint that is waited for."""
+        now = monotonic()
+        within = self._within
+        self._until = _NEVER if within is None else now + within
+        self._wheel.arm(self, min(now + self._response_timeout, self._until))
 
     async def send_body(self, pieces: tuple[bytes, ...], more: bool) -> None:
         """Hand on a part of the request body; returns when the endpoint keeps up. A dead connection takes it silently:
@@ -147,7 +166,7 @@ class Connection(asyncio.Protocol):
             self.request_sent = True
             if self._head is None:
                 self._awaited = True
-                self._wheel.arm(self, monotonic() + self._response_timeout)
+                self._await_head()
 
     def response(self) -> Awaitable[ResponseHead]:
         """The next response head, to be awaited: the final one, or an interim one (1xx), and then it is asked again.
@@ -278,7 +297,7 @@ class Connection(asyncio.Protocol):
             if head.status == 100 and not self.request_sent:
                 self.deadline = 0.0  # now it is the client that is waited for
             elif self.deadline:
-                self._wheel.arm(self, monotonic() + self._response_timeout)
+                self._wheel.arm(self, min(monotonic() + self._response_timeout, self._until))
         self._buffer = b""
         self._head = head
         self._fields = head.fields
@@ -371,7 +390,10 @@ class Connection(asyncio.Protocol):
         if not self.busy:
             self.close()  # idle for long enough
         elif self._head is None and self._awaited:
-            self._fail(self._broken(ResponseTimeout, f"no response within {self._response_timeout:g} s"))
+            seconds = self._response_timeout
+            if self._within is not None and monotonic() >= self._until:
+                seconds = self._within
+            self._fail(self._broken(ResponseTimeout, f"no response within {round(seconds, 3):g} s"))
         else:
             self._fail(self._broken(IdleTimeout, f"nothing moved for {self._idle_timeout:g} s"))
 

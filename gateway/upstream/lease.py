@@ -11,7 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from gateway.errors import ConnectionCut, DescriptorsExhausted, QueueTimeout, UpstreamError
+from gateway.errors import ConnectionCut, Declined, DescriptorsExhausted, QueueTimeout, UpstreamError
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 
@@ -23,23 +23,30 @@ _UNABLE = (502, 503, 504)
 
 
 class Lease:
-    __slots__ = ("_began", "_counted", "_on_trial", "_upstream", "connection", "endpoint")
+    __slots__ = ("_counted", "_needs_room", "_of_circuit", "_on_trial", "_upstream", "began", "connection", "endpoint")
 
-    def __init__(self, upstream: Upstream, endpoint: Endpoint, on_trial: bool = False) -> None:
+    def __init__(
+        self, upstream: Upstream, endpoint: Endpoint, on_trial: bool = False, of_circuit: bool = False
+    ) -> None:
+        """on_trial: its outcome decides about the endpoint; of_circuit: about the upstream."""
         self._upstream = upstream
         self._on_trial = on_trial
+        self._of_circuit = of_circuit
         self._counted = False
-        self._began = monotonic()
+        self._needs_room = False
+        self.began = monotonic()
         self.endpoint = endpoint
         self.connection: Connection | None = None
 
     def count(self) -> None:
-        """Count it in flight."""
-        self._counted = True
+        """Count it in flight before it is entered, because how many there are is decided here."""
+        self._counted = self._needs_room = True
         self.endpoint.take_off()
 
     def __enter__(self) -> Lease:
+        """May be entered again by who takes it over."""
         if not self._counted:
+            self._counted = True
             self.endpoint.take_off()
         return self
 
@@ -48,31 +55,37 @@ class Lease:
         self.connection = self.endpoint.pool.take()
         return self.connection
 
-    async def connect(self) -> Connection:
-        """A new connection, or the next that comes free. Raises UpstreamError."""
-        self.connection = await self.endpoint.pool.acquire()
+    async def connect(self, within: float | None = None) -> Connection:
+        """A new connection, or the next that comes free. within: seconds for it when they are fewer than what the
+        configuration grants. Raises UpstreamError."""
+        self.connection = await self.endpoint.pool.acquire(within)
         return self.connection
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        endpoint = self.endpoint
-        connection = self.connection
+        endpoint, connection, upstream = self.endpoint, self.connection, self._upstream
         endpoint.land()
         if connection is not None:
             endpoint.pool.release(connection)
-        if error is None:
-            if self._upstream.learns:
-                self._upstream.took(endpoint, monotonic() - self._began, False)
-            if connection is not None and connection.status in _UNABLE:
-                self._upstream.failed(endpoint, f"answered {connection.status}")
-            elif not endpoint.health.is_plain:
-                self._upstream.succeeded(endpoint)
+        if self._needs_room:
+            upstream.landed()
+        if error is None or isinstance(error, Declined):
+            failed = connection is not None and connection.status in _UNABLE
         elif isinstance(error, UpstreamError) and _is_its_fault(error):
-            self._upstream.took(endpoint, monotonic() - self._began, True)
-            self._upstream.failed(endpoint, str(error))
-        elif self._on_trial:
-            self._upstream.undecided(endpoint)
+            failed = True
+        else:
+            if self._on_trial or self._of_circuit:
+                upstream.undecided(endpoint, self._on_trial, self._of_circuit)
+            return
+        if failed or upstream.learns:
+            upstream.took(endpoint, monotonic() - self.began, failed)
+        if upstream.counts:
+            upstream.judged(endpoint, failed, self._of_circuit)
+        if failed:
+            upstream.failed(endpoint, str(error or f"answered {connection.status if connection is not None else 0}"))
+        elif not endpoint.health.is_plain:
+            upstream.succeeded(endpoint)
 
 
 def _is_its_fault(error: UpstreamError) -> bool:

@@ -68,16 +68,24 @@ class Pool:
             connection.close()
         return None
 
-    async def acquire(self) -> Connection:
-        """A connection when `take` had none: a new one, or the next that comes free. Raises UpstreamError."""
+    async def acquire(self, within: float | None = None) -> Connection:
+        """A connection when `take` had none: a new one, or the next that comes free. within: seconds for it when they
+        are fewer than what the configuration grants. Raises UpstreamError."""
+        connect, response, idle = self._timeouts
         if self._total >= self._max:
-            connection = await self._queue()
+            began = monotonic()
+            wait = self._queue_timeout if within is None else min(self._queue_timeout, within)
+            connection = await self._queue(wait)
             if connection is not None:
                 return connection
+            if within is not None:
+                within = max(0.0, within - (monotonic() - began))
         else:
             self._total += 1
         try:
-            connection = await dial(self._endpoint, self._wheel, *self._timeouts)
+            if within is not None:
+                connect = min(connect, within)
+            connection = await dial(self._endpoint, self._wheel, connect, response, idle)
             if connection.closed:
                 raise ConnectFailed(self._endpoint.name, "closed the connection at once")
         except BaseException:
@@ -91,15 +99,15 @@ class Pool:
         connection.busy = connection.counted = True
         return connection
 
-    async def _queue(self) -> Connection | None:
+    async def _queue(self, seconds: float) -> Connection | None:
         place = _Place(asyncio.get_running_loop().create_future())
         self._line.append(place)
-        self._wheel.arm(place, monotonic() + self._queue_timeout)
+        self._wheel.arm(place, monotonic() + seconds)
         try:
             connection = await place.future
         except TimeoutError:
             self._forget(place)
-            message = f"all {self._max} connections were busy for {self._queue_timeout:g} s"
+            message = f"all {self._max} connections were busy for {round(seconds, 3):g} s"
             raise QueueTimeout(self._endpoint.name, message) from None
         except asyncio.CancelledError:
             self._forget(place)

@@ -6,22 +6,23 @@ import logging
 from collections.abc import Collection, Sequence
 from time import monotonic
 
-from gateway.errors import NoEndpoint
+from gateway.errors import Busy, CircuitOpen, NoEndpoint
 from gateway.metrics.plan import UPSTREAM_FAILURES
 from gateway.scoreboard import Cells, Condition
 from gateway.truth import Truth, now_ms
 from gateway.upstream.balancers.balancer import Balancer
+from gateway.upstream.circuit import TRIAL, Circuit
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.health import Event, Rules
 from gateway.upstream.lease import Lease
+from gateway.upstream.line import Line, Place
+from gateway.upstream.sticky import Sticky
 from gateway.wheel import Wheel
 
 log = logging.getLogger("gateway.upstream")
 
 # Seconds between two looks at endpoints that start slowly.
 _SLOWLY = 0.5
-# Milliseconds after which a trial that nobody ended is over: its worker was killed, or it is a download.
-_TRIAL = 30_000
 
 
 class _Look:
@@ -50,9 +51,15 @@ class Upstream:
         slow_start: float,
         wheel: Wheel,
         cells: Cells,
+        *,
+        max_requests: int | None = None,
+        line: Line | None = None,
+        circuit: Circuit | None = None,
+        sticky: Sticky | None = None,
     ) -> None:
         """backups: those of the endpoints that are asked only when no other is ready. balancers: for the others and for
-        these. slow_start: seconds over which an endpoint that came back gets its whole weight."""
+        these. slow_start: seconds over which an endpoint that came back gets its whole weight. max_requests: the most
+        in flight over all workers; line: where requests wait for room, if they may."""
         self.name = name
         self.endpoints = list(endpoints)
         self._backups = frozenset(backups)
@@ -62,35 +69,100 @@ class Upstream:
         self._slow_start = int(slow_start * 1000)
         self._wheel = wheel
         self._cells = cells
+        self._max_requests = max_requests
+        self._line = line
+        self._circuit = circuit
+        self.sticky = sticky
         self._look = _Look(self)
         self._version = -1
-        self.learns = balancers[0].learns
+        self._guarded = False  # the group as a whole is asked only with leave
+        self.learns = balancers[0].learns  # whether `took` is to be told of every exchange
+        self.counts = False  # whether `judged` is
         self.refresh()
 
-    def lease(self, key: bytes, tried: Collection[Endpoint]) -> Lease:
-        """The best ready endpoint that was not tried yet. Raises NoEndpoint."""
+    def lease(
+        self,
+        key: bytes,
+        tried: Collection[Endpoint],
+        bound: Endpoint | None = None,
+        place: Place | None = None,
+    ) -> Lease:
+        """The best ready endpoint that was not tried yet.
+
+        bound: the one that is better than the best, if it is ready. place: the caller's in the line. Raises NoEndpoint,
+        CircuitOpen and Busy.
+        """
         if self._truth.version != self._version:
             self.refresh()
+        is_full = False
+        if bound is not None and bound not in tried and bound.health.is_ready:
+            if not (bound.guarded or self._guarded):
+                return Lease(self, bound)
+            if lease := self._with_leave(bound, place):
+                return lease
         for balancer in (self._balancer, self._reserve):
             for endpoint in balancer.order(key):
                 if endpoint not in tried:
-                    if not endpoint.guarded:
+                    if not (endpoint.guarded or self._guarded):
                         return Lease(self, endpoint)
-                    lease = self._guarded(endpoint)
+                    lease = self._with_leave(endpoint, place)
                     if lease is not None:
                         return lease
+                    is_full = is_full or endpoint.max_requests is not None
+        if is_full:
+            raise Busy("", f"each endpoint of {self.name} that is ready has as many requests as it may have")
         raise NoEndpoint("", f"no endpoint of {self.name} is ready")
 
-    def _guarded(self, endpoint: Endpoint) -> Lease | None:
-        """A lease where leave must be had first, over all workers."""
+    async def wait(
+        self, key: bytes, tried: Collection[Endpoint], bound: Endpoint | None, busy: Busy, within: float | None = None
+    ) -> Lease:
+        """A lease as soon as there is room for one. busy: why there was none. Raises what `lease` does, QueueFull and
+        WaitedTooLong."""
+        line = self._line
+        if line is None:
+            raise busy
+        place = line.join(within)
+        try:
+            while True:
+                await line.turn(place)
+                try:
+                    return self.lease(key, tried, bound, place)
+                except Busy:
+                    continue
+        finally:
+            line.leave(place)
+
+    def has_other(self, tried: Collection[Endpoint]) -> bool:
+        """Whether an endpoint that was not tried is ready."""
+        return any(one.health.is_ready for one in self.endpoints if one not in tried)
+
+    def load(self) -> int:
+        """Requests in flight over all workers."""
+        return sum(endpoint.load() for endpoint in self.endpoints)
+
+    def _with_leave(self, endpoint: Endpoint, place: Place | None) -> Lease | None:
+        """A lease where leave must be had first, over all workers; None when this endpoint gives none. Raises Busy and
+        CircuitOpen when none of them would."""
+        circuit = self._circuit
+        if circuit is not None and circuit.is_open:
+            raise CircuitOpen("", f"the circuit of {self.name} is open")
+        if self._line is not None and not self._line.is_first(place):
+            raise Busy("", f"others wait for room in {self.name}")
         health = endpoint.health
         with self._truth.changing():
             if endpoint.max_requests is not None and endpoint.load() >= endpoint.max_requests:
                 return None
+            if self._max_requests is not None and self.load() >= self._max_requests:
+                raise Busy("", f"{self.name} has as many requests as it may have")
             on_trial = health.condition is Condition.PROBATION
-            if on_trial and not health.claims_trial(now_ms(), _TRIAL):
+            if on_trial and not health.claims_trial(now_ms(), TRIAL):
                 return None
-            lease = Lease(self, endpoint, on_trial)
+            for_circuit = circuit is not None and not circuit.is_closed
+            if circuit is not None and for_circuit and not circuit.claims_trial():
+                if on_trial:
+                    health.trial_over()
+                raise CircuitOpen("", f"the circuit of {self.name} is half open")
+            lease = Lease(self, endpoint, on_trial, for_circuit)
             lease.count()  # before anybody else may ask how many there are
         return lease
 
@@ -101,18 +173,38 @@ class Upstream:
         balancer = self._reserve if endpoint in self._backups else self._balancer
         balancer.observe(endpoint, seconds, failed)
 
+    def judged(self, endpoint: Endpoint, failed: bool, on_trial: bool) -> None:
+        """An exchange is over, for those who reckon which part of them fails. on_trial: it was the circuit's trial."""
+        if endpoint.ratio is not None:
+            endpoint.ratio.count(now_ms(), failed)
+        if self._circuit is not None:
+            self._circuit.judged(failed, on_trial)
+
     def succeeded(self, endpoint: Endpoint) -> None:
         self._observe(endpoint, Event.SUCCESS, "")
 
     def failed(self, endpoint: Endpoint, cause: str) -> None:
         self._cells[endpoint.cells + UPSTREAM_FAILURES] += 1
-        if len(self.endpoints) > 1:  # of a single one, failures change nothing: there is no other to ask
-            self._observe(endpoint, Event.FAILURE, cause)
+        if len(self.endpoints) == 1:
+            return  # of a single one, failures change nothing: there is no other to ask
+        self._observe(endpoint, Event.FAILURE, cause)
+        ratio, health = endpoint.ratio, endpoint.health
+        if ratio is not None and health.condition is Condition.UP and ratio.is_exceeded(now_ms(), health.since):
+            total, bad = ratio.sums(now_ms(), health.since)
+            self._observe(endpoint, Event.ENOUGH, f"{bad} of its last {total} requests failed")
 
-    def undecided(self, endpoint: Endpoint) -> None:
+    def undecided(self, endpoint: Endpoint, on_trial: bool, of_circuit: bool) -> None:
         """A trial ended without an outcome: the next exchange may be one."""
-        with self._truth.changing():
-            endpoint.health.trial_over()
+        if on_trial:
+            with self._truth.changing():
+                endpoint.health.trial_over()
+        if of_circuit and self._circuit is not None:
+            self._circuit.undecided()
+
+    def landed(self) -> None:
+        """What was taken with leave has been given back: somebody may wait for it."""
+        if self._line is not None:
+            self._line.next()
 
     def _observe(self, endpoint: Endpoint, event: Event, cause: str) -> None:
         truth, health = self._truth, endpoint.health
@@ -137,10 +229,16 @@ class Upstream:
         """Look at the records, and have the balancers know who is ready."""
         self._version = self._truth.version
         now = now_ms()
+        circuit = self._circuit
+        if circuit is not None:
+            circuit.look()
+        self._guarded = self._max_requests is not None or (circuit is not None and not circuit.is_closed)
         for endpoint in self.endpoints:
             if endpoint.health.condition is Condition.EJECTED and endpoint.health.until <= now:
                 self._observe(endpoint, Event.TIME_OVER, "its time is over")
         times = []
+        if circuit is not None and circuit.is_open:
+            times.append((circuit.health.until - now) / 1000)
         for endpoint in self.endpoints:
             health = endpoint.health
             endpoint.guarded = health.condition is Condition.PROBATION or endpoint.max_requests is not None
@@ -153,6 +251,9 @@ class Upstream:
         for balancer, is_backup in ((self._balancer, False), (self._reserve, True)):
             members = [endpoint for endpoint in self.endpoints if (endpoint in self._backups) is is_backup]
             balancer.rebuild([endpoint for endpoint in ready if endpoint in members], members)
+        self.counts = circuit is not None or any(endpoint.ratio is not None for endpoint in self.endpoints)
+        if self.sticky is not None:
+            self.sticky.know(self.endpoints)
         if times:
             self._wheel.arm(self._look, monotonic() + min(times))
 

@@ -25,6 +25,7 @@ from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
 from gateway.metrics.plan import (
+    GROUP_WAITING,
     LISTENER_ACCEPTED,
     LISTENER_IDLE,
     LISTENER_OPEN,
@@ -34,22 +35,30 @@ from gateway.metrics.plan import (
 )
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
-from gateway.proxy.forward import Forward
+from gateway.proxy.forward import Forward, Persistence
 from gateway.proxy.hash_key import hash_key
+from gateway.proxy.hedge import Hedging
 from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
+from gateway.proxy.retry import Policy
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Router
 from gateway.proxy.routes import Route, Table, compiled
+from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
 from gateway.scoreboard import Cells, Scoreboard
 from gateway.tls import client_context
 from gateway.truth import Truth
 from gateway.upstream.balancers import BALANCERS
+from gateway.upstream.budget import Budget
+from gateway.upstream.circuit import Circuit
 from gateway.upstream.endpoint import placed
-from gateway.upstream.health import rules_of
+from gateway.upstream.health import Health, rules_of
+from gateway.upstream.line import Line
 from gateway.upstream.pool import Pool
+from gateway.upstream.ratio import Ratio
+from gateway.upstream.sticky import Sticky
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
 
@@ -106,6 +115,7 @@ def assemble(
         for name, upstream in config.upstreams.items()
     }
     via = pseudonym(config.process.control)
+    shelf = Shelf()
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
 
     def application(route: configured.Route) -> Any:
@@ -113,10 +123,23 @@ def assemble(
             return Respond(route.respond)
         if route.redirect is not None:
             return Redirect(route.redirect)
-        name = route.upstreams[0]
+        return forward(route, route.upstreams[0])
+
+    def forward(route: configured.Route, name: str) -> Forward:
         one = config.upstreams[name]
         key = hash_key(one.hash_key) if one.balance == "consistent_hash" else None
-        return Forward(upstreams[name], via, cells, tunnels[name], _upgrade(route), _rewrite(route), key)
+        upstream = upstreams[name]
+        group = plan.block("group", name)
+        persistence = Persistence(
+            Policy.of(one.retry),
+            Budget(one.retry.budget, upstream.load, truth, cells, group),
+            shelf,
+            group,
+            one.timeouts.total,
+            Hedging(one.hedge, cells, group) if one.hedge is not None else None,
+            forward(route, route.fallback) if route.fallback is not None else None,
+        )
+        return Forward(upstream, via, cells, tunnels[name], _upgrade(route), _rewrite(route), key, persistence)
 
     listeners = [listener.name for listener in config.listeners]
     routes = []
@@ -189,6 +212,8 @@ def _upstream(
     backups = [endpoint for endpoint, one in zip(endpoints, config.endpoints, strict=True) if one.backup]
     make = BALANCERS[config.balance]
     chance = Random()
+    group = plan.block("group", name)
+    line = Line(name, config.queue, truth, wheel, cells, group + GROUP_WAITING) if config.queue is not None else None
     return Upstream(
         name,
         endpoints,
@@ -199,7 +224,23 @@ def _upstream(
         config.slow_start or 0.0,
         wheel,
         cells,
+        max_requests=config.max_requests,
+        line=line,
+        circuit=_circuit(name, config.breaker, plan, truth, cells) if config.breaker is not None else None,
+        sticky=Sticky(name, config.sticky) if config.sticky is not None else None,
     )
+
+
+def _circuit(name: str, config: configured.Breaker, plan: Plan, truth: Truth, cells: Cells) -> Circuit:
+    ratio = Ratio(
+        cells,
+        plan.block("window", name, ""),
+        truth.workers,
+        most=config.failure_ratio,
+        least=config.min_requests,
+        window=config.window,
+    )
+    return Circuit(name, config, Health(truth.record(plan.block("circuit", name))), ratio, truth)
 
 
 def _entry(

@@ -43,7 +43,9 @@ async def test_all_endpoints_refuse() -> None:
         _told(response, 502, b"connection_refused")
         assert b"connection" not in response  # it is not the client's fault
         exchange = await site.exchange()
-        assert (exchange.status, exchange.reason, exchange.retries) == (502, "connection_refused", 2)
+        assert (exchange.status, exchange.reason, exchange.retries) == (502, "connection_refused", 3)
+        tried = [endpoint for endpoint, reason, _ in exchange.attempts]
+        assert len(tried) == 4 and set(tried[:2]) == {one.name for one in site.upstream.endpoints}
         for _ in range(4):  # the last one is never taken out
             await client.send(get())
             _told(await client.response(), 502, b"connection_refused")
@@ -73,7 +75,7 @@ async def test_no_response_in_time() -> None:
 
 
 @live
-async def test_a_request_that_timed_out_is_not_sent_elsewhere() -> None:
+async def test_a_request_that_timed_out_is_sent_elsewhere_if_it_may_be_repeated() -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.ends()
@@ -81,7 +83,9 @@ async def test_a_request_that_timed_out_is_not_sent_elsewhere() -> None:
     timeouts = {"response": "200ms"}
     async with Origin(handler) as one, Origin(handler) as two, Site(one, two, upstream={"timeouts": timeouts}) as site:
         _told(await site.ask(get()), 504, b"http_response_timeout")
-        assert one.accepted + two.accepted == 1
+        assert (one.accepted, two.accepted) == (1, 1)
+        _told(await site.ask(post(b"")), 504, b"http_response_timeout")
+        assert one.accepted + two.accepted == 3
 
 
 @live
@@ -219,7 +223,7 @@ async def test_an_origin_that_hangs_up_on_a_new_connection(said: bytes, method: 
 
     async with Origin(handler) as origin, Site(origin) as site:
         _told(await site.ask(get(b"/", b"content-length: 0\r\n", method)), 502, b"connection_terminated")
-        assert origin.accepted == 1  # it may have acted on the request: not repeated
+        assert origin.accepted == (1 if method == b"POST" else 3)  # it may have acted on the request
 
 
 class _Stale:
@@ -257,9 +261,7 @@ async def test_a_kept_connection_that_was_closed_is_no_failure_for_what_may_be_r
         assert site.well
 
 
-@pytest.mark.parametrize(
-    "data", [post(b""), post(b"body"), get(b"/", b"content-length: 4\r\n", b"PUT") + b"body", get(b"/", b"", b"PATCH")]
-)
+@pytest.mark.parametrize("data", [post(b""), post(b"body"), get(b"/", b"", b"PATCH")])
 @live
 async def test_a_kept_connection_that_was_closed_is_a_failure_for_what_may_not(data: bytes) -> None:
     origin_of = _Stale(1)
@@ -279,7 +281,7 @@ async def test_repeating_has_an_end() -> None:
         assert (await client.response()).status == 200
         await client.send(get())
         _told(await client.response(), 502, b"connection_terminated")
-        assert len(origin_of.seen) <= 4
+        assert len(origin_of.seen) <= 6
 
 
 @live

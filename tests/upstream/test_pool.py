@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 
 import pytest
 
-from gateway.errors import ConnectFailed, QueueTimeout
+from gateway.errors import ConnectFailed, ConnectTimeout, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.upstream.http1 import Connection
 from tests.listeners.site import until
@@ -121,11 +122,30 @@ async def test_a_place_that_comes_free_is_dialled_by_who_waits() -> None:
 async def test_waiting_has_an_end() -> None:
     async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1, "queue_timeout": "200ms"}) as rig:
         [connection] = await used(rig, 1)
-        with pytest.raises(QueueTimeout) as raised:
-            await rig.pool.acquire()
-        assert not raised.value.sent
+        for within, told in ((None, "0.2 s"), (0.05, "0.05 s"), (10.0, "0.2 s")):
+            with pytest.raises(QueueTimeout, match=f"were busy for {told}$") as raised:
+                await rig.pool.acquire(within)
+            assert not raised.value.sent
         rig.pool.release(connection)  # nobody waits any more
         assert await rig.connection() is connection
+
+
+@live
+async def test_time_spent_in_line_is_not_there_for_dialling() -> None:
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = f"127.0.0.1:{full.getsockname()[1]}"
+        async with Rig(address, {"max_connections": 1}) as rig:
+            connection = await rig.connection()
+            for _ in range(3):  # once its queue is full, it lets further clients wait
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(full.getsockname())
+            waiting = asyncio.ensure_future(rig.pool.acquire(0.5))
+            await asyncio.sleep(0.3)
+            connection.close()  # from here on it may dial, for what is left
+            with pytest.raises(ConnectTimeout, match=r"no connection within 0\.[12]\d* s$"):
+                await waiting
 
 
 @live

@@ -304,6 +304,50 @@ async def test_no_response_in_time() -> None:
         await gone.wait()
 
 
+@pytest.mark.parametrize(("within", "told"), [(0.1, "0.1 s"), (10.0, "0.3 s")])
+@pytest.mark.parametrize("has_body", [False, True])
+@live
+async def test_an_exchange_may_have_less_time_than_its_upstream_grants(
+    within: float, told: str, has_body: bool
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.ends()
+
+    async with Origin(handler) as origin, Rig(origin, response="300ms") as rig:
+        connection = await rig.connection()
+        if has_body:
+            connection.send(POST % 1, bodyless=False, more=True, within=within)
+            await asyncio.sleep(0.5)  # it is not the endpoint that is waited for
+            await connection.send_body((b"x",), more=False)
+        else:
+            connection.send(GET, bodyless=False, more=False, within=within)
+        with pytest.raises(ResponseTimeout, match=f"no response within {told}$"):
+            await connection.response()
+
+
+@live
+async def test_less_time_is_for_one_exchange_and_interim_heads_do_not_lengthen_it() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await asyncio.sleep(0.3)
+        await peer.send(ok())
+        await peer.request()
+        while True:
+            await peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await asyncio.sleep(0.05)
+
+    async with Origin(handler) as origin, Rig(origin, response="10s") as rig:
+        connection = await rig.connection()
+        connection.send(GET, bodyless=False, more=False, within=1.0)
+        assert (await connection.response()).status == 200
+        await whole(connection)
+        connection.send(GET, bodyless=False, more=False, within=0.2)
+        with pytest.raises(ResponseTimeout, match=r"within 0\.2 s$"):
+            while True:
+                assert (await connection.response()).status == 102
+
+
 @live
 async def test_white_space_before_a_colon_is_removed() -> None:
     """RFC 9112, section 5.1."""
@@ -496,9 +540,10 @@ async def test_no_connection_in_time() -> None:
             client.setblocking(False)
             client.connect_ex(full.getsockname())
         async with Rig(f"127.0.0.1:{full.getsockname()[1]}", connect="200ms") as rig:
-            with pytest.raises(ConnectTimeout) as raised:
-                await rig.pool.acquire()
-            assert not raised.value.sent
+            for within, told in ((None, "0.2 s"), (0.05, "0.05 s"), (10.0, "0.2 s")):
+                with pytest.raises(ConnectTimeout, match=f"no connection within {told}$") as raised:
+                    await rig.pool.acquire(within)
+                assert not raised.value.sent
 
 
 @live

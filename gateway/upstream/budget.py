@@ -1,0 +1,41 @@
+"""How many requests may be tried again at the same time, over all workers.
+
+When an upstream is in trouble, retries are what finishes it: a bound relative to the requests in flight lets them help
+with single failures and keeps them from becoming most of the load (Envoy's retry budget).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.metrics.plan import GROUP_RETRIES_DENIED, GROUP_RETRYING
+from gateway.scoreboard import Cells
+from gateway.truth import Truth
+
+# So many may always be tried again: of a handful of requests a part would be none.
+_LEAST = 3
+
+
+class Budget:
+    __slots__ = ("_cells", "_group", "_load", "_part", "_truth")
+
+    def __init__(self, part: float, load: Callable[[], int], truth: Truth, cells: Cells, group: int) -> None:
+        """part: of the requests in flight, which load() says. group: where the upstream's cells are."""
+        self._part = part
+        self._load = load
+        self._truth = truth
+        self._cells = cells
+        self._group = group
+
+    def claim(self) -> bool:
+        """Whether one request more may be tried again; `release` when that one is over."""
+        with self._truth.changing():
+            under_way = self._truth.over_all_workers(self._group + GROUP_RETRYING)
+            if under_way < max(_LEAST, self._part * self._load()):
+                self._cells[self._group + GROUP_RETRYING] += 1
+                return True
+        self._cells[self._group + GROUP_RETRIES_DENIED] += 1
+        return False
+
+    def release(self) -> None:
+        self._cells[self._group + GROUP_RETRYING] -= 1
