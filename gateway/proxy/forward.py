@@ -116,13 +116,6 @@ class Forward:
                         lease = self._upstream.lease(key, () if course is None else course.tried, bound)
                     except Busy as busy:
                         lease = await self._wait(key, course, bound, busy)
-                    exchange.endpoint = lease.endpoint.name
-                    if course is not None and course.is_hedged and not upgrade:
-                        last, trailers = await self._race(exchange, head, lease, key, course, send)
-                    else:
-                        with lease:
-                            last, trailers = await self._carry(exchange, head, upgrade, lease, receive, send, course)
-                    break
                 except NoEndpoint as error:
                     if self._persistence.fallback is not None:
                         await self._fall_back(scope, receive, send, course)
@@ -130,12 +123,20 @@ class Forward:
                     if course is not None and course.failure is not None:
                         raise course.failure from None  # says more than that none is left
                     raise error
+                exchange.endpoint = lease.endpoint.name
+                try:
+                    if course is not None and course.is_hedged and not upgrade:
+                        last, trailers = await self._race(exchange, head, lease, key, course, send)
+                    else:
+                        with lease:
+                            last, trailers = await self._carry(exchange, head, upgrade, lease, receive, send, course)
+                    break
                 except UpstreamError as error:
                     if exchange.answered:
                         raise
                     if course is None:
                         course = Course(self._policy, head.method, exchange.started)
-                    pause = self._pause(exchange, head, course, lease, error)
+                    pause = self._pause(head, exchange, course, lease, error)
                     if pause is None:
                         raise
                     if pause:
@@ -170,7 +171,7 @@ class Forward:
         return self._upstream.wait(key, course.tried, bound, busy, course.within(monotonic()))
 
     def _pause(
-        self, exchange: Any, head: RequestHead, course: Course, lease: Lease, error: UpstreamError
+        self, head: RequestHead, exchange: Any, course: Course, lease: Lease, error: UpstreamError
     ) -> float | None:
         """An attempt has failed: the seconds after which there is another one, None when there is none."""
         endpoint = lease.endpoint

@@ -137,7 +137,7 @@ def assemble(
             group,
             one.timeouts.total,
             Hedging(one.hedge, cells, group) if one.hedge is not None else None,
-            forward(route, route.fallback) if route.fallback is not None else None,
+            forward(route, route.fallback) if route.fallback not in (None, name) else None,
         )
         return Forward(upstream, via, cells, tunnels[name], _upgrade(route), _rewrite(route), key, persistence)
 
