@@ -108,6 +108,7 @@ PURE = (
     "proxy/headers.py",
     "proxy/explain.py",
     "proxy/paths.py",
+    "proxy/quantile.py",
     "proxy/retry.py",
     "proxy/rewrite.py",
     "proxy/routes.py",
@@ -116,7 +117,10 @@ PURE = (
     "refusals.py",
     "upstream/balancers/*",
     "upstream/health.py",
+    "upstream/latency.py",
     "upstream/lifetime.py",
+    "upstream/ratio.py",
+    "upstream/sticky.py",
     "wheel.py",
     "wire.py",
 )

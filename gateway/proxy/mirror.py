@@ -157,7 +157,7 @@ class Copies:
     async def _carry(self, one: _Copy, is_first: bool) -> None:
         """Send it on a kept connection or a new one, and throw the answer away."""
         with self._upstream.lease(one.key, ()) as lease:
-            connection = lease.take() if is_first else None
+            connection = lease.take(one.head.method in IDEMPOTENT and not one.head.length) if is_first else None
             if connection is None:
                 connection = await lease.connect()
             head = self._head(one.head, lease.endpoint)
