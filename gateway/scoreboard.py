@@ -103,6 +103,8 @@ class Mark(IntEnum):
     PROBES_PASSED = 8  # in a row
     PROBES_FAILED = 9
     TRIALS_PASSED = 10  # on probation: in a row
+    LATENCY = 14  # of late, in seconds and a float, see upstream/latency.py; 0 for unknown
+    LATENCY_AT = 15  # of its last sample: the same clock, in seconds and a float
     SIZE = 16
 
 

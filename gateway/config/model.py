@@ -677,6 +677,12 @@ class Route(Section):
     """As on the listener; these go first."""
 
     @property
+    def sides(self) -> tuple[str, ...]:
+        """The upstreams that a request may be chosen for, each once: the shares that have a weight, then the canary."""
+        shares = [share.name for share in self.upstream or () if share.weight]
+        return tuple(dict.fromkeys([*shares, *([self.canary.upstream] if self.canary is not None else [])]))
+
+    @property
     def upstreams(self) -> tuple[str, ...]:
         """Every upstream that may answer, each once; those of the shares first."""
         shares = [share.name for share in self.upstream or ()]

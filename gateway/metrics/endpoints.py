@@ -28,6 +28,9 @@ def endpoints(truth: Truth, plan: Plan, config: Config) -> list[dict[str, Any]]:
                 "in_flight": truth.over_all_workers(plan.block("flight", upstream, endpoint)),
                 "ejections": int(record[Mark.EJECTED]),
                 "since_seconds": round((now - record[Mark.SINCE]) / 1000, 1) if record[Mark.SINCE] else None,
+                "ejected_for_seconds": (
+                    round((record[Mark.UNTIL] - now) / 1000, 1) if condition is Condition.EJECTED else None
+                ),
             }
         )
     return rows

@@ -21,6 +21,7 @@ def exposition(board: Scoreboard, plan: Plan, rows: Sequence[Mapping[str, Any]] 
     out: list[str] = []
     _routes(out, plan, totals)
     _refusals(out, plan, totals)
+    _mirrors(out, plan, totals)
     _latencies(out, plan, totals)
     _upstreams(out, plan, totals)
     _endpoints(out, rows)
@@ -84,6 +85,13 @@ def _refusals(out: list[str], plan: Plan, totals: list[int]) -> None:
     for key, start in plan.blocks["refusal"].items():
         if totals[start]:
             _line(out, "refusals_total", zip(p.LABELS["refusal"], key, strict=True), totals[start])
+
+
+def _mirrors(out: list[str], plan: Plan, totals: list[int]) -> None:
+    _family(out, "mirrored_total", "counter", "Copies of requests, by what became of them.")
+    for labels, start in _known(plan, "mirror", totals):
+        for outcome, offset in (("sent", p.MIRROR_SENT), ("dropped", p.MIRROR_DROPPED), ("failed", p.MIRROR_FAILED)):
+            _line(out, "mirrored_total", [*labels, ("outcome", outcome)], totals[start + offset])
 
 
 def _latencies(out: list[str], plan: Plan, totals: list[int]) -> None:

@@ -8,7 +8,6 @@ unless `retry.py` says so.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
 from random import Random
@@ -28,6 +27,7 @@ from gateway.proxy.headers import (
     traced,
     upgrade_asked,
     went_round,
+    with_prefix,
 )
 from gateway.proxy.hedge import Hedging
 from gateway.proxy.retry import Course, Policy, Verdict, retry_after
@@ -41,8 +41,6 @@ from gateway.upstream.http1 import Connection
 from gateway.upstream.lease import Lease
 from gateway.upstream.upstream import Upstream
 from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_section
-
-_PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -105,7 +103,7 @@ class Forward:
                 return
             upgrade = upgrade_asked(head, self._upgrade)
         if self._prefix:
-            head.introduced = self._with_prefix(head.introduced or b"")
+            head.introduced = with_prefix(head.introduced or b"", self._prefix)
         key = b"" if self._key is None else self._key(exchange, head)
         bound = None if self._sticky is None else self._sticky.bound(cookie(head, self._sticky.cookie))
         course = self._course(exchange, head, receive) if self._is_careful or head.length else None
@@ -116,13 +114,6 @@ class Forward:
                         lease = self._upstream.lease(key, () if course is None else course.tried, bound)
                     except Busy as busy:
                         lease = await self._wait(key, course, bound, busy)
-                    exchange.endpoint = lease.endpoint.name
-                    if course is not None and course.is_hedged and not upgrade:
-                        last, trailers = await self._race(exchange, head, lease, key, course, send)
-                    else:
-                        with lease:
-                            last, trailers = await self._carry(exchange, head, upgrade, lease, receive, send, course)
-                    break
                 except NoEndpoint as error:
                     if self._persistence.fallback is not None:
                         await self._fall_back(scope, receive, send, course)
@@ -130,12 +121,20 @@ class Forward:
                     if course is not None and course.failure is not None:
                         raise course.failure from None  # says more than that none is left
                     raise error
+                exchange.endpoint = lease.endpoint.name
+                try:
+                    if course is not None and course.is_hedged and not upgrade:
+                        last, trailers = await self._race(exchange, head, lease, key, course, send)
+                    else:
+                        with lease:
+                            last, trailers = await self._carry(exchange, head, upgrade, lease, receive, send, course)
+                    break
                 except UpstreamError as error:
                     if exchange.answered:
                         raise
                     if course is None:
                         course = Course(self._policy, head.method, exchange.started)
-                    pause = self._pause(exchange, head, course, lease, error)
+                    pause = self._pause(head, exchange, course, lease, error)
                     if pause is None:
                         raise
                     if pause:
@@ -170,7 +169,7 @@ class Forward:
         return self._upstream.wait(key, course.tried, bound, busy, course.within(monotonic()))
 
     def _pause(
-        self, exchange: Any, head: RequestHead, course: Course, lease: Lease, error: UpstreamError
+        self, head: RequestHead, exchange: Any, course: Course, lease: Lease, error: UpstreamError
     ) -> float | None:
         """An attempt has failed: the seconds after which there is another one, None when there is none."""
         endpoint = lease.endpoint
@@ -311,14 +310,6 @@ class Forward:
             lines = head.lines_to(join(endpoint.base, target))
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
         return outbound(head, lines, host, self._via, asking)
-
-    def _with_prefix(self, introduced: bytes) -> bytes:
-        """The lines about the client, with one that tells of the prefix that is stripped: behind what a trusted proxy
-        has stripped before us."""
-        before = _PREFIX.search(introduced)
-        if before is None:
-            return introduced + b"\r\nx-forwarded-prefix: " + self._prefix
-        return introduced[: before.end()].rstrip(b"/") + self._prefix + introduced[before.end() :]
 
     async def _carry(
         self,

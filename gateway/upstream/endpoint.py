@@ -10,6 +10,7 @@ from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells
 from gateway.truth import Truth
 from gateway.upstream.health import Health
+from gateway.upstream.latency import Latency
 from gateway.upstream.ratio import Ratio
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Endpoint:
 
     __slots__ = (
         "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host",
-        "is_elsewhere", "is_old", "max_requests", "name", "pool", "ratio", "share", "upstream", "weight",
+        "is_elsewhere", "is_old", "latency", "max_requests", "name", "pool", "ratio", "share", "upstream", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,7 @@ class Endpoint:
         self._own = own
         self._truth = truth
         self.health = health
+        self.latency = Latency(health.record)
         self.max_requests = max_requests
         self.ratio = ratio  # of its exchanges that fail, where that is reckoned
         self.share = 1.0  # of its weight, while it starts slowly

@@ -116,6 +116,8 @@ class Health:
             record[Mark.UNTIL] = now + min(rules.eject_for * record[Mark.EJECTIONS], rules.max_eject_for)
         if after in (Condition.UP, Condition.PROBATION):
             record[Mark.FAILURES] = 0
+        if after is Condition.PROBATION:
+            record[Mark.LATENCY] = record[Mark.LATENCY_AT] = 0  # how slow it was while it failed is no longer so
         record[Mark.SINCE] = now
         return True
 

@@ -16,10 +16,12 @@ from gateway.config import Config
 from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.listener import Entry
-from gateway.metrics.plan import Plan
+from gateway.metrics.endpoints import drain
+from gateway.metrics.plan import UPSTREAM_OPEN, Plan
 from gateway.scoreboard import Condition, Fact, Scoreboard
+from gateway.truth import Truth
 from gateway.upstream.upstream import Upstream
-from gateway.worker.assembly import assemble, running_wheel
+from gateway.worker.assembly import assemble, pseudonym, running_wheel
 from tests.upstream.peer import Message, Origin, Peer, dial
 
 # Long where a test does not say otherwise, so that a busy machine changes nothing.
@@ -35,10 +37,12 @@ class Site:
         limits: dict[str, Any] | None = None,
         timeouts: dict[str, str] | None = None,
         upstream: dict[str, Any] | None = None,
+        others: dict[str, dict[str, Any]] | None = None,
         routes: list[dict[str, Any]] | None = None,
         send_buffer: int = 0,
     ) -> None:
-        """send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
+        """others: upstreams beside that of the origins, which is "app". send_buffer: bytes the kernel holds
+        for each client, 0 for its own choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -50,7 +54,10 @@ class Site:
                         "timeouts": _LONG | (timeouts or {}),
                     }
                 ],
-                "upstreams": {"app": {"endpoints": endpoints, **(upstream or {})}} if endpoints else {},
+                "upstreams": {
+                    **({"app": {"endpoints": endpoints, **(upstream or {})}} if endpoints else {}),
+                    **(others or {}),
+                },
                 "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}],
             }
         )
@@ -63,7 +70,7 @@ class Site:
         self._clients: list[Peer] = []
 
     async def __aenter__(self) -> Site:
-        plan = Plan()
+        self.plan = plan = Plan()
         plan.cover(self.config)
         made = assemble(self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait)
         made.clock.date = formatdate(usegmt=True).encode()
@@ -80,6 +87,17 @@ class Site:
     @property
     def upstream(self) -> Upstream:
         return self._upstreams["app"]
+
+    def drain(self, endpoint: str, upstream: str = "app") -> None:
+        assert drain(Truth(self._board), self.plan, upstream, endpoint, True)
+
+    def other(self, name: str) -> Upstream:
+        return self._upstreams[name]
+
+    @property
+    def via(self) -> bytes:
+        """The gateway's name in Via."""
+        return pseudonym(self.config.process.control)
 
     @property
     def well(self) -> bool:
@@ -122,6 +140,16 @@ class Site:
         for upstream in self._upstreams.values():
             for endpoint in upstream.endpoints:
                 assert endpoint.in_flight == 0
+        for gauge in self.plan.gauges():
+            assert self.cells[gauge] == 0 or gauge in self._of_pools()
+
+    def group(self, cell: int, upstream: str = "app") -> int:
+        """What an upstream as a whole has counted."""
+        return int(self.cells[self.plan.block("group", upstream) + cell])
+
+    def _of_pools(self) -> set[int]:
+        """Connections that are kept stay open for a while."""
+        return {at + UPSTREAM_OPEN for at in self.plan.blocks["upstream"].values()}
 
 
 async def until(look: Callable[[], object]) -> None:

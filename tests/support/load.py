@@ -14,8 +14,9 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +30,12 @@ _PATIENCE = 20.0  # seconds for one answer
 _RETRY = 0.05  # seconds before a new connection after one was refused
 _random = random.Random(1)
 _BODIES = [_random.randbytes(size) for size in (1, 200, 3_000, 40_000)]
-_PAGES = [("/hello", HELLO), ("/size/20000", b"x" * 20_000), ("/chunked", b"".join(CHUNKS))]
+
+Page = tuple[str, bytes]  # the path of a GET, the body of the answer
+# What an origin sends in one piece: when it is killed there is no half of an answer, which nobody could make whole.
+WHOLE: tuple[Page, ...] = (("/hello", HELLO), ("/size/20000", b"x" * 20_000))
+SLOW: tuple[Page, ...] = (("/slow?ms=10", HELLO),)
+_PAGES: tuple[Page, ...] = (*WHOLE, ("/chunked", b"".join(CHUNKS)))
 
 Request = tuple[str, bytes, bytes]  # method, what is written, the body of the answer
 
@@ -60,15 +66,30 @@ class Report:
 
 
 class Load:
-    """gets, posts: kept connections of each method. fresh: callers that make a connection for each request.
+    """gets, posts: kept connections of each method. fresh: callers that make a connection for each request. pages: what
+    is got, in turns.
 
     pause: seconds between two requests of a caller, more or less. A context manager; `stop` returns the report.
     """
 
-    def __init__(self, address: str, *, gets: int = 4, posts: int = 4, fresh: int = 2, pause: float = 0.003) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        gets: int = 4,
+        posts: int = 4,
+        fresh: int = 2,
+        pause: float = 0.003,
+        pages: Sequence[Page] = _PAGES,
+    ) -> None:
         self.address = address
         self.report = Report()
-        self._callers = [(_gets, False)] * gets + [(_posts, False)] * posts + [(_gets, True)] * fresh
+        get = partial(_gets, pages)
+        self._callers: list[tuple[Callable[[int, bool], Request], bool]] = [
+            *[(get, False)] * gets,
+            *[(_posts, False)] * posts,
+            *[(get, True)] * fresh,
+        ]
         self._pause = pause
         self._ending = False
         self._began = 0.0
@@ -233,8 +254,8 @@ def _fields(fresh: bool) -> dict[str, str]:
     return {"x-request-id": uuid.uuid4().hex} | ({"connection": "close"} if fresh else {})
 
 
-def _gets(count: int, fresh: bool) -> Request:
-    path, expected = _PAGES[count % len(_PAGES)]
+def _gets(pages: Sequence[Page], count: int, fresh: bool) -> Request:
+    path, expected = pages[count % len(pages)]
     return "GET", request("GET", path, fields=_fields(fresh)), expected
 
 

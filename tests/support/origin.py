@@ -29,14 +29,15 @@ CHUNKS = (b"one\n", b"two and a half\n" * 40, b"three\n")
 class Origin:
     """Counts what it is asked. `stop` and `start` again take place on the same port. A context manager.
 
-    seen: how often each `x-request-id` came: more than once means that a request was sent twice.
+    most: requests under way at once. seen: how often each `x-request-id` came: more than once means that a request was
+    sent twice.
     """
 
     def __init__(self, name: str = "origin") -> None:
         self.name = name
         self.port = 0
         self.requests = 0
-        self.under_way = 0
+        self.under_way = self.most = 0
         self.seen: Counter[str] = Counter()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -101,6 +102,7 @@ class Origin:
                 if "x-request-id" in fields:
                     self.seen[fields["x-request-id"]] += 1
                 self.under_way += 1
+                self.most = max(self.most, self.under_way)
                 try:
                     body = await _body(reader, fields)
                     target = first.split(" ")[1]

@@ -17,6 +17,7 @@ class Settings:
     admin: str | None = "127.0.0.1:0"
     process: dict[str, str | int] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
+    upstream: dict[str, Any] = field(default_factory=dict)
     more: str = ""
 
     def but(self, **changed: Any) -> Settings:
@@ -31,7 +32,7 @@ class Settings:
         for name, address in self.listeners.items():
             parts.append(_table("[[listeners]]", {"name": name, "listen": address}))
         origins = [self.origin] if isinstance(self.origin, str) else list(self.origin)
-        parts.append(_table("[upstreams.app]", {"endpoints": origins}))
+        parts.append(_table("[upstreams.app]", {"endpoints": origins} | self.upstream))
         parts.append(_table("[[routes]]", {"name": "app", "upstream": "app"}))
         parts.append(self.more)
         return "\n".join(parts)

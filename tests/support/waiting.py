@@ -32,6 +32,23 @@ def steadily(look: Callable[[], object], seconds: float, what: str = "") -> None
         time.sleep(_STEP)
 
 
+def paced(step: float, seconds: float) -> Iterator[int]:
+    """0, 1, 2 ... one each `step` seconds, for so many seconds."""
+    start = time.monotonic()
+    for number in range(int(seconds / step)):
+        time.sleep(max(0.0, start + number * step - time.monotonic()))
+        yield number
+
+
+@contextmanager
+def not_within(seconds: float, what: str = "") -> Iterator[None]:
+    """Raises AssertionError when what is done inside takes no longer."""
+    start = time.monotonic()
+    yield
+    took = time.monotonic() - start
+    assert took > seconds, f"{what or 'it'} took only {took:.2f} s, no more than {seconds:g} s"
+
+
 @contextmanager
 def within(seconds: float, what: str = "") -> Iterator[None]:
     """Raises AssertionError when what is done inside takes longer."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.scoreboard import Condition, Mark
 from gateway.upstream.health import NEXT, Event, Health, Rules
+from gateway.upstream.latency import Latency
 
 UP, EJECTED, PROBATION, DOWN = Condition
 SUCCESS, FAILURE, ENOUGH, TIME_OVER, PASSED, FAILED = Event
@@ -94,6 +95,20 @@ def test_who_comes_back_starts_slowly() -> None:
     health.record[Mark.SINCE] = 1000
     assert [health.share(now, 20_000) for now in (1000, 3000, 11_000, 21_000, 99_000)] == [0.1, 0.1, 0.5, 1.0, 1.0]
     assert health.share(1000, 0) == 1.0
+
+
+def test_who_comes_back_has_no_latency() -> None:
+    health = fresh()
+    latency = Latency(health.record)
+    assert latency.read() == (0, 0) and repr(latency) == "<Latency unknown>"
+    latency.write(0.25, 7.5)
+    assert health.record[: Mark.LATENCY].tolist() == [0] * Mark.LATENCY  # it touches nothing else
+    for event in (SUCCESS, FAILURE, FAILED):
+        health.observe(event, 1, RULES, True)
+        assert latency.read() == (0.25, 7.5)
+    assert repr(latency) == "<Latency 250 ms>"
+    health.observe(PASSED, 1, RULES, True)
+    assert latency.read() == (0, 0)
 
 
 def test_drained_is_not_ready_whatever_else() -> None:

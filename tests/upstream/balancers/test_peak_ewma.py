@@ -8,7 +8,9 @@ from random import Random
 
 import pytest
 
+from gateway.scoreboard import Condition
 from gateway.upstream.balancers.peak_ewma import PeakEWMA
+from gateway.upstream.health import Event, Rules
 from tests.upstream.balancers import Asked, Time, endpoints, first
 
 
@@ -164,22 +166,58 @@ def test_what_was_learned_outlives_a_rebuild() -> None:
     group.balancer.observe(c, 0.4, False)  # its last exchange
     group.balancer.rebuild(group.ready, group.ready)
     assert [group.balancer.cost(one) for one in group.ready] == pytest.approx([0.1, 0.2, 0.4])
-    group.balancer.rebuild([a, b])  # c is no member any more
-    group.balancer.observe(c, 0.4, False)
-    group.balancer.rebuild(group.ready)
-    assert [group.balancer.cost(one) for one in group.ready] == pytest.approx([0.1, 0.2, 0])
 
 
-def test_who_went_with_a_failure_comes_back_cold() -> None:
+def test_what_one_worker_learns_all_go_by() -> None:
+    """And who comes later, as after a reload: it stands in the record and nowhere else."""
     group = Group(1, 1)
     a, b = group.ready
+    other = PeakEWMA(0.5, Random(2), group.time)
+    other.rebuild(group.ready)
     group.balancer.observe(a, 0.1, False)
+    group.time.now += 1
+    other.observe(a, 0.5, False)
+    group.time.now += 1
+    group.balancer.observe(b, 0.01, False)
+    later = PeakEWMA(0.0, Random(3), group.time)
+    later.rebuild(group.ready)
+    for balancer in (group.balancer, other, later):
+        assert balancer.cost(a) == pytest.approx(0.5 * exp(-0.1))
+        assert {first(balancer) for _ in range(50)} == {b}
+
+
+def test_many_small_steps_go_as_far_as_a_large_one() -> None:
+    """A hundred thousand samples a second, each of which moves it by less than a nanosecond."""
+    group = Group(1, 1)
+    a, b = group.ready
+    for endpoint in (a, b):
+        group.balancer.observe(endpoint, 0.0011, False)
+    for _ in range(100_000):
+        group.time.now += 1e-5
+        group.balancer.observe(a, 0.001, False)
+    group.balancer.observe(b, 0.001, False)
+    assert group.balancer.cost(a) == pytest.approx(group.balancer.cost(b), rel=1e-6)
+    assert group.balancer.cost(a) == pytest.approx(0.0011 * exp(-0.1) + 0.001 * (1 - exp(-0.1)), rel=1e-6)
+
+
+def test_who_comes_back_on_probation_is_cold() -> None:
+    group = Group(1, 1)
+    _, b = group.ready
     for _ in range(3):
         group.balancer.observe(b, 0.1, True)
-    group.balancer.rebuild([a], [a, b])
-    group.balancer.observe(b, 0.1, True)
-    group.balancer.rebuild([a, b], [a, b])
+    for event in (Event.FAILURE, Event.TIME_OVER):
+        assert group.balancer.cost(b) > 0
+        assert b.health.observe(event, 1, Rules(consecutive_failures=1), True)
+    assert b.health.condition is Condition.PROBATION
     assert group.balancer.cost(b) == 0
-    group.balancer.observe(b, 0.1, True)
-    group.balancer.rebuild([a, b], [a, b])  # it was not away
-    assert group.balancer.cost(b) == 1
+    b.requests = 1
+    assert group.balancer.cost(b) == 2
+
+
+def test_who_is_cold_is_so_however_young_the_machine_is() -> None:
+    """The clock's beginning is no time at which a sample came."""
+    group = Group(1, 1)
+    group.time.now = 3.0
+    a, _ = group.ready
+    a.requests = 1
+    assert group.balancer.cost(a) == 2
