@@ -40,9 +40,14 @@ def anchor(data: dict[str, Any], base: Path) -> None:
             _anchor(table, key, base)
     upstreams = data.get("upstreams")
     for upstream in upstreams.values() if isinstance(upstreams, dict) else ():
-        discovery = upstream.get("discovery") if isinstance(upstream, dict) else None
+        if not isinstance(upstream, dict):
+            continue
+        discovery, health = upstream.get("discovery"), upstream.get("health")
         if isinstance(discovery, dict):
             _anchor(discovery, "path", base)
+        tls = health.get("tls") if isinstance(health, dict) else None
+        if isinstance(tls, dict):
+            _anchor(tls, "ca", base)
     for section in ("listeners", "routes"):
         items = data.get(section)
         for item in items if isinstance(items, list) else ():
