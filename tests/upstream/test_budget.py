@@ -14,10 +14,11 @@ GROUP = FIRST
 def granted(part: float, requests: int) -> int:
     """Of so many requests that all fail at the same moment, one after the other: each is in flight until it asks."""
     parts = Parts()
-    left = requests
-    budget = Budget(part, lambda: left, parts.truth, parts.cells, GROUP)
+    in_flight = [*range(requests)]
+    budget = Budget(part, lambda: len(in_flight), parts.truth, parts.cells, GROUP)
     claimed = 0
-    for left in range(requests - 1, -1, -1):
+    while in_flight:
+        in_flight.pop()
         claimed += budget.claim()
     assert parts.cells[GROUP + GROUP_RETRIES_DENIED] == requests - claimed
     return claimed
