@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.access_log import lines
+from tests.support.access_log import endpoints_of, lines
 from tests.support.endpoints import changes, condition, is_ready
 from tests.support.gateway_process import Gateway, Start
 from tests.support.load import WHOLE, Load
@@ -54,7 +54,7 @@ def asked_since(one: Gateway, moment: float, endpoint: str) -> tuple[int, int]:
     """Of the requests that ended after this moment of the clock: how many there are, and of how many of them this
     endpoint was asked."""
     asked = [
-        [line["upstream"], *[attempt["endpoint"] for attempt in line["attempts"]]]
+        endpoints_of(line)
         for line in lines(one.folder / "access.log")
         if datetime.fromisoformat(line["time"]).timestamp() > moment
     ]
