@@ -24,7 +24,7 @@ from gateway.master.control import ask
 from gateway.master.upgrade import unlike_the_running_one
 
 if TYPE_CHECKING:
-    from gateway.proxy.explain import Candidate, Explanation
+    from gateway.proxy.explain import Candidate, Explanation, Outcome, Shaping
 
 _FILE = click.option(
     "-c",
@@ -192,8 +192,8 @@ def _answered(told: Explanation) -> list[str]:
     outcome = told.outcome
     if not told.is_taken and outcome.route:
         answer = "400 (ambiguous_path)"
-    elif outcome.upstream:
-        answer = f"from upstream {outcome.upstream}"
+    elif outcome.shaping.shares:
+        answer = _chosen(outcome)
     else:
         answer = f"{outcome.status} from the gateway"
         if outcome.location:
@@ -201,15 +201,52 @@ def _answered(told: Explanation) -> list[str]:
         if outcome.allow:
             answer += f", allow: {', '.join(outcome.allow)}"
     rows = [("answer", answer)]
-    if told.is_taken and outcome.upstream:
+    if told.is_taken and outcome.shaping.shares:
         upgrade = outcome.upgrade if isinstance(outcome.upgrade, str) else ", ".join(outcome.upgrade)
+        rows += _shaped(outcome.shaping)
         rows.append(("upgrade", upgrade or "none"))
         width = max(len(one.address) for one in outcome.destinations)
+        # Whose endpoint it is has been said already where there is one upstream to ask.
+        named = 0 if outcome.upstream else 2 + max(len(one.upstream) for one in outcome.destinations)
         rows += [
-            ("endpoint", f"{one.address.ljust(width)}  {told.method} {one.target}, host: {one.host}")
+            (
+                "endpoint",
+                (one.upstream.ljust(named) if named else "")
+                + f"{one.address.ljust(width)}  {told.method} {one.target}, host: {one.host}",
+            )
             for one in outcome.destinations
         ]
     return _aligned(rows)
+
+
+def _chosen(outcome: Outcome) -> str:
+    """Which upstream is asked, and why that one."""
+    shaping = outcome.shaping
+    if outcome.upstream:
+        return f"from upstream {outcome.upstream}" + (f", by {outcome.decided_by}" if outcome.decided_by else "")
+    names = " or ".join(share.upstream for share in shaping.shares if share.percent)
+    return f"from upstream {names}, by chance" + (
+        f": the request has no {shaping.split_key}" if shaping.split_key else ""
+    )
+
+
+def _shaped(shaping: Shaping) -> list[tuple[str, str]]:
+    """How the requests of a route are shared and copied."""
+    rows = []
+    if len(shaping.shares) > 1:
+        percents = [f"{share.percent:g}%" for share in shaping.shares]
+        width = max(map(len, percents))
+        rows += [
+            ("share", f"{percent.rjust(width)}  {share.upstream}")
+            for percent, share in zip(percents, shaping.shares, strict=True)
+        ]
+    if shaping.canary:
+        rows.append(("canary", f"{shaping.canary_upstream}, when {shaping.canary}"))
+    if shaping.fallback:
+        rows.append(("fallback", f"{shaping.fallback}, when no endpoint is ready"))
+    if shaping.mirror:
+        rows.append(("mirror", f"{shaping.mirror}, copies of {shaping.mirror_percent:g}%"))
+    return rows
 
 
 def _aligned(rows: list[tuple[str, str]]) -> list[str]:

@@ -35,6 +35,7 @@ class Exchange:
         "started",
         "status",
         "target",
+        "unsent",
     )
 
     def __init__(self, listener: Any, client: str, started: float) -> None:
@@ -56,4 +57,5 @@ class Exchange:
         # Where there was more than one: endpoint, why it failed ("" for the last one if it did not), seconds.
         self.attempts: list[tuple[str, str, float]] = []
         self.reason = OK  # why it went wrong, where it did
+        self.unsent = b""  # the whole body, taken from the client for an endpoint that turned out not to be there
         self.request_id = ""  # what a person quotes to have this one found; only some have one

@@ -266,6 +266,59 @@ def test_explain_as_json(explained: Path) -> None:
     assert told["outcome"]["route"] == "app"
 
 
+SHAPED = (
+    GOOD
+    + """
+[upstreams.next]
+endpoints = ["127.0.0.1:9003"]
+
+[[routes]]
+name = "split"
+path = "/split"
+upstream = [{ name = "app", weight = 90 }, { name = "next", weight = 10 }]
+split_key = "cookie:uid"
+canary = { upstream = "next", by = "header:x-canary" }
+fallback = "next"
+mirror = { upstream = "next", percent = 5 }
+"""
+)
+
+
+def test_explain_of_a_route_that_is_shared(file: Path) -> None:
+    file.write_text(SHAPED)
+    result = run("explain", "-c", file, "GET", "http://x/split")
+    assert (result.exit_code, result.stderr) == (0, "")
+    shaping = """\
+share      90%  app
+share      10%  next
+canary     next, when header:x-canary = always
+fallback   next, when no endpoint is ready
+mirror     next, copies of 5%
+upgrade    websocket
+"""
+    assert (
+        result.stdout.partition("\n\nanswer")[2]
+        == f"""\
+     from upstream app or next, by chance: the request has no cookie:uid
+{shaping}\
+endpoint   app   127.0.0.1:9001  GET /split, host: x
+endpoint   app   127.0.0.1:9002  GET /split, host: x
+endpoint   next  127.0.0.1:9003  GET /split, host: x
+"""
+    )
+    result = run("explain", "-c", file, "GET", "http://x/split", "-H", "x-canary: always")
+    assert (
+        result.stdout.partition("\n\nanswer")[2]
+        == f"""\
+     from upstream next, by header:x-canary
+{shaping}\
+endpoint   127.0.0.1:9003  GET /split, host: x
+"""
+    )
+    result = run("explain", "-c", file, "GET", "http://x/split", "-H", "Cookie: uid=1")
+    assert "answer     from upstream app, by cookie:uid\n" in result.stdout
+
+
 def test_explain_of_what_is_no_request(explained: Path) -> None:
     line = _one_sentence(run("explain", "-c", explained, "GET", "http://a b/"))
     assert line.startswith("refused before any route is asked: 400 ")

@@ -28,6 +28,7 @@ TUNNELS_OPEN = 0
 FLIGHT = 0  # requests under way at an endpoint
 GROUP_RETRYING, GROUP_WAITING, GROUP_RETRIES_DENIED, GROUP_HEDGED, GROUP_HEDGES_WON, GROUP_FALLEN_BACK = range(6)
 WINDOW = 6  # cells of upstream/ratio.py
+MIRROR_SENT, MIRROR_DROPPED, MIRROR_FAILED = range(3)
 CELLS = {
     "route": 8,
     "latency": 2 * _HISTOGRAM,
@@ -40,6 +41,7 @@ CELLS = {
     "group": 6,
     "circuit": int(Mark.SIZE),  # a record of an upstream as a whole, like those of endpoints
     "window": WINDOW,
+    "mirror": 3,
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
@@ -60,6 +62,7 @@ LABELS = {
     "group": ("upstream",),
     "circuit": ("upstream",),
     "window": ("upstream", "endpoint"),  # of all endpoints together where there is none
+    "mirror": ("route",),
 }
 OTHER = "__other__"
 NO_ROUTE = "-"  # the route of a request that matched none, and of one that the parser refused
@@ -125,6 +128,9 @@ class Plan:
                 self.block("window", name, "")
             for endpoint in group.endpoints:
                 self.cover_endpoint(name, group, str(endpoint.address))
+        for route in config.routes:
+            if route.mirror is not None:
+                self.block("mirror", route.name)
         # Last, for they are many and mostly zero.
         for reason in (*REASONS, OTHER_REASON):
             self.block("refusal", NO_ROUTE, reason)

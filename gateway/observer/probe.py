@@ -106,7 +106,7 @@ class _Probe:
             (await self._dial()).close()
             return
         kept, self._kept = self._kept, None
-        if kept is None or not kept.is_usable(monotonic()):
+        if kept is None or not kept.is_usable(monotonic(), repeatable=True):
             await self._exchange(await self._dial())
             return
         try:

@@ -15,6 +15,7 @@ from gateway.proxy.paths import ambiguity, canonical
 from gateway.proxy.redirect import Redirect
 from gateway.proxy.rewrite import Rewrite, join
 from gateway.proxy.routes import Asked, NoRoute, Table, Trial, compiled
+from gateway.proxy.split import Choice
 from gateway.wire import RequestHead, WireError, read_request
 
 
@@ -30,21 +31,49 @@ class Candidate:
 class Destination:
     """An endpoint that may get the request, and as what."""
 
+    upstream: str
     address: str
     host: str
     target: str
 
 
 @dataclass(frozen=True, slots=True)
+class Portion:
+    """An upstream that shares a route's requests. percent: of those that no canary takes."""
+
+    upstream: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """How a route's requests are shared and copied, where one upstream does not simply get them all.
+
+    split_key, canary: what decides, "" for nothing; mirror: where copies go, mirror_percent of them.
+    """
+
+    shares: tuple[Portion, ...] = ()
+    split_key: str = ""
+    canary: str = ""
+    canary_upstream: str = ""
+    fallback: str = ""
+    mirror: str = ""
+    mirror_percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """route: the one that takes the request, "" for none. status: of the gateway's own answer, 0 when an endpoint
-    answers; location and allow go with it."""
+    answers; location and allow go with it. upstream: the one that is asked, "" also when chance decides; decided_by:
+    what chose it among several. destinations: of each upstream that may be asked first."""
 
     route: str
     status: int = 0
     location: str = ""
     allow: tuple[str, ...] = ()
     upstream: str = ""
+    decided_by: str = ""
+    shaping: Shaping = Shaping()
     upgrade: tuple[str, ...] | str = ()
     destinations: tuple[Destination, ...] = ()
 
@@ -94,7 +123,7 @@ def explain(config: Config, method: str, url: str, fields: list[tuple[str, str]]
     if isinstance(found, NoRoute):
         outcome = Outcome("", 405 if found.allow else 404, allow=tuple(name.decode() for name in found.allow))
     else:
-        outcome = _outcome(config, routes[found.name], head.target, host)
+        outcome = _outcome(config, routes[found.name], head, _Caller(client, host))
     ambiguous = ambiguity(raw) or ""
     return Explanation(
         method=method,
@@ -143,15 +172,57 @@ def _candidate(trial: Trial, config: RouteConfig) -> Candidate:
     return Candidate(config.name, {key: wanted[key] for key in trial.failed})
 
 
-def _outcome(config: Config, route: RouteConfig, target: bytes, host: bytes) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What keys may ask of an exchange."""
+
+    client: str
+    host: bytes
+
+
+def _outcome(config: Config, route: RouteConfig, head: RequestHead, caller: _Caller) -> Outcome:
     if route.redirect is not None:
-        location = Redirect(route.redirect).location(target.partition(b"?")[2])
+        location = Redirect(route.redirect).location(head.target.partition(b"?")[2])
         return Outcome(route.name, route.redirect.status, _text(location))
     if route.respond is not None:
         return Outcome(route.name, route.respond.status)
-    name = route.upstreams[0]
-    destinations = _destinations(config.upstreams[name], _rewritten(route, target), host)
-    return Outcome(route.name, upstream=name, upgrade=route.upgrade, destinations=destinations)
+    choice = Choice(route)
+    name = choice.decided(caller, head)
+    shares = [share.name for share in route.upstream or () if share.weight]
+    by = ""
+    if route.canary is not None and choice.is_canary(caller, head):
+        by = route.canary.by
+    elif len(shares) > 1:
+        by = "chance" if not name else route.split_key or ""
+    target = _rewritten(route, head.target)
+    destinations = [
+        destination
+        for asked in ([name] if name else shares)
+        for destination in _destinations(asked, config.upstreams[asked], target, caller.host)
+    ]
+    return Outcome(
+        route.name,
+        upstream=name,
+        decided_by=by,
+        shaping=_shaping(route),
+        upgrade=route.upgrade,
+        destinations=tuple(destinations),
+    )
+
+
+def _shaping(route: RouteConfig) -> Shaping:
+    shares = route.upstream or ()
+    whole = sum(share.weight for share in shares)
+    canary, mirror = route.canary, route.mirror
+    return Shaping(
+        shares=tuple(Portion(share.name, round(100 * share.weight / whole, 2)) for share in shares),
+        split_key=route.split_key or "",
+        canary=f"{canary.by} = {canary.value}" if canary is not None else "",
+        canary_upstream=canary.upstream if canary is not None else "",
+        fallback=route.fallback or "",
+        mirror=mirror.upstream if mirror is not None else "",
+        mirror_percent=mirror.percent if mirror is not None else 0.0,
+    )
 
 
 def _rewritten(route: RouteConfig, target: bytes) -> bytes:
@@ -160,11 +231,16 @@ def _rewritten(route: RouteConfig, target: bytes) -> bytes:
     return Rewrite(route.rewrite, route.path.prefix or "" if route.path is not None else "").target(target)
 
 
-def _destinations(upstream: UpstreamConfig, target: bytes, host: bytes) -> tuple[Destination, ...]:
+def _destinations(name: str, upstream: UpstreamConfig, target: bytes, host: bytes) -> tuple[Destination, ...]:
     destinations = []
+    if upstream.discovery is not None:
+        found = upstream.discovery
+        where = found.srv or found.path or f"{found.name}:{found.port}"
+        sent = {"preserve": _text(host) or "its own", "endpoint": "its own"}.get(upstream.host, upstream.host)
+        destinations.append(Destination(name, f"{found.kind}:{where}", sent, _text(target)))
     for endpoint in upstream.endpoints:
         authority = endpoint.address.authority
         sent = {"preserve": _text(host) or authority, "endpoint": authority}.get(upstream.host, upstream.host)
         joined = _text(join(endpoint.base.encode(), target))
-        destinations.append(Destination(str(endpoint.address), sent, joined))
+        destinations.append(Destination(name, str(endpoint.address), sent, joined))
     return tuple(destinations)

@@ -8,7 +8,6 @@ unless `retry.py` says so.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
 from random import Random
@@ -28,6 +27,7 @@ from gateway.proxy.headers import (
     traced,
     upgrade_asked,
     went_round,
+    with_prefix,
 )
 from gateway.proxy.hedge import Hedging
 from gateway.proxy.retry import Course, Policy, Verdict, retry_after
@@ -41,8 +41,6 @@ from gateway.upstream.http1 import Connection
 from gateway.upstream.lease import Lease
 from gateway.upstream.upstream import Upstream
 from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_section
-
-_PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -105,7 +103,7 @@ class Forward:
                 return
             upgrade = upgrade_asked(head, self._upgrade)
         if self._prefix:
-            head.introduced = self._with_prefix(head.introduced or b"")
+            head.introduced = with_prefix(head.introduced or b"", self._prefix)
         key = b"" if self._key is None else self._key(exchange, head)
         bound = None if self._sticky is None else self._sticky.bound(cookie(head, self._sticky.cookie))
         course = self._course(exchange, head, receive) if self._is_careful or head.length else None
@@ -141,6 +139,10 @@ class Forward:
                         raise
                     if pause:
                         await asyncio.sleep(pause)
+                        if not await self._is_granted(course):
+                            raise
+                    exchange.retries += 1
+                    self._cells[lease.endpoint.cells + UPSTREAM_RETRIES] += 1
         finally:
             if course is not None:
                 self._end(course)
@@ -193,18 +195,12 @@ class Forward:
             return None
         if tape is not None:
             tape.rewind()
-        exchange.retries += 1
-        self._cells[endpoint.cells + UPSTREAM_RETRIES] += 1
         return pause
 
     def _paid(self, course: Course, error: UpstreamError, others: bool) -> float | None:
-        """The pause before an attempt that costs budget; None when there is none."""
+        """The pause before an attempt that the policy allows; None when there is none."""
         if not course.may_go_on(error, others):
             return None
-        if not course.has_budget:
-            if not self._persistence.budget.claim():
-                return None
-            course.has_budget = True
         least = 0.0
         if not others:  # everybody was asked: everybody may be asked again
             course.tried = ()
@@ -212,7 +208,22 @@ class Forward:
             least = error.retry_after if isinstance(error, Declined) else 0.0
         return course.pause(_chance, least)
 
-    def _declines(self, response: ResponseHead, course: Course, endpoint: Endpoint) -> bool:
+    async def _is_granted(self, course: Course) -> bool:
+        """Whether the budget allows the attempt that comes now. When it is used up it is asked for a while: retries are
+        mostly over soon, and in the end it bounds how many there are at once, not whom they help."""
+        budget, backoff = self._persistence.budget, self._policy.backoff
+        patience = monotonic() + self._policy.longest_pause
+        while not course.has_budget:
+            if budget.claim():
+                course.has_budget = True
+            elif monotonic() >= patience or course.is_over(monotonic()):
+                budget.denied()
+                return False
+            else:
+                await asyncio.sleep(backoff * _chance.random())
+        return True
+
+    async def _declines(self, response: ResponseHead, course: Course, endpoint: Endpoint) -> bool:
         """Whether a response is not passed on because there will be another attempt. Asked before it is thrown away."""
         tape = course.tape
         if not course.may_retry or (tape is not None and not tape.whole):
@@ -221,11 +232,7 @@ class Forward:
             wanted = retry_after(response, time())
             if wanted > self._policy.longest_pause or course.is_over(monotonic() + wanted):
                 return False
-        if course.is_over(monotonic()):
-            return False
-        if not course.has_budget:
-            course.has_budget = self._persistence.budget.claim()
-        return course.has_budget
+        return not course.is_over(monotonic()) and await self._is_granted(course)
 
     async def _fall_back(self, scope: Any, receive: Any, send: Any, course: Course | None) -> None:
         """Have the other upstream answer."""
@@ -253,7 +260,7 @@ class Forward:
             return asked[-1]
 
         async def ask(one: Lease) -> ResponseHead:
-            connection = await self._connected(exchange, one, course)
+            connection = await self._connected(exchange, one, course, True)
             request = self._request(head, b"", one.endpoint, False)
             connection.send(request, head.method == b"HEAD", more=False, within=course.within(monotonic()))
             response = await connection.response()
@@ -273,9 +280,9 @@ class Forward:
             exchange.endpoint = won.endpoint.name
             return await self._pass_on(exchange, head, won, response, send, course)
 
-    async def _connected(self, exchange: Any, lease: Lease, course: Course | None) -> Connection:
+    async def _connected(self, exchange: Any, lease: Lease, course: Course | None, repeatable: bool) -> Connection:
         """A connection for the request: a kept one, unless those have proved bad. Raises UpstreamError."""
-        connection = None if course is not None and course.wants_new_connection else lease.take()
+        connection = None if course is not None and course.wants_new_connection else lease.take(repeatable)
         if connection is not None:
             exchange.reused = True
             return connection
@@ -313,14 +320,6 @@ class Forward:
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
         return outbound(head, lines, host, self._via, asking)
 
-    def _with_prefix(self, introduced: bytes) -> bytes:
-        """The lines about the client, with one that tells of the prefix that is stripped: behind what a trusted proxy
-        has stripped before us."""
-        before = _PREFIX.search(introduced)
-        if before is None:
-            return introduced + b"\r\nx-forwarded-prefix: " + self._prefix
-        return introduced[: before.end()].rstrip(b"/") + self._prefix + introduced[before.end() :]
-
     async def _carry(
         self,
         exchange: Any,
@@ -333,11 +332,12 @@ class Forward:
     ) -> tuple[bytes | None, Trailers | None]:
         """Send the request, pass the response on but for its last part, which is returned with its trailers: by then
         the connection is free again and need not wait for a slow client. None for a part when all is over."""
-        connection = None if course is not None and course.wants_new_connection else lease.take()
+        repeatable = head.method in self._policy.methods and not head.length
+        connection = None if course is not None and course.wants_new_connection else lease.take(repeatable)
         if connection is not None:
             exchange.reused = True
         else:
-            connection = await self._connected(exchange, lease, course)
+            connection = await self._connected(exchange, lease, course, repeatable)
         endpoint = lease.endpoint
         bodyless = head.method == b"HEAD"
         pump = tape = within = None
@@ -351,9 +351,11 @@ class Forward:
                 request = self._request(head, upgrade, endpoint, False)
                 connection.send(request, bodyless, more=False, upgrade=upgrade != b"", within=within)
             elif 0 < head.length <= WRITE and exchange.received:
-                body = (await receive())["body"]  # all of it: what is there and small is handed over in one part
+                # All of it: what is there and small is handed over in one part.
+                body = exchange.unsent = exchange.unsent or (await receive())["body"]
                 request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
                 connection.send(request + body, bodyless, more=False, within=within)
+                exchange.unsent = b""
             else:
                 # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
                 expecting = exchange.expecting and not endpoint.is_old
@@ -381,7 +383,7 @@ class Forward:
         connection, endpoint = lease.connection, lease.endpoint
         assert connection is not None
         if course is not None:
-            if response.status in self._policy.statuses and self._declines(response, course, endpoint):
+            if response.status in self._policy.statuses and await self._declines(response, course, endpoint):
                 connection.take()  # what has come of it: when that is all, the connection stays in use
                 raise Declined(endpoint.name, response.status, retry_after(response, time()))
             if exchange.attempts:

@@ -6,6 +6,7 @@ can't introduce itself: whatever it said in X-Forwarded-* or Forwarded is left o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from gateway.wire import RequestHead, announced_trailers, tokens
@@ -26,6 +27,18 @@ def outbound(head: RequestHead, lines: bytes, host: bytes, via: bytes, asking: b
     else:
         framing = b"\r\n\r\n"
     return b"".join((lines, b"\r\nhost: ", host, head.introduced or b"", b"\r\nvia: ", received, via, asking, framing))
+
+
+_PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")
+
+
+def with_prefix(introduced: bytes, prefix: bytes) -> bytes:
+    """The lines about the client, with one that tells of the prefix that is stripped: behind what a trusted proxy has
+    stripped before us."""
+    before = _PREFIX.search(introduced)
+    if before is None:
+        return introduced + b"\r\nx-forwarded-prefix: " + prefix
+    return introduced[: before.end()].rstrip(b"/") + prefix + introduced[before.end() :]
 
 
 def asking_lines(head: RequestHead, upgrade: bytes, expect: bool) -> bytes:

@@ -143,15 +143,18 @@ class Course:
         """whole: whether the request can be sent from its beginning."""
         if isinstance(error, _OURS):
             return Verdict.END
-        if not error.sent:
+        was_kept = isinstance(error, ConnectionCut) and error.reused
+        if not error.sent and not was_kept:
             return Verdict.ELSEWHERE
-        if not self._repeatable or not whole:
+        if error.sent and (not self._repeatable or not whole):
             return Verdict.END
         if isinstance(error, Declined):
             return Verdict.RETRY  # it was asked before whether there may be another
-        if isinstance(error, ConnectionCut) and error.reused and self._repeats < _MOST_AGAIN:
+        if was_kept and self._repeats < _MOST_AGAIN:
             self._repeats += 1
             return Verdict.AGAIN
+        if not error.sent:
+            return Verdict.ELSEWHERE
         return Verdict.RETRY if self.may_retry and self._policy.covers(error) else Verdict.END
 
     @property

@@ -74,7 +74,7 @@ def compiled(config: RouteConfig, index: int, app: Any) -> Route:
     path = config.path
     return Route(
         name=config.name,
-        upstream=next(iter(config.upstreams), ""),
+        upstream=next(iter(config.sides), ""),
         app=app,
         methods=frozenset(method.encode() for method in config.methods),
         headers=tuple((name.lower().encode(), value.encode()) for name, value in config.headers.items()),

@@ -37,8 +37,11 @@ class Budget:
             if under_way < max(_LEAST, self._part * requests):
                 self._cells[self._group + GROUP_RETRYING] += 1
                 return True
-        self._cells[self._group + GROUP_RETRIES_DENIED] += 1
         return False
+
+    def denied(self) -> None:
+        """A request is not tried again because there was no budget for as long as it asked."""
+        self._cells[self._group + GROUP_RETRIES_DENIED] += 1
 
     def release(self) -> None:
         self._cells[self._group + GROUP_RETRYING] -= 1

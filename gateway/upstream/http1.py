@@ -16,6 +16,7 @@ from gateway.parts import add, take
 from gateway.peek import waiting
 from gateway.relay import End
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.lifetime import NEVER, announced
 from gateway.wheel import Wheel
 from gateway.wire import ChunkedBody, Fields, Pair, ResponseHead, WireError, is_hopeless, read_response
 
@@ -30,7 +31,6 @@ _MOST_INTERIM = 32
 # call whether the endpoint has closed it, since that is when keep-alive times run out.
 _FRESH = 0.5
 
-_NEVER = float("inf")
 _CLOSED = "closed the connection"
 
 
@@ -40,8 +40,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_fields", "_head", "_held",
         "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_until",
-        "_upgrade", "_waiter", "_wheel", "_within", "busy", "choked", "closed", "counted", "deadline", "endpoint",
-        "look", "made", "request_sent", "served", "since",
+        "_upgrade", "_waiter", "_wheel", "_within", "announced", "busy", "choked", "closed", "counted", "deadline",
+        "endpoint", "look", "made", "request_sent", "retire", "safe", "served", "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
@@ -50,7 +50,10 @@ class Connection(asyncio.Protocol):
         self.busy = False  # lent out
         self.counted = False  # whether the pool knows it
         self.served = 0  # responses read to their end
-        self.made = self.since = monotonic()  # since: when it became idle
+        self.made = self.since = monotonic()  # since: when the last response was over
+        self.announced = NEVER  # for how long the endpoint says that it keeps it when idle
+        # The pool's: when an idle one is too old for any request, and for one that must not be made twice.
+        self.retire = self.safe = NEVER
         self.request_sent = True
         self.choked: asyncio.Future[None] | None = None
         self.deadline = 0.0
@@ -60,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
         self._within: float | None = None  # a bound of this exchange for its response head
-        self._until = _NEVER  # the moment at which it is over
+        self._until = NEVER  # the moment at which it is over
         self._awaited = False  # a head is due: the deadline is for it
         self._buffer = b""
         self._chunks: list[bytes] = []
@@ -79,11 +82,12 @@ class Connection(asyncio.Protocol):
 
     # What the pool asks.
 
-    def is_usable(self, now: float) -> bool:
-        """Whether it may carry another request: open, and nothing has arrived while nobody asked."""
-        if self.closed or self._buffer:
+    def is_usable(self, now: float, repeatable: bool) -> bool:
+        """Whether it may carry another request: open, and nothing has arrived while nobody asked. repeatable: whether
+        this one may be made twice; for one that may not the socket is looked at in any case."""
+        if self.closed or self._buffer or self._transport.is_closing():
             return False
-        return now - self.since < _FRESH or not waiting(self._transport)
+        return (repeatable and now - self.since < _FRESH) or not waiting(self._transport)
 
     def is_reusable(self) -> bool:
         """Whether the exchange it carried is over on both sides, with nothing left over.
@@ -127,7 +131,13 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body
         follows; expecting: but not before the endpoint has asked for it. upgrade: it may switch protocols. within:
-        seconds for the response head when they are fewer than the upstream's; interim heads don't lengthen them."""
+        seconds for the response head when they are fewer than the upstream's; interim heads don't lengthen them.
+
+        Raises ConnectionCut with `sent` false when it turns out to be closed and not one byte has left: any request
+        may be made again then."""
+        transport = self._transport
+        if self.closed or self._buffer or transport.is_closing():
+            raise self._unfit()
         self._head = None
         self._error = None
         self._done = False
@@ -138,13 +148,23 @@ class Connection(asyncio.Protocol):
         self._awaited = not more or expecting
         if self._awaited:
             self._await_head()
-        self._transport.write(head)
+        # The transport writes at once unless something waits before it, and it ends when the first write fails. So this
+        # is certain; what is not counts as sent.
+        is_first = not transport.get_write_buffer_size()
+        transport.write(head)
+        if is_first and transport.is_closing():
+            raise self._unfit()
+
+    def _unfit(self) -> ConnectionCut:
+        """It has ended since its last response, and nothing of this request was sent."""
+        self.close()
+        return ConnectionCut(self.endpoint.name, _CLOSED, reused=self.served > 0)
 
     def _await_head(self) -> None:
         """From here on it is the endpoint that is waited for."""
         now = monotonic()
         within = self._within
-        self._until = _NEVER if within is None else now + within
+        self._until = NEVER if within is None else now + within
         self._wheel.arm(self, min(now + self._response_timeout, self._until))
 
     async def send_body(self, pieces: tuple[bytes, ...], more: bool) -> None:
@@ -245,6 +265,7 @@ class Connection(asyncio.Protocol):
         if self._done:  # nobody asked: whatever it is, this connection can't be trusted any more
             self._buffer = data
             if not self.busy:
+                self._ended()
                 self.close()
             return
         try:
@@ -300,7 +321,10 @@ class Connection(asyncio.Protocol):
                 self._wheel.arm(self, min(monotonic() + self._response_timeout, self._until))
         self._buffer = b""
         self._head = head
-        self._fields = head.fields
+        if head.fields is not self._fields:
+            self._fields = head.fields
+            if b"keep-alive" in head.special:
+                self.announced = announced(head.special[b"keep-alive"])
         length = self._left = head.length
         self._decoder = ChunkedBody() if length == -1 else None
         if length == len(data):  # the whole body came with the head: what small responses do
@@ -356,12 +380,15 @@ class Connection(asyncio.Protocol):
         self._done = True
         self.deadline = 0.0
         self.served += 1
+        self.since = monotonic()  # the endpoint counts from here, however long the client takes for what is held here
         self._buffer = rest
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self.busy and not self.closed:
+            self._ended()
         self.closed = True
         self.deadline = 0.0
         if not self._done and self._error is None:
@@ -376,6 +403,11 @@ class Connection(asyncio.Protocol):
         self._wake()
         if self.counted:
             self.endpoint.pool.lost(self)
+
+    def _ended(self) -> None:
+        """The endpoint has ended it while it was idle."""
+        if self.counted:
+            self.endpoint.pool.ended(self)
 
     def pause_writing(self) -> None:
         self.choked = self._loop.create_future()

@@ -50,9 +50,9 @@ class Lease:
             self.endpoint.take_off()
         return self
 
-    def take(self) -> Connection | None:
-        """A kept connection, at once; None when there is none."""
-        self.connection = self.endpoint.pool.take()
+    def take(self, repeatable: bool) -> Connection | None:
+        """A kept connection, at once; None when there is none. repeatable: whether the request may be made twice."""
+        self.connection = self.endpoint.pool.take(repeatable)
         return self.connection
 
     async def connect(self, within: float | None = None) -> Connection:

@@ -1,12 +1,14 @@
 """The connections to one endpoint, of one worker.
 
-The one used last is lent first (LIFO): the rest can grow old and be closed. Busy and idle together never exceed
-`max_connections`; who comes then waits in line for `queue_timeout`. A cancelled request gives its place back at once.
+The one used last is lent first (LIFO): the rest can grow old and be closed, before the endpoint does it if it is known
+when that is (`lifetime.py`). Busy and idle together never exceed `max_connections`; who comes then waits in line for
+`queue_timeout`. A cancelled request gives its place back at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from time import monotonic
 
@@ -18,7 +20,10 @@ from gateway.scoreboard import Cells, Fact
 from gateway.upstream.dial import dial
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
+from gateway.upstream.lifetime import MARGIN, NEVER, UNKNOWN, Lifetime
 from gateway.wheel import Wheel
+
+log = logging.getLogger("gateway.upstream")
 
 
 class _Place:
@@ -46,7 +51,8 @@ class Pool:
         self._max = config.max_connections
         self._max_idle = config.max_idle
         self._idle_timeout = config.idle_timeout
-        self._max_age = config.max_age or float("inf")
+        self._max_age = config.max_age or NEVER
+        self._lifetime = Lifetime()
         self._queue_timeout = config.queue_timeout
         self._timeouts = (timeouts.connect, timeouts.response, timeouts.idle)
         self._idle: list[Connection] = []
@@ -54,23 +60,35 @@ class Pool:
         self._total = 0  # connections that exist or are being dialled
         self._closing = False
 
-    def take(self) -> Connection | None:
-        """An idle connection that is fit for use; None when there is none and `acquire` must be awaited."""
+    def take(self, repeatable: bool) -> Connection | None:
+        """An idle connection that is fit for use; None when there is none and `acquire` must be awaited. repeatable:
+        whether the request may be made twice. One that may not rides only a connection that the endpoint has no reason
+        to end soon."""
         idle = self._idle
         now = monotonic()
         while idle:
-            connection = idle.pop()
-            if connection.is_usable(now) and now - connection.made < self._max_age:
-                connection.busy = True
-                connection.deadline = 0.0
-                self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
-                return connection
+            connection = idle[-1]
+            if not repeatable and now >= connection.safe:
+                return None  # and the others are older still
+            idle.pop()
+            if now < connection.retire:
+                if connection.is_usable(now, repeatable):
+                    connection.busy = True
+                    connection.deadline = 0.0
+                    self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
+                    return connection
+                if not connection.closed:
+                    self.ended(connection)  # the event loop has yet to say so
             connection.close()
         return None
 
     async def acquire(self, within: float | None = None) -> Connection:
         """A connection when `take` had none: a new one, or the next that comes free. within: seconds for it when they
         are fewer than what the configuration grants. Raises UpstreamError."""
+        if self._idle:
+            # None of these was fit for the request. The oldest makes room, or requests that dial would make the pool
+            # grow while others leave it as it is.
+            self._idle.pop(0).close()
         connect, response, idle = self._timeouts
         if self._total >= self._max:
             began = monotonic()
@@ -143,7 +161,8 @@ class Pool:
     def _put_back(self, connection: Connection, now: float) -> None:
         if connection.closed:
             return
-        if self._line and connection.is_ending():
+        self._date(connection, now)
+        if now >= connection.retire or (self._line and (now >= connection.safe or connection.is_ending())):
             connection.busy = False
             connection.close()  # who waits may dial
             return
@@ -157,9 +176,35 @@ class Pool:
         if len(self._idle) >= self._max_idle:
             connection.close()
             return
-        connection.since = now
         self._idle.append(connection)
-        self._wheel.arm(connection, now + self._idle_timeout)
+        self._wheel.arm(connection, connection.retire)
+
+    def _date(self, connection: Connection, now: float) -> None:
+        """How long it may be kept, and for how long it is safe."""
+        known = self._lifetime.known(now)
+        if connection.announced < known:
+            known = connection.announced
+        since = connection.since
+        connection.retire = since + self._idle_timeout
+        if known == NEVER:
+            connection.safe = since + UNKNOWN
+        else:
+            connection.safe = since + known * MARGIN
+            connection.retire = min(connection.retire, connection.safe)
+        if self._max_age != NEVER:
+            connection.retire = min(connection.retire, connection.made + self._max_age)
+
+    def ended(self, connection: Connection) -> None:
+        """The endpoint has ended a connection that was idle: that may tell how long it keeps them."""
+        now = monotonic()
+        oldest = next((one.since for one in self._idle if one is not connection), now)
+        if self._lifetime.ended(now - connection.since, now, now - oldest):
+            seconds = self._lifetime.known(now)
+            message = "%s: endpoint %s ends idle connections after %.2g s; they are not kept for that long"
+            log.info(message, self._endpoint.upstream, self._endpoint.name, seconds)
+            for one in self._idle:
+                self._date(one, now)
+                self._wheel.arm(one, one.retire)
 
     def lost(self, connection: Connection) -> None:
         """A connection of ours has ended, however it came about."""

@@ -9,9 +9,9 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2s
-from random import Random
+from random import Random, random
 from time import monotonic
 from typing import Any
 
@@ -36,14 +36,16 @@ from gateway.metrics.plan import (
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.forward import Forward, Persistence
-from gateway.proxy.hash_key import hash_key
+from gateway.proxy.hash_key import HashKey, hash_key
 from gateway.proxy.hedge import Hedging
+from gateway.proxy.mirror import Copies, Mirror
 from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Router
 from gateway.proxy.routes import Route, Table, compiled
+from gateway.proxy.split import Choice, Side, Split
 from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
@@ -118,18 +120,10 @@ def assemble(
     shelf = Shelf()
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
 
-    def application(route: configured.Route) -> Any:
-        if route.respond is not None:
-            return Respond(route.respond)
-        if route.redirect is not None:
-            return Redirect(route.redirect)
-        return forward(route, route.upstreams[0])
+    listeners = [listener.name for listener in config.listeners]
 
-    def forward(route: configured.Route, name: str) -> Forward:
-        one = config.upstreams[name]
-        key = hash_key(one.hash_key) if one.balance == "consistent_hash" else None
-        upstream = upstreams[name]
-        group = plan.block("group", name)
+    def forward(route: configured.Route, name: str, fallback: Any = None) -> Forward:
+        one, upstream, group = config.upstreams[name], upstreams[name], plan.block("group", name)
         persistence = Persistence(
             Policy.of(one.retry),
             Budget(one.retry.budget, upstream.load, truth, cells, group),
@@ -137,16 +131,43 @@ def assemble(
             group,
             one.timeouts.total,
             Hedging(one.hedge, cells, group) if one.hedge is not None else None,
-            forward(route, route.fallback) if route.fallback not in (None, name) else None,
+            fallback,
         )
-        return Forward(upstream, via, cells, tunnels[name], _upgrade(route), _rewrite(route), key, persistence)
+        upgrade, rewrite = _upgrade(route), _rewrite(route)
+        return Forward(upstream, via, cells, tunnels[name], upgrade, rewrite, _hash_key(one), persistence)
 
-    listeners = [listener.name for listener in config.listeners]
+    def mirrored(route: configured.Route, mirror: configured.Mirror, app: Any) -> Mirror:
+        name = mirror.upstream
+        one, at = config.upstreams[name], plan.block("mirror", route.name)
+        copies = Copies(upstreams[name], one, mirror, via, _rewrite(route), _hash_key(one), cells, at)
+        return Mirror(app, copies, mirror.percent, random, via, _upgrade(route))
+
+    def application(route: configured.Route, made: Route) -> Any:
+        if route.respond is not None:
+            return Respond(route.respond)
+        if route.redirect is not None:
+            return Redirect(route.redirect)
+        app = shared(route, made)
+        return app if route.mirror is None else mirrored(route, route.mirror, app)
+
+    def shared(route: configured.Route, made: Route) -> Forward | Split:
+        def side(name: str, fallback: Side | None) -> Side:
+            own = replace(made, upstream=name, app=forward(route, name, fallback))
+            own.series = _series(plan, listeners, own)
+            return Side(own)
+
+        fallback = side(route.fallback, None) if route.fallback is not None else None
+        names = route.sides
+        if len(names) == 1:
+            return forward(route, names[0], fallback)
+        return Split(Choice(route), {name: side(name, fallback) for name in names}, random)
+
     routes = []
     for index, route in enumerate(config.routes):
-        made = compiled(route, index, application(route))
+        made = compiled(route, index, None)
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
+        made.app = application(route, made)
         routes.append((route, made))
     # The onion, outermost first: answers (what a router or a forward raises becomes a response), router.
     front = Answers(Router(Table(routes)))
@@ -170,6 +191,10 @@ def assemble(
             for one, style in zip(config.listeners, styles, strict=True)
         ]
     return Assembled(app, entries, upstreams, clock)
+
+
+def _hash_key(upstream: configured.Upstream) -> HashKey | None:
+    return hash_key(upstream.hash_key) if upstream.balance == "consistent_hash" else None
 
 
 def _upgrade(route: configured.Route) -> frozenset[bytes] | None:

@@ -21,7 +21,7 @@ from gateway.metrics.plan import UPSTREAM_OPEN, Plan
 from gateway.scoreboard import Condition, Fact, Scoreboard
 from gateway.truth import Truth
 from gateway.upstream.upstream import Upstream
-from gateway.worker.assembly import assemble, running_wheel
+from gateway.worker.assembly import assemble, pseudonym, running_wheel
 from tests.upstream.peer import Message, Origin, Peer, dial
 
 # Long where a test does not say otherwise, so that a busy machine changes nothing.
@@ -90,6 +90,14 @@ class Site:
 
     def drain(self, endpoint: str, upstream: str = "app") -> None:
         assert drain(Truth(self._board), self.plan, upstream, endpoint, True)
+
+    def other(self, name: str) -> Upstream:
+        return self._upstreams[name]
+
+    @property
+    def via(self) -> bytes:
+        """The gateway's name in Via."""
+        return pseudonym(self.config.process.control)
 
     @property
     def well(self) -> bool:

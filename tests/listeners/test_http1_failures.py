@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -261,7 +265,7 @@ async def test_a_kept_connection_that_was_closed_is_no_failure_for_what_may_be_r
         assert site.well
 
 
-@pytest.mark.parametrize("data", [post(b""), post(b"body"), get(b"/", b"", b"PATCH")])
+@pytest.mark.parametrize("data", [post(b""), post(b"a body"), get(b"/", b"", b"PATCH")])
 @live
 async def test_a_kept_connection_that_was_closed_is_a_failure_for_what_may_not(data: bytes) -> None:
     origin_of = _Stale(1)
@@ -271,6 +275,54 @@ async def test_a_kept_connection_that_was_closed_is_a_failure_for_what_may_not(d
         await client.send(data)
         _told(await client.response(), 502, b"connection_terminated")
         assert len(origin_of.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [post(b""), post(b"a body"), get(b"/", b"transfer-encoding: chunked\r\n", b"POST") + b"4\r\nbody\r\n0\r\n\r\n"],
+    ids=["no body", "a body", "chunks"],
+)
+@live
+async def test_what_a_kept_connection_took_nothing_of_is_sent_again(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The origin resets it after the look at its socket and before the first byte."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server.setblocking(False)
+        accepted: list[socket.socket] = []
+
+        async def serve(end: bytes) -> None:
+            """Answer the next request on a connection of its own."""
+            sock, _ = await loop.sock_accept(server)
+            stack.enter_context(sock)
+            accepted.append(sock)
+            heard = b""
+            while not heard.endswith(end):
+                heard += await loop.sock_recv(sock, 10_000)
+            await loop.sock_sendall(sock, ok())
+
+        def look(transport: Any) -> bool:
+            accepted[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted[0].close()
+            return False
+
+        async with Site(f"127.0.0.1:{server.getsockname()[1]}") as site:
+            first = asyncio.ensure_future(serve(b"\r\n\r\n"))
+            client = await site.client(get())
+            assert (await client.response()).status == 200
+            await first
+            monkeypatch.setattr("gateway.upstream.http1.waiting", look)
+            second = asyncio.ensure_future(serve(data[-5:]))
+            await client.send(data)
+            assert (await client.response()).status == 200
+            await second
+            assert len(accepted) == 2
+            await site.exchange()
+            exchange = await site.exchange()
+            assert (exchange.retries, exchange.reason, exchange.reused) == (1, "", False)
+            assert site.well
 
 
 @live

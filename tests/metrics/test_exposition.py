@@ -17,6 +17,8 @@ from gateway.metrics.plan import (
     LATENCY_DURATION,
     LISTENER_IDLE,
     LISTENER_OPEN,
+    MIRROR_FAILED,
+    MIRROR_SENT,
     TUNNELS_OPEN,
     UPSTREAM_OPEN,
     UPSTREAM_OPENED,
@@ -168,6 +170,22 @@ def test_refusals_are_counted_by_route_and_reason(
 def test_without_a_refusal_there_is_no_series(board: Scoreboard, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     counting(board.take(0, plan.gauges()), plan, monkeypatch)(over(200, route=route_of(plan)))
     assert "gateway_refusals_total" not in samples(board, plan)
+
+
+def test_copies_are_counted_by_what_became_of_them(board: Scoreboard) -> None:
+    shaped = CONFIG.model_dump() | {"routes": [{"name": "r", "upstream": "app", "mirror": {"upstream": "app"}}]}
+    plan = Plan()
+    plan.cover(Config.model_validate(shaped))
+    for seat in range(2):
+        cells = board.take(seat, plan.gauges())
+        at = plan.block("mirror", "r")
+        cells[at + MIRROR_SENT] += 3
+        cells[at + MIRROR_FAILED] += 1
+    assert samples(board, plan)["gateway_mirrored_total"] == {
+        of(route="r", outcome="sent"): 6,
+        of(route="r", outcome="dropped"): 0,
+        of(route="r", outcome="failed"): 2,
+    }
 
 
 def test_a_tunnel_is_one_request_and_no_duration(

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config.model import Config
 from gateway.errors import GatewayError
-from gateway.proxy.explain import Destination, Explanation, explain
+from gateway.proxy.explain import Destination, Explanation, Outcome, Portion, Shaping, explain
 
 CONFIG = Config.model_validate(
     {
@@ -56,8 +56,8 @@ def test_a_rewritten_request() -> None:
     assert told.is_taken and told.candidates[0].name == told.outcome.route == "shop"
     assert (told.outcome.upstream, told.outcome.upgrade, told.outcome.status) == ("app", ("websocket",), 0)
     assert told.outcome.destinations == (
-        Destination("http://a:80/base", "www.shop.example:8080", "/base/v1/x?v=1"),
-        Destination("b:81", "www.shop.example:8080", "/v1/x?v=1"),
+        Destination("app", "http://a:80/base", "www.shop.example:8080", "/base/v1/x?v=1"),
+        Destination("app", "b:81", "www.shop.example:8080", "/v1/x?v=1"),
     )
 
 
@@ -135,3 +135,69 @@ def test_bytes_that_are_no_text() -> None:
 def test_what_is_no_request(method: str, url: str, fields: list[tuple[str, str]]) -> None:
     with pytest.raises(GatewayError, match="refused before any route is asked: 4"):
         explain(CONFIG, method, url, fields, "10.0.0.1")
+
+
+SHAPED = Config.model_validate(
+    {
+        "listeners": [{"name": "web", "listen": ":8080"}],
+        "upstreams": {
+            "app": {"endpoints": ["a:80", "b:80"]},
+            "next": {"endpoints": ["c:80"]},
+            "found": {"discovery": {"kind": "dns", "name": "app.internal", "port": 81}, "host": "endpoint"},
+        },
+        "routes": [
+            {
+                "name": "split",
+                "path": "/split",
+                "upstream": [{"name": "app", "weight": 2}, {"name": "next"}, {"name": "found", "weight": 0}],
+                "split_key": "cookie:uid",
+                "canary": {"upstream": "found", "by": "header:X-Canary", "value": "yes"},
+                "fallback": "next",
+                "mirror": {"upstream": "next", "percent": 12.5},
+            },
+            {"name": "chance", "path": "/chance", "upstream": [{"name": "app"}, {"name": "next"}]},
+            {"name": "only", "path": "/only", "upstream": [{"name": "next"}, {"name": "app", "weight": 0}]},
+            {"name": "plain", "upstream": "found"},
+        ],
+    }
+)
+
+
+def shaped(url: str, *fields: tuple[str, str]) -> Outcome:
+    return explain(SHAPED, "GET", url, list(fields), "10.0.0.1").outcome
+
+
+def test_how_a_route_is_shaped() -> None:
+    assert shaped("/split").shaping == Shaping(
+        shares=(Portion("app", 66.67), Portion("next", 33.33), Portion("found", 0.0)),
+        split_key="cookie:uid",
+        canary="header:X-Canary = yes",
+        canary_upstream="found",
+        fallback="next",
+        mirror="next",
+        mirror_percent=12.5,
+    )
+    assert shaped("/").shaping == Shaping(shares=(Portion("found", 100.0),))
+
+
+def test_who_gets_a_request_that_is_shared() -> None:
+    def asked(*lines: tuple[str, str], url: str = "/split") -> tuple[str, str, list[str]]:
+        outcome = shaped(url, *lines)
+        return outcome.upstream, outcome.decided_by, [one.address for one in outcome.destinations]
+
+    assert asked() == asked(("Cookie", "uid=")) == ("", "chance", ["a:80", "b:80", "c:80"])
+    decided = [asked(("Cookie", f"uid={number}")) for number in range(20)]
+    assert decided == [asked(("Cookie", f"uid={number}")) for number in range(20)]
+    addresses = {"app": ["a:80", "b:80"], "next": ["c:80"]}
+    assert {name for name, _, _ in decided} == addresses.keys()
+    assert all(by == "cookie:uid" and where == addresses[name] for name, by, where in decided)
+    canary = ("found", "header:X-Canary", ["dns:app.internal:81"])
+    assert asked(("X-Canary", "yes"), ("Cookie", "uid=1")) == canary
+    assert asked(("X-Canary", "no"), ("Cookie", "uid=1")) == asked(("Cookie", "uid=1"))
+    assert asked(url="/chance") == asked(("Cookie", "uid=1"), url="/chance")
+    assert asked(url="/chance")[:2] == ("", "chance")
+    assert asked(url="/only") == ("next", "", ["c:80"])
+
+
+def test_what_discovered_endpoints_get() -> None:
+    assert shaped("http://x/a?b").destinations == (Destination("found", "dns:app.internal:81", "its own", "/a?b"),)

@@ -93,6 +93,17 @@ def test_the_same_is_asked_again_after_a_kept_connection_was_cut(method: bytes, 
     assert one.wants_new_connection is may
 
 
+@pytest.mark.parametrize("method", [*SAFE, b"POST", b"get"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_same_is_always_asked_again_when_a_kept_connection_took_nothing(method: bytes, whole: bool) -> None:
+    """Twice; then it counts as any other endpoint that took nothing."""
+    cut = errors.ConnectionCut("a", "b", reused=True)
+    one = course(method, Policy.of(Retry(attempts=0, on=())))
+    verdicts = [one.verdict(cut, whole) for _ in range(3)]
+    assert verdicts == [Verdict.AGAIN, Verdict.AGAIN, Verdict.ELSEWHERE]
+    assert one.wants_new_connection
+
+
 def test_methods_are_the_user_s_to_choose() -> None:
     cut = errors.ConnectionCut("a", "b", sent=True)
     policy = Policy.of(Retry(methods=("POST",)))

@@ -17,6 +17,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from types import TracebackType
 
 import uvloop
@@ -31,7 +32,7 @@ class Origin:
     """Counts what it is asked. `stop` and `start` again take place on the same port. A context manager.
 
     most: requests under way at once. seen: how often each `x-request-id` came: more than once means that a request was
-    sent twice.
+    sent twice. bodies: a digest of what each of them carried.
     """
 
     def __init__(self, name: str = "origin") -> None:
@@ -40,6 +41,7 @@ class Origin:
         self.requests = 0
         self.under_way = self.most = 0
         self.seen: Counter[str] = Counter()
+        self.bodies: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._leave: asyncio.Event
@@ -114,6 +116,8 @@ class Origin:
                 self.most = max(self.most, self.under_way)
                 try:
                     body = await _body(reader, fields)
+                    if body and "x-request-id" in fields:
+                        self.bodies[fields["x-request-id"]] = blake2b(body, digest_size=16).hexdigest()
                     target = first.split(" ")[1]
                     if not await self._answer(writer, target, body):
                         return

@@ -38,7 +38,7 @@ class Rig:
 
     async def connection(self) -> Connection:
         """As a lease takes one."""
-        return self.pool.take() or await self.pool.acquire()
+        return self.pool.take(True) or await self.pool.acquire()
 
     @property
     def open(self) -> int:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,8 +15,22 @@ from gateway.errors import ConnectFailed, ConnectTimeout, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.upstream.http1 import Connection
 from tests.listeners.site import until
-from tests.upstream.peer import Origin, Peer, always, closed_port, live, ok
+from tests.upstream.peer import Handler, Origin, Peer, always, closed_port, live, ok
 from tests.upstream.rig import CELLS, GET, Rig, exchange
+
+
+class Told(asyncio.Protocol):
+    """In the place of a connection, to be told of its end first."""
+
+    def __init__(self, connection: Connection, eof_received: Callable[[], bool]) -> None:
+        self._connection = connection
+        self._eof_received = eof_received
+
+    def eof_received(self) -> bool:
+        return self._eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
 
 
 async def used(rig: Rig, count: int) -> list[Connection]:
@@ -31,7 +47,7 @@ async def test_the_one_used_last_is_lent_first() -> None:
         a, b, c = await used(rig, 3)
         for connection in (a, c, b):
             rig.pool.release(connection)
-        assert [rig.pool.take() for _ in range(4)] == [b, c, a, None]
+        assert [rig.pool.take(True) for _ in range(4)] == [b, c, a, None]
         assert origin.accepted == 3
 
 
@@ -189,7 +205,7 @@ async def test_one_that_is_being_closed_is_not_lent() -> None:
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
         connection.close()
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -256,7 +272,7 @@ async def test_an_idle_connection_is_closed_in_time() -> None:
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
         await gone.wait()
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -281,7 +297,7 @@ async def test_an_old_connection_takes_no_further_request() -> None:
         [connection] = await used(rig, 1)
         await asyncio.sleep(0.15)
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -291,7 +307,7 @@ async def test_a_connection_that_grew_old_while_idle_takes_no_further_request() 
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
         await asyncio.sleep(0.15)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -300,7 +316,7 @@ async def test_more_idle_ones_than_allowed_are_closed() -> None:
         for connection in await used(rig, 5):
             rig.pool.release(connection)
         await until(lambda: rig.open == 2)
-        assert rig.pool.take() and rig.pool.take() and not rig.pool.take()
+        assert rig.pool.take(True) and rig.pool.take(True) and not rig.pool.take(True)
 
 
 @live
@@ -308,7 +324,7 @@ async def test_none_is_kept_when_none_may_be() -> None:
     async with Origin(always(ok())) as origin, Rig(origin, {"max_idle": 0}) as rig:
         [connection] = await used(rig, 1)
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -328,7 +344,7 @@ async def test_one_that_the_origin_closed_is_not_lent(by_reset: bool) -> None:
         rig.pool.release(connection)
         close.set()
         await until(lambda: rig.open == 0)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         assert origin.accepted == 1
 
 
@@ -342,7 +358,175 @@ async def test_one_that_was_idle_for_a_while_is_asked_before_it_is_lent() -> Non
         fd = origin.peers[0].writer.get_extra_info("socket").fileno()
         with socket.socket(fileno=os.dup(fd)) as sock:
             sock.shutdown(socket.SHUT_WR)  # nothing is awaited from here on
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
+
+
+def keeping(seconds: int | None) -> Handler:
+    """An origin that says for how long it keeps idle connections."""
+    return always(ok() if seconds is None else ok(b"ok", b"Keep-Alive: timeout=%d, max=100\r\n" % seconds))
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize(
+    ("announced", "age", "lent"),
+    [
+        (None, 0.4, "to all"),
+        (None, 0.6, "to who may repeat"),
+        (None, 50.0, "to who may repeat"),
+        (None, 61.0, "to nobody"),  # that is the configuration's
+        (1, 0.7, "to all"),
+        (1, 0.9, "to nobody"),
+        (30, 23.0, "to all"),
+        (30, 25.0, "to nobody"),
+        (100, 59.0, "to all"),
+        (100, 61.0, "to nobody"),
+        (0, 0.0, "to nobody"),
+    ],
+)
+@live
+async def test_until_when_a_kept_connection_is_lent(
+    announced: int | None, age: float, lent: str, repeatable: bool
+) -> None:
+    async with Origin(keeping(announced)) as origin, Rig(origin) as rig:
+        [connection] = await used(rig, 1)
+        connection.since -= age
+        rig.pool.release(connection)
+        expected = lent == "to all" or (repeatable and lent == "to who may repeat")
+        assert rig.pool.take(repeatable) is (connection if expected else None)
+
+
+@live
+async def test_a_connection_is_closed_before_its_endpoint_does_it() -> None:
+    ended = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok(b"ok", b"keep-alive: timeout=1\r\n"))
+        async with asyncio.timeout(1):
+            await peer.ends()
+        ended.set()
+
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        [connection] = await used(rig, 1)
+        rig.pool.release(connection)
+        await ended.wait()
+
+
+@live
+async def test_its_time_runs_from_the_end_of_the_response() -> None:
+    """However long the client took for what was held here: the endpoint knows nothing of that."""
+    async with Origin(keeping(1)) as origin, Rig(origin) as rig:
+        [connection] = await used(rig, 1)
+        await asyncio.sleep(0.85)
+        rig.pool.release(connection)
+        assert rig.pool.take(True) is None
+        await until(lambda: rig.open == 0)
+
+
+@live
+async def test_what_must_not_be_made_twice_looks_at_the_socket() -> None:
+    """Also when the connection was used a moment ago; for others that would be a system call for nothing."""
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        connections = await used(rig, 2)
+        for connection, peer in zip(connections, origin.peers, strict=True):
+            rig.pool.release(connection)
+            with socket.socket(fileno=os.dup(peer.writer.get_extra_info("socket").fileno())) as sock:
+                sock.shutdown(socket.SHUT_WR)  # nothing is awaited from here on
+        assert rig.pool.take(True) is connections[1]
+        assert rig.pool.take(False) is None
+        connections[1].close()
+
+
+@live
+async def test_one_of_whose_end_the_event_loop_is_about_to_tell_is_not_lent() -> None:
+    """The end is read in one turn of the loop and told in the next: a request may come between."""
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        [connection] = await used(rig, 1)
+        rig.pool.release(connection)
+        taken: list[Connection | None] = []
+        heard = connection.eof_received
+
+        def told() -> bool:
+            asyncio.get_running_loop().call_soon(lambda: taken.append(rig.pool.take(True)))
+            return heard()
+
+        protocol = Told(connection, told)
+        connection._transport.set_protocol(protocol)
+        origin.peers[0].close()
+        await until(lambda: taken)
+        assert taken == [None]
+
+
+@live
+async def test_one_that_is_too_old_for_a_request_makes_room_for_a_new_one() -> None:
+    """The pool neither grows by it nor lets it wait."""
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 2}) as rig:
+        older, newer = await used(rig, 2)
+        for connection, age in ((older, 20.0), (newer, 10.0)):
+            connection.since -= age
+            rig.pool.release(connection)
+        assert rig.pool.take(False) is None
+        async with asyncio.timeout(1):
+            fresh = await rig.pool.acquire()
+        assert origin.accepted == 3 and rig.open == 2
+        assert older.closed and rig.pool.take(True) is newer
+        fresh.close()
+
+
+@live
+async def test_who_waits_is_not_given_one_that_is_too_old() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin, {"max_connections": 1}) as rig:
+        [connection] = await used(rig, 1)
+        waiting = asyncio.ensure_future(rig.pool.acquire())
+        await asyncio.sleep(0)
+        connection.since -= 10.0  # its client was slow
+        rig.pool.release(connection)
+        assert await waiting is not connection
+        assert origin.accepted == 2 and rig.open == 1
+
+
+@pytest.mark.parametrize("by", ["its end", "a reset", "a 408"])
+@live
+async def test_what_the_endpoint_does_is_learned_from(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok())
+        await asyncio.sleep(0.2)
+        if by == "a reset":
+            peer.reset()
+        elif by == "a 408":
+            await peer.send(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+            await peer.ends()
+
+    monkeypatch.setattr("gateway.upstream.lifetime._OCCASION", 0.0)
+    async with Origin(handler) as origin, Rig(origin) as rig:
+        for _ in range(3):
+            [connection] = await used(rig, 1)
+            rig.pool.release(connection)
+            assert rig.pool.take(False) is connection
+            rig.pool.release(connection)
+            await until(lambda: rig.open == 0)
+        for age, lent in ((0.1, True), (0.3, False)):
+            [connection] = await used(rig, 1)
+            connection.since -= age
+            rig.pool.release(connection)
+            assert rig.pool.take(False) is (connection if lent else None)
+
+
+@live
+async def test_what_is_learned_holds_for_those_that_are_idle_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.upstream.lifetime._OCCASION", 0.0)
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        idle = await used(rig, 5)
+        for connection, age in zip(idle, (10.4, 10.3, 10.2, 9.0, 5.0), strict=True):
+            connection.since -= age
+            rig.pool.release(connection)
+        for left, peer in ((4, origin.peers[0]), (3, origin.peers[1])):
+            peer.close()
+            await until(partial(lambda left: rig.open == left, left))
+        origin.peers[2].close()
+        await until(lambda: rig.open == 1)  # with the third went the fourth
+        assert rig.pool.take(False) is idle[4]
 
 
 @live
@@ -355,7 +539,7 @@ async def test_a_broken_one_does_not_come_back() -> None:
         connection = await rig.connection()
         connection.send(GET, bodyless=False, more=False)
         rig.pool.release(connection)  # the client went away before the response
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
         await until(lambda: rig.open == 0)
 
 
@@ -383,7 +567,7 @@ async def test_one_whose_response_was_not_taken_does_not_come_back(taken: str) -
         rest.set()
         await until(lambda: connection.served)
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import BadResponse, ConnectFailed, ConnectionCut, ConnectTimeout, IdleTimeout, ResponseTimeout
+from tests.listeners.site import until
 from tests.upstream.peer import Origin, Peer, always, closed_port, live, ok
 from tests.upstream.rig import GET, Rig, exchange, whole
 
@@ -68,7 +70,7 @@ async def test_a_response_that_nobody_took_makes_its_connection_unusable() -> No
         await connection.arrival()
         assert not connection.is_reusable()
         rig.pool.release(connection)
-        assert connection.closed and rig.pool.take() is None
+        assert connection.closed and rig.pool.take(True) is None
 
 
 @live
@@ -153,7 +155,7 @@ async def test_a_malformed_head(answer: bytes) -> None:
         assert raised.value.endpoint == origin.address and raised.value.sent and not raised.value.reused
         assert not connection.is_reusable()
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -230,7 +232,7 @@ async def test_surplus_or_an_announced_end_rule_out_another_use(answer: bytes, b
         assert (await exchange(connection))[1] == body
         assert not connection.is_reusable()
         rig.pool.release(connection)
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -250,7 +252,7 @@ async def test_surplus_that_comes_later_rules_out_another_use() -> None:
         rig.pool.release(connection)
         later.set()
         await gone.wait()
-        assert rig.pool.take() is None
+        assert rig.pool.take(True) is None
 
 
 @live
@@ -512,6 +514,60 @@ async def test_an_origin_that_hangs_up_while_we_send() -> None:
 
 
 # Dialling.
+
+
+@pytest.mark.parametrize("ended", ["known", "read", "reset", "spoken to"])
+@live
+async def test_a_connection_that_ended_before_a_request_took_nothing_of_it(ended: str) -> None:
+    """Whether the event loop knows or not: the first write tells, and then any request may be made again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with Rig(f"127.0.0.1:{server.getsockname()[1]}", response="10s") as rig:
+            connection = await rig.connection()
+            origin, _ = server.accept()
+            connection.send(GET, bodyless=False, more=False)
+            origin.sendall(ok())
+            assert (await connection.response()).status == 200
+            await whole(connection)
+            rig.pool.release(connection)
+            taken = rig.pool.take(True)
+            assert taken is connection
+            if ended == "reset":
+                origin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if ended == "spoken to":
+                origin.sendall(b"HTTP/1.1 408 Request Timeout\r\n")
+            else:
+                origin.close()
+            if ended == "known":
+                await until(lambda: connection.closed)
+            elif ended == "read":
+                await until(connection._transport.is_closing)
+            elif ended == "spoken to":
+                await until(lambda: connection._buffer)
+            with pytest.raises(ConnectionCut) as raised:
+                connection.send(POST % 4 + b"body", bodyless=False, more=False)
+            assert (raised.value.sent, raised.value.reused) == (False, True)
+            rig.pool.release(connection)
+            assert connection.closed and rig.pool.take(True) is None
+            origin.close()
+
+
+@live
+async def test_a_request_that_the_kernel_took_counts_as_sent() -> None:
+    """Nobody knows what became of it: the origin had ended, or it had read it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with Rig(f"127.0.0.1:{server.getsockname()[1]}") as rig:
+            connection = await rig.connection()
+            origin, _ = server.accept()
+            connection.send(GET, bodyless=False, more=False)
+            origin.sendall(ok())
+            await connection.response()
+            await whole(connection)
+            assert origin.recv(1000) == GET
+            origin.close()
+            connection.send(POST % 4 + b"body", bodyless=False, more=False)
+            with pytest.raises(ConnectionCut) as raised:
+                await connection.response()
+            assert (raised.value.sent, raised.value.reused) == (True, True)
 
 
 @live

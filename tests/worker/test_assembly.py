@@ -111,7 +111,7 @@ async def test_lifespan_ends_with_the_pools() -> None:
 
         await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
         assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-        assert site.upstream.endpoints[0].pool.take() is None
+        assert site.upstream.endpoints[0].pool.take(True) is None
 
 
 @live
