@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from gateway.config.model import Queue
-from gateway.config.values import parse_duration
 from gateway.errors import QueueFull, WaitedTooLong
 from gateway.upstream.line import Line
 from gateway.wheel import Wheel
@@ -16,21 +13,13 @@ from tests.upstream.peer import live
 
 
 class Waiting:
-    """A line of one worker, on a wheel that turns when it is told to."""
+    """A line of one worker, on a wheel that never turns."""
 
     def __init__(self, size: int = 10, parts: Parts | None = None) -> None:
         self.parts = parts or Parts()
-        self.now = 0.0
-        self._later: list[Callable[[], None]] = []
-        wheel = Wheel(lambda seconds, callback: self._later.append(callback), lambda: self.now)
-        config = Queue(size=size, timeout=parse_duration("1s"))
+        wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
+        config = Queue.model_validate({"size": size, "timeout": "1s"})
         self.line = Line("app", config, self.parts.truth, wheel, self.parts.cells, FIRST)
-
-    def turn(self, now: float) -> None:
-        self.now = now
-        due, self._later = self._later, []
-        for callback in due:
-            callback()
 
     @property
     def count(self) -> int:
