@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from time import monotonic
 
 from gateway.config import Config
 from gateway.config.model import Health as HealthConfig
 from gateway.config.model import Upstream as UpstreamConfig
 from gateway.errors import BadResponse, ConnectionCut, UpstreamError
+from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Mark
 from gateway.truth import Truth, now_ms
@@ -28,22 +30,44 @@ _JITTER = 0.1  # of the interval, more or less
 
 
 class Probes:
-    """All of them. `start` once; they end with the process, or by `stop`."""
+    """All of them. `start` once, and `renew` when an upstream has other endpoints; they end with the process, or by
+    `stop`."""
 
-    def __init__(self, config: Config, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel) -> None:
-        self._probes = [
-            _Probe(name, upstream, upstream.health, placed(name, upstream, one, plan, truth, cells), truth, wheel)
-            for name, upstream in config.upstreams.items()
-            if upstream.health is not None
-            for one in upstream.endpoints
-        ]
-        self._tasks: list[asyncio.Task[None]] = []
+    def __init__(
+        self, config: Config, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel, findings: Findings
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._truth = truth
+        self._cells = cells
+        self._wheel = wheel
+        self._findings = findings
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._runs = False
 
     def start(self) -> None:
-        self._tasks = [asyncio.get_running_loop().create_task(probe.go_on()) for probe in self._probes]
+        self._runs = True
+        for name in self._config.upstreams:
+            self.renew(name)
+
+    def renew(self, name: str) -> None:
+        """Probe the endpoints that an upstream has now, and no others."""
+        upstream = self._config.upstreams.get(name)
+        if not self._runs or upstream is None or upstream.health is None:
+            return
+        here = {(name, str(one.address)): one for one in self._findings.members(name, upstream)}
+        for key in [key for key in self._tasks if key[0] == name and key not in here]:
+            self._tasks.pop(key).cancel()
+        for key, one in here.items():
+            if key not in self._tasks:
+                endpoint = placed(name, upstream, one, self._plan, self._truth, self._cells)
+                probe = _Probe(name, upstream, upstream.health, endpoint, self._truth, self._wheel)
+                task = self._tasks[key] = asyncio.get_running_loop().create_task(probe.go_on())
+                task.add_done_callback(partial(_over, probe))
 
     def stop(self) -> None:
-        for task in self._tasks:
+        self._runs = False
+        for task in self._tasks.values():
             task.cancel()
 
 
@@ -154,6 +178,11 @@ class _Probe:
                 return
             truth.changed()
         tell(self._upstream, self._endpoint.name, before, health.condition, failure or "probes pass")
+
+
+def _over(probe: _Probe, task: asyncio.Task[None]) -> None:
+    """Its endpoint is gone: so is the connection that was kept."""
+    probe._drop()
 
 
 def _range(text: str) -> range:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
 
@@ -38,6 +39,9 @@ from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_s
 # A kept connection may turn out closed, and so may the next; a third time it is not a coincidence.
 _MOST_AGAIN = 2
 
+# Endpoints may come and go.
+_MOST_MAPPINGS = 1024
+
 _PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")
 
 Trailers = list[tuple[bytes, bytes]]
@@ -65,10 +69,8 @@ class Forward:
         self._upgrade = upgrade
         self._rewrite = rewrite
         self._key = key
-        self._retargets = rewrite is not None or any(endpoint.base for endpoint in upstream.endpoints)
         self._prefix = rewrite.prefix if rewrite is not None else b""
-        mappings = {one: Mapping.of(rewrite, one.base, one.authority, one.host) for one in upstream.endpoints}
-        self._mappings = {endpoint: mapping for endpoint, mapping in mappings.items() if mapping is not None}
+        self._mapping = lru_cache(_MOST_MAPPINGS)(partial(Mapping.of, rewrite))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         exchange = scope["gateway"]
@@ -143,7 +145,7 @@ class Forward:
         """The head as the endpoint gets it."""
         asking = asking_lines(head, upgrade, expect) if head.fields.asking else b""
         lines = head.lines
-        if self._retargets:
+        if self._rewrite is not None or endpoint.base:
             target = head.target if self._rewrite is None else self._rewrite.target(head.target)
             lines = head.lines_to(join(endpoint.base, target))
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
@@ -188,7 +190,7 @@ class Forward:
                 response = await connection.response()
             exchange.first_byte = monotonic() - exchange.started
             endpoint.is_old = not response.minor
-            if self._mappings:
+            if self._rewrite is not None or endpoint.base or endpoint.host:
                 response = self._mapped_back(exchange, response, endpoint)
             trailing = response.length == -1
             await send(
@@ -207,7 +209,7 @@ class Forward:
 
     def _mapped_back(self, exchange: Any, response: ResponseHead, endpoint: Endpoint) -> ResponseHead:
         """The response with its locations and cookies as the client knows them."""
-        mapping = self._mappings.get(endpoint)
+        mapping = self._mapping(endpoint.base, endpoint.authority, endpoint.host)
         if mapping is None:
             return response
         block = response.fields.block
