@@ -37,6 +37,7 @@ class Lookups:
         # What the master knows: the list, None when there was never one, and what is wrong.
         self._known = {name: (self._before(findings, name), findings.trouble.get(name, "")) for name in self._looked_up}
         self._outbox: dict[str, Any] = {}
+        self._is_sending = False
         self._silent = set(self._looked_up)  # without any outcome yet
         self._cut: dict[str, set[str]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,7 +103,9 @@ class Lookups:
         if trouble_before and not trouble:
             log.info("%s: looking up endpoints works again, %d are there", name, len(endpoints or ()))
         self._outbox[name] = {"endpoints": None if endpoints is None else written(endpoints), "trouble": trouble}
-        self._send()
+        if not self._is_sending:  # with what else comes out in this turn of the loop
+            self._is_sending = True
+            asyncio.get_running_loop().call_soon(self._send)
 
     def _bounded(self, name: str, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
         """As many as are taken; the others are named once."""
@@ -121,8 +124,6 @@ class Lookups:
 
     def _send(self) -> None:
         """Tell the master, or do so as soon as it has read what it was told before."""
-        if not self._outbox:
-            return
         if is_read(self._channel):
             found = batch(self._outbox)
             if tell(self._channel, {"say": "endpoints", "found": found}):
@@ -131,6 +132,7 @@ class Lookups:
         if self._outbox:
             asyncio.get_running_loop().call_later(_SOON, self._send)
         else:
+            self._is_sending = False
             self._moved.set()
 
 
