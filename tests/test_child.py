@@ -123,7 +123,7 @@ def test_what_the_master_says_of_endpoints_is_learned() -> None:
     ill = part | {"trouble": "it is so"}
     assert learn(birth, {"found": {"app": ill}, "gone": []}) == [], "the list is the same"
     assert birth.findings.trouble == {"app": "it is so"}
-    never = {"endpoints": None, "places": [], "trouble": "nor this"}
+    never: dict[str, Any] = {"endpoints": None, "places": [], "trouble": "nor this"}
     assert learn(birth, {"found": {"other": never}, "gone": [["app", "a:1"]]}) == []
     assert "other" not in birth.findings.found
     assert ("app", "a:1") not in birth.plan.blocks["endpoint"]

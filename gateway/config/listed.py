@@ -72,6 +72,8 @@ def _json(path: Path, text: str) -> tuple[dict[str, Any], _Positions]:
         message, line, column = "nested too deeply", 0, 0
     except json.JSONDecodeError as error:
         message, line, column = error.msg[:1].lower() + error.msg[1:], error.lineno, error.colno
+    except ValueError as error:  # a number of thousands of digits
+        message, line, column = str(error), 0, 0
     raise ConfigErrors([ConfigError(str(path), line, column, "", message)])
 
 

@@ -25,6 +25,7 @@ _JITTER = 0.1  # of the time until the next look, less
 _BROKEN = 30.0  # seconds until the next look after a mistake of ours
 _SOON = 0.01  # seconds between two looks whether the master has read
 _NAMED = 5  # endpoints in one line of the log
+_LONGEST_SENTENCE = 500
 _LONGEST = 64 * 1024  # bytes of the list of one upstream
 
 
@@ -91,6 +92,7 @@ class Lookups:
         return found.again
 
     def _outcome(self, name: str, endpoints: tuple[Endpoint, ...] | None, trouble: str) -> None:
+        trouble = trouble[:_LONGEST_SENTENCE].encode(errors="backslashreplace").decode()  # it may quote a file
         before, trouble_before = self._known[name]
         if (endpoints, trouble) == (before, trouble_before):
             return

@@ -71,7 +71,7 @@ class House:
         self.discovered.turn(self.current, self.starting, self.children)
 
     def told(self, child: Child) -> list[dict[str, Any]]:
-        messages = []
+        messages: list[dict[str, Any]] = []
         while True:
             try:
                 message, _ = hear(self.theirs[child])
@@ -153,8 +153,10 @@ def test_trouble_is_told_and_changes_no_list(house: House) -> None:
     house.say("a:1")
     house.turn()
     house.told(child)
-    message = {"found": {"app": {"endpoints": None, "trouble": "it is so"}, "nobody": {"endpoints": [], "trouble": ""}}}
-    house.discovered.heard(house.current, house.children, message)
+    ill: dict[str, Any] = {
+        "found": {"app": {"endpoints": None, "trouble": "it is so"}, "nobody": {"endpoints": [], "trouble": ""}}
+    }
+    house.discovered.heard(house.current, house.children, ill)
     house.turn()
     [message] = house.told(child)
     assert message["found"]["app"]["trouble"] == "it is so" and lists([message]) == [["a:1"]]

@@ -72,7 +72,7 @@ class Observer:
 
     def heard(self) -> list[dict[str, Any]]:
         """What the master has been told and not read yet: the parts of each message."""
-        messages = []
+        messages: list[dict[str, Any]] = []
         while True:
             try:
                 message, _ = hear(self.ours)
@@ -120,7 +120,16 @@ def test_only_changes_are_told_and_only_once_in_the_log(observer: Observer, capl
     a, ab, other = endpoints("a:1"), endpoints("b:1", "a:1"), endpoints("b:1")
     backup = (Endpoint.model_validate({"address": "b:1", "backup": True}),)
     ill = DiscoveryError("it is so", 0)
-    steps = [Found(a, 0), Found(a, 0), ill, ill, Found(ab, 0), Found(ab[::-1], 0), Found(other, 0), Found(backup)]
+    steps: list[Found | Exception] = [
+        Found(a, 0),
+        Found(a, 0),
+        ill,
+        ill,
+        Found(ab, 0),
+        Found(ab[::-1], 0),
+        Found(other, 0),
+        Found(backup),
+    ]
     told: list[dict[str, Any]] = []
 
     async def work(one: Lookups) -> None:
@@ -221,3 +230,12 @@ def test_lists_of_the_configuration_are_nothing_to_tell(observer: Observer) -> N
 
     asyncio.run(live())
     assert observer.heard() == []
+
+
+def test_a_sentence_that_quotes_what_can_not_be_sent(observer: Observer) -> None:
+    async def work(one: Lookups) -> None:
+        await one.start(10)
+        [parts] = observer.heard()
+        assert parts["app"]["trouble"] == "it is \\ud800" + "x" * 493
+
+    observer.run(work, app=Scripted(DiscoveryError("it is \ud800" + "x" * 1000, 60)))

@@ -99,6 +99,7 @@ def test_it_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
             "{}:3:3: endpoints[1]: a:1 is listed already",
         ),
         ("a.json", "[\n", "{}:2:1: expecting value"),
+        ("a.json", "[" + "1" * 5000 + "]", "{}: Exceeds the limit"),
         ("a.json", "7", '{}:1:1: expected an array, or a table with "endpoints"'),
         ("a.json", "[" * 100_000, "{}: nested too deeply"),
         (
