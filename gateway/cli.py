@@ -205,11 +205,9 @@ def _answered(told: Explanation) -> list[str]:
         upgrade = outcome.upgrade if isinstance(outcome.upgrade, str) else ", ".join(outcome.upgrade)
         rows += _shaped(outcome.shaping)
         rows.append(("upgrade", upgrade or "none"))
-        width = max((len(one.address) for one in outcome.destinations), default=0)
+        width = max(len(one.address) for one in outcome.destinations)
         # Whose endpoint it is has been said already where there is one upstream to ask.
-        named = 0 if outcome.upstream else 2 + max((len(one.upstream) for one in outcome.destinations), default=0)
-        if not outcome.destinations:
-            rows.append(("endpoint", "looked up by the gateway that runs"))
+        named = 0 if outcome.upstream else 2 + max(len(one.upstream) for one in outcome.destinations)
         rows += [
             (
                 "endpoint",

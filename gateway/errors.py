@@ -128,12 +128,16 @@ class Declined(UpstreamError):
     retry_after: the seconds for which the endpoint wants to be left alone, 0 when it doesn't say.
     """
 
-    reason = "destination_unavailable"
+    reason = "endpoint_declined"
+    status = 503
+    retry_after = 0.0
 
-    def __init__(self, endpoint: str, status: int, retry_after: float = 0.0) -> None:
-        super().__init__(endpoint, f"answered {status}", sent=True)
-        self.status = status
-        self.retry_after = retry_after
+    @classmethod
+    def with_status(cls, endpoint: str, status: int, retry_after: float) -> Declined:
+        error = cls(endpoint, f"answered {status}", sent=True)
+        error.status = status
+        error.retry_after = retry_after
+        return error
 
 
 class QueueTimeout(UpstreamError):

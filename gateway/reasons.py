@@ -91,6 +91,9 @@ REASONS: dict[str, Reason] = {
     "destination_unavailable": Reason(
         "destination_unavailable", "No server behind the gateway is ready at the moment.", (503,), True
     ),
+    "endpoint_declined": Reason(
+        "destination_unavailable", "The servers behind the gateway sent the request away.", (503,), True
+    ),
     "circuit_open": Reason(
         "destination_unavailable", "The servers behind the gateway failed too often and are left alone.", (503,), True
     ),

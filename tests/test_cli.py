@@ -388,4 +388,4 @@ def test_explain_of_endpoints_that_are_looked_up(explained: Path) -> None:
     )
     result = run("explain", "-c", explained, "GET", "http://x/")
     assert result.exit_code == 0
-    assert "endpoint   looked up by the gateway that runs" in result.output
+    assert "endpoint   dns:app.internal:80  GET /, host: x" in result.output

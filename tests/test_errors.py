@@ -45,7 +45,16 @@ RFC_9209 = {
     "proxy_loop_detected",
 }
 
-OURS = {"descriptors_exhausted"}  # RFC 9209 has no name for it
+# RFC 9209 has no names for these, or one for several of them.
+OURS = {
+    "circuit_open",
+    "descriptors_exhausted",
+    "endpoint_declined",
+    "ports_exhausted",
+    "queue_full",
+    "queue_timeout",
+    "upstream_busy",
+}
 
 EVERY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
 UPSTREAM = [kind for kind in EVERY if issubclass(kind, UpstreamError)]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from copy import copy
 from functools import partial
 from time import monotonic
 
 from gateway.config import Config
 from gateway.config.model import Health as HealthConfig
-from gateway.config.model import ProbeTls
 from gateway.config.model import Upstream as UpstreamConfig
 from gateway.config.values import Origin, TcpAddress
 from gateway.errors import BadResponse, ConnectionCut, UpstreamError
@@ -40,7 +40,9 @@ class Probes:
     def __init__(
         self, config: Config, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel, findings: Findings
     ) -> None:
+        """Raises StartError when the TLS of probes can't be set up."""
         self._config = config
+        self._contexts = {name: _context(name, one) for name, one in config.upstreams.items()}
         self._plan = plan
         self._truth = truth
         self._cells = cells
@@ -65,7 +67,8 @@ class Probes:
         for key, one in here.items():
             if key not in self._tasks:
                 endpoint = placed(name, upstream, one, self._plan, self._truth, self._cells)
-                probe = _Probe(name, upstream, upstream.health, endpoint, self._truth, self._wheel)
+                context = self._contexts[name]
+                probe = _Probe(name, upstream, upstream.health, endpoint, context, self._truth, self._wheel)
                 task = self._tasks[key] = asyncio.get_running_loop().create_task(probe.go_on())
                 task.add_done_callback(partial(_over, probe))
 
@@ -84,10 +87,10 @@ class _Probe:
         config: UpstreamConfig,
         health: HealthConfig,
         endpoint: Endpoint,
+        context: ssl.SSLContext | None,
         truth: Truth,
         wheel: Wheel,
     ) -> None:
-        """Raises StartError when its TLS can't be set up."""
         self._upstream = upstream
         self._config = health
         self._rules = rules_of(config.outlier)
@@ -97,7 +100,9 @@ class _Probe:
         self._kept: Connection | None = None
         self._target = endpoint if health.port is None else _at(endpoint, health.port)
         self._what = "probe" if self._target is endpoint else f"probe of port {health.port}"
-        self._tls = None if health.tls is None else _tls(upstream, health.tls, self._target)
+        self._tls = None
+        if context is not None and health.tls is not None:
+            self._tls = Tls(context, health.tls.server_name or _host(self._target))
         self._ranges = [_range(text) for text in health.expect_status]
         host = self._target.host or self._target.authority
         self._request = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: gateway-probe\r\naccept: */*\r\n\r\n" % (
@@ -200,10 +205,14 @@ def _at(endpoint: Endpoint, port: int) -> Endpoint:
     return other
 
 
-def _tls(upstream: str, config: ProbeTls, target: Endpoint) -> Tls:
-    host = target.address.host if isinstance(target.address, TcpAddress) else target.authority.decode()
-    context = client_context(f"upstreams.{upstream}.health.tls.ca", config.ca, config.verify)
-    return Tls(context, config.server_name or host)
+def _host(endpoint: Endpoint) -> str:
+    return endpoint.address.host if isinstance(endpoint.address, TcpAddress) else endpoint.authority.decode()
+
+
+def _context(upstream: str, config: UpstreamConfig) -> ssl.SSLContext | None:
+    """What the probes of an upstream trust; None when they are not over TLS. Raises StartError."""
+    tls = config.health.tls if config.health is not None else None
+    return None if tls is None else client_context(f"upstreams.{upstream}.health.tls.ca", tls.ca, tls.verify)
 
 
 def _over(probe: _Probe, task: asyncio.Task[None]) -> None:

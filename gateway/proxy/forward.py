@@ -184,7 +184,8 @@ class Forward:
         tape = course.tape
         verdict = course.verdict(error, tape.whole if tape is not None else not head.length)
         course.failure = error
-        exchange.attempts.append((endpoint.name, error.reason, monotonic() - lease.began))
+        why = f"answered_{error.status}" if isinstance(error, Declined) else error.reason
+        exchange.attempts.append((endpoint.name, why, monotonic() - lease.began))
         pause: float | None = 0.0
         if verdict is Verdict.END:
             return None
@@ -389,7 +390,7 @@ class Forward:
         if course is not None:
             if response.status in self._policy.statuses and await self._declines(response, course, endpoint):
                 connection.take()  # what has come of it: when that is all, the connection stays in use
-                raise Declined(endpoint.name, response.status, retry_after(response, time()))
+                raise Declined.with_status(endpoint.name, response.status, retry_after(response, time()))
             if exchange.attempts:
                 exchange.attempts.append((endpoint.name, "", monotonic() - lease.began))
         exchange.first_byte = monotonic() - exchange.started

@@ -95,7 +95,7 @@ async def retries(example: Example) -> None:
     assert len(retried) == len(failed)
     for line in retried:
         first, last = line["attempts"]
-        assert first["endpoint"] == example.apps["e2"].origin.address and first["reason"] == "destination_unavailable"
+        assert first["endpoint"] == example.apps["e2"].origin.address and first["reason"] == "answered_503"
         assert last["endpoint"] == line["upstream"] and last["reason"] == ""
     await example.until(lambda: example.condition("e2") == "ejected")
 

@@ -64,7 +64,7 @@ async def test_a_status_of_the_policy_is_asked_elsewhere() -> None:
         assert retried
         for exchange in retried:
             assert [(name, reason) for name, reason, _ in exchange.attempts] == [
-                (bad.address, "destination_unavailable"),
+                (bad.address, "answered_503"),
                 (good.address, ""),
             ]
             assert exchange.reason == "" and exchange.endpoint == good.address

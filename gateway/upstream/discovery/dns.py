@@ -159,8 +159,8 @@ class Dns(Discovery):
         except dns.exception.Timeout:
             return _failed(question, f"no resolver answers within {_LIFETIME:g} s for {name}", now)
         except (dns.exception.DNSException, OSError, ValueError) as error:
-            reason = "no resolver has an answer" if isinstance(error, dns.resolver.NoNameservers) else str(error)
-            return _failed(question, f"{reason} for {name}", now)
+            why = "no resolver has an answer" if isinstance(error, dns.resolver.NoNameservers) else str(error)
+            return _failed(question, f"{why} for {name}", now)
         records = tuple(_record(kind, data) for data in answer.rrset or ())
         records = tuple(record for record in records if record[3])
         if not records:
