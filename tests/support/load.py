@@ -32,8 +32,8 @@ _random = random.Random(1)
 _BODIES = [_random.randbytes(size) for size in (1, 200, 3_000, 40_000)]
 
 Page = tuple[str, bytes]  # the path of a GET, the body of the answer
-# What an origin sends in one piece, for it is written at once and the kernel takes it at once: when the origin is killed
-# there is no half of an answer, which nobody could make whole.
+# What an origin writes at once and the kernel takes at once: when the origin is killed there is no half of an answer,
+# which nobody could make whole.
 WHOLE: tuple[Page, ...] = (("/hello", HELLO), ("/size/3000", b"x" * 3000))
 SLOW: tuple[Page, ...] = (("/slow?ms=10", HELLO),)
 _PAGES: tuple[Page, ...] = (("/hello", HELLO), ("/size/20000", b"x" * 20_000), ("/chunked", b"".join(CHUNKS)))
