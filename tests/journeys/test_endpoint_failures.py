@@ -18,12 +18,10 @@ from tests.support.origin_process import OriginProcess
 from tests.support.settings import Settings
 from tests.support.waiting import eventually, paced
 
-# The timeout is for a busy machine: who is well must not be taken for down. The budget: all six callers may wait at the
-# same endpoint when it goes, and by default three of them may be sent elsewhere at the same time.
+# The timeout is for a busy machine: who is well must not be taken for down.
 PROBED = """
 [upstreams.app.retry]
 on = ["connect", "reset", "timeout"]
-budget = "100%"
 [upstreams.app.health]
 path = "/hello"
 interval = "200ms"

@@ -164,8 +164,7 @@ class Origin:
         elif kind == "status":
             status = int(argument)
         fields = b"x-origin: %b\r\ncontent-length: %d" % (self.name.encode(), len(answer))
-        write(b"HTTP/1.1 %d Some\r\n%b\r\n\r\n" % (status, fields))
-        write(answer)
+        write(b"HTTP/1.1 %d Some\r\n%b\r\n\r\n%b" % (status, fields, answer))  # at once, see load.WHOLE
         await drain()
         return True
 
