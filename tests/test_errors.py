@@ -45,7 +45,7 @@ RFC_9209 = {
     "proxy_loop_detected",
 }
 
-OURS = {"descriptors_exhausted"}  # RFC 9209 has no name for it
+OURS = {"descriptors_exhausted", "ports_exhausted"}  # RFC 9209 has no name for them
 
 EVERY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
 UPSTREAM = [kind for kind in EVERY if issubclass(kind, UpstreamError)]

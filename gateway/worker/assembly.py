@@ -232,7 +232,7 @@ def _upstream(
     endpoints = []
     for one in config.endpoints:
         endpoint = placed(name, config, one, plan, truth, cells)
-        endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells)
+        endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells, config.source_addresses)
         endpoints.append(endpoint)
     backups = [endpoint for endpoint, one in zip(endpoints, config.endpoints, strict=True) if one.backup]
     make = BALANCERS[config.balance]
