@@ -88,6 +88,15 @@ class Condition(IntEnum):
     DOWN = 3  # by probes; not asked until they pass
 
 
+# What these are called of the circuit of an upstream as a whole.
+CIRCUIT = {
+    Condition.UP: "closed",
+    Condition.EJECTED: "open",
+    Condition.PROBATION: "half open",
+    Condition.DOWN: "open",
+}
+
+
 class Mark(IntEnum):
     """Cells of an endpoint's record, which all processes share (see upstream/truth.py). Times in monotonic
     milliseconds."""

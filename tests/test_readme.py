@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from gateway.cli import main
-from gateway.config import load
+from gateway.config import load, load_and_lint
 from gateway.upstream.health import NEXT
 
 ROOT = Path(__file__).parent.parent
@@ -21,11 +21,24 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 
 def test_the_example_is_accepted(tmp_path: Path) -> None:
-    [example] = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    example = _examples()[0]
     tomllib.loads(example)
     path = tmp_path / "gateway.toml"
     path.write_text(example)
     assert [route.name for route in load(path).routes] == ["api", "health", "chat", "old", "shop", "rest"]
+
+
+def test_the_example_of_shared_traffic_is_accepted_and_can_be_meant(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('[[listeners]]\nname = "web"\nlisten = ":8080"\n' + _examples()[1])
+    loaded, warnings = load_and_lint(path)
+    assert [route.name for route in loaded.routes] == ["shop", "rest"] and not warnings
+
+
+def _examples() -> list[str]:
+    examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 2
+    return examples
 
 
 def test_the_map_names_every_file() -> None:

@@ -15,6 +15,7 @@ from gateway.config.problems import KeyPath, Problem
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>.*))?", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,18}\.[0-9]{1,18}")
 
 
 class Expanded(str):
@@ -28,25 +29,29 @@ def as_read(value: object) -> object:
     if isinstance(value, Expanded):
         if _NUMBER.fullmatch(value):
             return int(value)
+        if _DECIMAL.fullmatch(value):
+            return float(value)
         if value in ("true", "false"):
             return value == "true"
     return value
 
 
-def expand_text(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The text with its references replaced, and one message for each that can't be."""
+def expand_text(text: str, environ: Mapping[str, str], is_secret: bool = False) -> tuple[str, list[str]]:
+    """The text with its references replaced, and one message for each that can't be. is_secret: the messages don't
+    quote it."""
     wrong: list[str] = []
 
     def replace(found: re.Match[str]) -> str:
         if found[0] == "$${":
             return "${"
         inside = _INSIDE.fullmatch(found["inside"])
+        quoted = "${...}" if is_secret else found[0]
         if not found["end"]:
-            wrong.append(f'"{found[0]}" has no closing brace; "$${{" is a plain "${{"')
+            wrong.append(f'"{quoted}" has no closing brace; "$${{" is a plain "${{"')
         elif inside is None:
-            wrong.append(f'"{found[0]}" names no environment variable; "$${{" is a plain "${{"')
+            wrong.append(f'"{quoted}" names no environment variable; "$${{" is a plain "${{"')
         elif "${" in (inside["default"] or ""):
-            wrong.append(f'the default in "{found[0]}" can\'t refer to another variable')
+            wrong.append(f'the default in "{quoted}" can\'t refer to another variable')
         elif inside["default"] is not None:
             return environ.get(inside["name"]) or inside["default"]
         elif inside["name"] in environ:
@@ -72,9 +77,9 @@ def expand(value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> tuple[
         name = table.get("env")
         if not isinstance(name, str) or not table.keys() <= {"env", "default"}:
             return {key: walk(item, (*path, key)) for key, item in table.items()}
-        if name in environ:
+        if environ.get(name) or (name in environ and "default" not in table):
             return Expanded(environ[name])
-        if "default" in table:
+        if "default" in table:  # also for an empty one, as with ${NAME:-default}
             return walk(table["default"], path)
         problems.append(Problem(path, f"the environment variable {name} is not set, and no default is given"))
         return ""
@@ -82,7 +87,7 @@ def expand(value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> tuple[
     def walk(value: Any, path: KeyPath) -> Any:
         match value:
             case str():
-                text, wrong = expand_text(value, environ)
+                text, wrong = expand_text(value, environ, bool(path) and path[-1] in SECRETS)
                 problems.extend(Problem(path, message) for message in wrong)
                 return text
             case list():

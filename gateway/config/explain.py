@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -75,9 +75,20 @@ def _type_at(path: KeyPath) -> Any:
             at = at.model_fields[part].annotation
         else:
             at = get_args(at)[1]
-        if type(None) in get_args(at):
-            at = next(choice for choice in get_args(at) if choice is not type(None))
+        at = _unwrapped(at)
     return at
+
+
+def _unwrapped(at: Any) -> Any:
+    """Without what says that it may be absent, and without its validators."""
+    while True:
+        choices = get_args(at)
+        if type(None) in choices:
+            at = next(choice for choice in choices if choice is not type(None))
+        elif get_origin(at) is Annotated:
+            at = choices[0]
+        else:
+            return at
 
 
 def known_keys(path: KeyPath) -> list[str]:

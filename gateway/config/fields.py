@@ -209,8 +209,6 @@ def _error_log(value: str) -> str:
 
 
 def _percentage(value: object) -> float:
-    if isinstance(value, float) and not isinstance(value, bool) and 0 < value <= 1:
-        return value  # as the effective configuration has it
     if not isinstance(value, str) or not re.fullmatch(r"\d{1,3}(\.\d{1,3})?%", value, re.ASCII):
         raise ValueError(f'expected a percentage such as "50%", got {shown(value)}')
     share = float(value[:-1]) / 100
@@ -281,9 +279,20 @@ HedgeAfter = Annotated[
     AfterValidator(_hedge_after),
     _text(rf"(p[1-9]\d?(\.\d)?|{values.DURATION})", examples=["p95", "100ms"]),
 ]
+
+
+def _secret(value: object) -> values.Secret:
+    """What is wrong with one is said without showing it."""
+    if not isinstance(value, str):
+        raise ValueError('expected a string, { env = "NAME", default = "TEXT" } or { file = "PATH" }')
+    if not value:
+        raise ValueError("a secret can't be empty")
+    return values.Secret(value)
+
+
 Secret = Annotated[
     str,
-    AfterValidator(values.Secret),
+    PlainValidator(_secret),
     WithJsonSchema(
         {
             "anyOf": [

@@ -1,4 +1,5 @@
-"""What is allowed and yet can't be meant: routes that no request reaches, endpoints that are the gateway itself.
+"""What is allowed and yet can't be meant: routes that no request reaches, endpoints that are the gateway itself, keys
+without effect, secrets that are none.
 
 Pure. Only what can be proved is said: each warning is true whatever requests come.
 """
@@ -9,14 +10,21 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from gateway.config.model import Config, PathMatch, Route
+from gateway.config.model import Config, PathMatch, Route, Share
 from gateway.config.problems import KeyPath, Problem, dotted
-from gateway.config.values import FdAddress, SystemdAddress, TcpAddress, UnixAddress
+from gateway.config.values import FdAddress, SystemdAddress, TcpAddress, UnixAddress, shown
 
 
 def lint(config: Config) -> list[Problem]:
     """The warnings of a configuration that is right."""
-    return [*_taken_before(config.routes), *_never_asked_for(config), *_loops(config)]
+    return [
+        *_taken_before(config.routes),
+        *_never_asked_for(config),
+        *_loops(config),
+        *_without_effect(config),
+        *_made_twice(config),
+        *_weak_cookies(config),
+    ]
 
 
 def _taken_before(routes: tuple[Route, ...]) -> Iterator[Problem]:
@@ -167,3 +175,55 @@ def _is_here(host: str) -> bool:
 
 def _names(host: str) -> set[str]:
     return {"127.0.0.1", "::1"} if host == "localhost" else {host}
+
+
+def _without_effect(config: Config) -> Iterator[Problem]:
+    """Keys that change nothing, whatever requests come."""
+    for name, upstream in config.upstreams.items():
+        if "hash_key" in upstream.model_fields_set and upstream.balance != "consistent_hash":
+            message = f'not used: balance is "{upstream.balance}", not "consistent_hash"'
+            yield Problem(("upstreams", name, "hash_key"), message)
+    for index, route in enumerate(config.routes):
+        if route.sides == (route.fallback,):
+            message = "never used: it is the upstream that all requests of the route go to"
+            yield Problem(("routes", index, "fallback"), message)
+        if route.canary is not None and route.sides == (route.canary.upstream,):
+            message = "changes nothing: all requests of the route go there"
+            yield Problem(("routes", index, "canary", "upstream"), message)
+        if route.mirror is not None and any(share.name == route.mirror.upstream for share in _dealt(route)):
+            message = f"{shown(route.mirror.upstream)} gets requests of this route and copies of them too"
+            yield Problem(("routes", index, "mirror", "upstream"), message)
+
+
+def _dealt(route: Route) -> list[Share]:
+    return [share for share in route.upstream or () if share.weight]
+
+
+_NOT_IDEMPOTENT = ("POST", "PATCH")  # RFC 9110, section 9.2.2; RFC 5789
+
+
+def _made_twice(config: Config) -> Iterator[Problem]:
+    for name, upstream in config.upstreams.items():
+        for index, method in enumerate(upstream.retry.methods if upstream.retry.attempts else ()):
+            if method in _NOT_IDEMPOTENT:
+                message = f"what a {method} does may be done twice: an attempt that failed may have had its effect"
+                yield Problem(("upstreams", name, "retry", "methods", index), message)
+
+
+_LEAST_SECRET = 16  # bytes: with fewer all of them can be tried
+
+
+def _weak_cookies(config: Config) -> Iterator[Problem]:
+    for name, upstream in config.upstreams.items():
+        sticky = upstream.sticky
+        if sticky is None:
+            continue
+        path: KeyPath = ("upstreams", name, "sticky")
+        if sticky.secret == "change me":
+            yield Problem((*path, "secret"), "this is the secret of the examples, which everybody knows")
+        elif len(sticky.secret.encode()) < _LEAST_SECRET:
+            message = f"shorter than {_LEAST_SECRET} bytes: it can be guessed, and then the cookie can be forged"
+            yield Problem((*path, "secret"), message)
+        if sticky.same_site == "none" and sticky.secure == "never":
+            message = 'browsers refuse a cookie of same_site = "none" that is not secure'
+            yield Problem((*path, "secure"), message)

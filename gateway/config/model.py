@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
@@ -70,7 +71,7 @@ from gateway.config.fields import (
 )
 from gateway.config.values import parse_byte_rate as _byte_rate
 from gateway.config.values import parse_duration as _time
-from gateway.config.values import parse_replacement
+from gateway.config.values import parse_replacement, shown
 from gateway.config.values import parse_size as _size
 
 DEFAULT_CONTROL = "/run/gateway/control.sock"
@@ -272,7 +273,8 @@ class ProbeTls(Section):
     server_name: NonEmpty | None = None
     """The name in the certificate, and the one asked for (SNI). The endpoint's host when absent."""
     ca: FilePath | None = None
-    """A file with the certificates that are trusted; the system's when absent."""
+    """A file with the certificates that are trusted; the system's when absent. A relative path starts at the directory
+    of the configuration file."""
     verify: Flag = True
     """Whether the certificate is checked at all."""
 
@@ -483,6 +485,14 @@ class Upstream(Section):
     """The addresses of this machine from which connections are made, in turns; the kernel's choice when empty. Each
     has some 28,000 ports for connections to one endpoint."""
 
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `endpoints` where they are looked up: none at all is not what may be written."""
+        written: dict[str, Any] = write(self)
+        if self.discovery is not None:
+            del written["endpoints"]
+        return written
+
 
 class PathMatch(Section):
     """Which paths a route takes. Exactly one of its keys is given."""
@@ -591,7 +601,11 @@ class Share(Section):
 
 
 def _shares(value: Any) -> Any:
-    return [{"name": value}] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [{"name": value}]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"expected the name of an upstream or an array of tables, got {shown(value)}")
+    return value
 
 
 def _shares_written(shares: tuple[Share, ...]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.metrics import plan as p
 from gateway.metrics.plan import Plan
-from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State, Word
+from gateway.scoreboard import CIRCUIT, Cells, Condition, Fact, Mark, Role, Scoreboard, State, Word
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -24,6 +24,7 @@ def exposition(board: Scoreboard, plan: Plan, rows: Sequence[Mapping[str, Any]] 
     _mirrors(out, plan, totals)
     _latencies(out, plan, totals)
     _upstreams(out, plan, totals)
+    _groups(out, plan, totals)
     _endpoints(out, rows)
     _listeners(out, plan, totals)
     _processes(out, seats)
@@ -123,6 +124,25 @@ def _upstreams(out: list[str], plan: Plan, totals: list[int]) -> None:
         _family(out, name, kind, text)
         for labels, start in _known(plan, "upstream", totals):
             _line(out, name, labels, totals[start + offset])
+
+
+def _groups(out: list[str], plan: Plan, totals: list[int]) -> None:
+    """Upstreams as a whole."""
+    for name, kind, offset, text in (
+        ("upstream_requests_retrying", "gauge", p.GROUP_RETRYING, "Requests that are being tried again."),
+        ("upstream_requests_waiting", "gauge", p.GROUP_WAITING, "Requests that wait for room."),
+        ("upstream_retries_denied_total", "counter", p.GROUP_RETRIES_DENIED, "Retries that the budget did not allow."),
+        ("upstream_hedges_total", "counter", p.GROUP_HEDGED, "Second attempts while the first was silent."),
+        ("upstream_hedges_won_total", "counter", p.GROUP_HEDGES_WON, "Second attempts that answered first."),
+        ("upstream_fallbacks_total", "counter", p.GROUP_FALLEN_BACK, "Requests that the fallback answered instead."),
+    ):
+        _family(out, name, kind, text)
+        for labels, start in _known(plan, "group", totals):
+            _line(out, name, labels, totals[start + offset])
+    _family(out, "upstream_circuit", "gauge", "1 for the state that an upstream's circuit is in.")
+    for labels, start in _known(plan, "circuit", totals):
+        state = CIRCUIT[Condition(totals[start + Mark.CONDITION])]
+        _line(out, "upstream_circuit", [*labels, ("state", state)], 1)
 
 
 def _endpoints(out: list[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -139,6 +139,10 @@ class Forward:
                         raise
                     if pause:
                         await asyncio.sleep(pause)
+                        if not await self._is_granted(course):
+                            raise
+                    exchange.retries += 1
+                    self._cells[lease.endpoint.cells + UPSTREAM_RETRIES] += 1
         finally:
             if course is not None:
                 self._end(course)
@@ -191,18 +195,12 @@ class Forward:
             return None
         if tape is not None:
             tape.rewind()
-        exchange.retries += 1
-        self._cells[endpoint.cells + UPSTREAM_RETRIES] += 1
         return pause
 
     def _paid(self, course: Course, error: UpstreamError, others: bool) -> float | None:
-        """The pause before an attempt that costs budget; None when there is none."""
+        """The pause before an attempt that the policy allows; None when there is none."""
         if not course.may_go_on(error, others):
             return None
-        if not course.has_budget:
-            if not self._persistence.budget.claim():
-                return None
-            course.has_budget = True
         least = 0.0
         if not others:  # everybody was asked: everybody may be asked again
             course.tried = ()
@@ -210,7 +208,22 @@ class Forward:
             least = error.retry_after if isinstance(error, Declined) else 0.0
         return course.pause(_chance, least)
 
-    def _declines(self, response: ResponseHead, course: Course, endpoint: Endpoint) -> bool:
+    async def _is_granted(self, course: Course) -> bool:
+        """Whether the budget allows the attempt that comes now. When it is used up it is asked for a while: retries are
+        mostly over soon, and in the end it bounds how many there are at once, not whom they help."""
+        budget, backoff = self._persistence.budget, self._policy.backoff
+        patience = monotonic() + self._policy.longest_pause
+        while not course.has_budget:
+            if budget.claim():
+                course.has_budget = True
+            elif monotonic() >= patience or course.is_over(monotonic()):
+                budget.denied()
+                return False
+            else:
+                await asyncio.sleep(backoff * _chance.random())
+        return True
+
+    async def _declines(self, response: ResponseHead, course: Course, endpoint: Endpoint) -> bool:
         """Whether a response is not passed on because there will be another attempt. Asked before it is thrown away."""
         tape = course.tape
         if not course.may_retry or (tape is not None and not tape.whole):
@@ -219,11 +232,7 @@ class Forward:
             wanted = retry_after(response, time())
             if wanted > self._policy.longest_pause or course.is_over(monotonic() + wanted):
                 return False
-        if course.is_over(monotonic()):
-            return False
-        if not course.has_budget:
-            course.has_budget = self._persistence.budget.claim()
-        return course.has_budget
+        return not course.is_over(monotonic()) and await self._is_granted(course)
 
     async def _fall_back(self, scope: Any, receive: Any, send: Any, course: Course | None) -> None:
         """Have the other upstream answer."""
@@ -374,7 +383,7 @@ class Forward:
         connection, endpoint = lease.connection, lease.endpoint
         assert connection is not None
         if course is not None:
-            if response.status in self._policy.statuses and self._declines(response, course, endpoint):
+            if response.status in self._policy.statuses and await self._declines(response, course, endpoint):
                 connection.take()  # what has come of it: when that is all, the connection stays in use
                 raise Declined(endpoint.name, response.status, retry_after(response, time()))
             if exchange.attempts:

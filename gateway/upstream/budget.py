@@ -31,11 +31,17 @@ class Budget:
         """Whether one request more may be tried again; `release` when that one is over."""
         with self._truth.changing():
             under_way = self._truth.over_all_workers(self._group + GROUP_RETRYING)
-            if under_way < max(_LEAST, self._part * self._load()):
+            # Who asks is in flight nowhere at the moment, nor is who pauses before the next attempt: when all requests
+            # fail at once they would be few. Of those tried again some are counted twice; that is the error made.
+            requests = self._load() + under_way + 1
+            if under_way < max(_LEAST, self._part * requests):
                 self._cells[self._group + GROUP_RETRYING] += 1
                 return True
-        self._cells[self._group + GROUP_RETRIES_DENIED] += 1
         return False
+
+    def denied(self) -> None:
+        """A request is not tried again because there was no budget for as long as it asked."""
+        self._cells[self._group + GROUP_RETRIES_DENIED] += 1
 
     def release(self) -> None:
         self._cells[self._group + GROUP_RETRYING] -= 1

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 
 from gateway.config.model import Breaker
-from gateway.scoreboard import Condition
+from gateway.scoreboard import CIRCUIT, Condition
 from gateway.truth import Truth, now_ms
 from gateway.upstream.health import Event, Health, Rules
 from gateway.upstream.ratio import Ratio
 
 log = logging.getLogger("gateway.upstream")
 
-_SAID = {Condition.UP: "closed", Condition.EJECTED: "open", Condition.PROBATION: "half open"}
 # Milliseconds after which a trial that nobody ended is over: its worker was killed, or it is a download.
 TRIAL = 30_000
 
@@ -77,5 +76,5 @@ class Circuit:
         if changes:
             after = self.health.condition
             level = logging.INFO if after is Condition.UP else logging.WARNING
-            said = _SAID[after], _SAID[before], cause
+            said = CIRCUIT[after], CIRCUIT[before], cause
             log.log(level, "%s: the circuit is %s, was %s: %s", self._upstream, *said)

@@ -23,10 +23,11 @@ _AGAIN = 0.01
 class Place:
     """Someone in line. `turn` is what is awaited."""
 
-    __slots__ = ("deadline", "look", "turn")
+    __slots__ = ("deadline", "is_late", "look", "turn")
 
     def __init__(self) -> None:
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_late = False  # also when it is called at the very moment
         self.deadline = 0.0
         self.look = 0
 
@@ -35,8 +36,8 @@ class Place:
             self.turn.set_result(None)
 
     def overdue(self) -> None:
-        if not self.turn.done():
-            self.turn.set_exception(TimeoutError())
+        self.is_late = True
+        self.call()
 
 
 class Line:
@@ -73,11 +74,9 @@ class Line:
 
     async def turn(self, place: Place) -> None:
         """Returns when it is worth another try. Raises WaitedTooLong."""
-        try:
-            await place.turn
-        except TimeoutError:
-            message = f"no room in {self._upstream} within {self._config.timeout:g} s"
-            raise WaitedTooLong("", message) from None
+        await place.turn
+        if place.is_late:
+            raise WaitedTooLong("", f"no room in {self._upstream} within {self._config.timeout:g} s")
         place.turn = asyncio.get_running_loop().create_future()
 
     def leave(self, place: Place) -> None:

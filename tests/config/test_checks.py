@@ -119,6 +119,72 @@ def test_what_goes_with_an_upstream(item: dict[str, object], message: str) -> No
     assert len(found) == bool(message) and message in "".join(found)
 
 
+UPSTREAMS = {"app": {"endpoints": ["app:80"]}, "next": {"endpoints": ["next:80"]}}
+
+
+@pytest.mark.parametrize(
+    ("item", "messages"),
+    [
+        ({"upstream": [{"name": "app"}, {"name": "next", "weight": 0}], "split_key": "path"}, []),
+        ({"upstream": "app", "canary": {"upstream": "next"}, "fallback": "next", "mirror": {"upstream": "next"}}, []),
+        (
+            {"upstream": [{"name": "ap"}, {"name": "nxt"}, {"name": "app"}]},
+            [
+                "('routes', 0, 'upstream', 0, 'name') there is no upstream \"ap\" -> app",
+                "('routes', 0, 'upstream', 1, 'name') there is no upstream \"nxt\" -> next",
+            ],
+        ),
+        (
+            {"upstream": [{"name": "app"}, {"name": "app", "weight": 2}]},
+            ["('routes', 0, 'upstream', 1, 'name') \"app\" is here already"],
+        ),
+        (
+            {"upstream": [{"name": "app", "weight": 0}, {"name": "next", "weight": 0}]},
+            ["('routes', 0, 'upstream') one of them needs a weight above 0"],
+        ),
+        (
+            {"upstream": "app", "canary": {"upstream": "x"}, "fallback": "nex", "mirror": {"upstream": "aap"}},
+            [
+                "('routes', 0, 'fallback') there is no upstream \"nex\" -> next",
+                "('routes', 0, 'canary', 'upstream') there is no upstream \"x\"",
+                "('routes', 0, 'mirror', 'upstream') there is no upstream \"aap\" -> app",
+            ],
+        ),
+        (
+            {"upstream": "app", "split_key": "path"},
+            ["('routes', 0, 'split_key') split_key goes with an array of upstreams"],
+        ),
+        (
+            {"respond": {}, "split_key": "path", "canary": {}, "fallback": "app", "mirror": {}},
+            [
+                f"('routes', 0, '{key}') {key} goes with upstream, not with respond"
+                for key in ("split_key", "canary", "fallback", "mirror")
+            ],
+        ),
+    ],
+)
+def test_how_a_route_is_shaped(item: dict[str, object], messages: list[str]) -> None:
+    found = check({"upstreams": UPSTREAMS, "routes": [{"name": "a", **item}]})
+    hinted = [f"{one.path} {one.message}{one.hint and ' -> '}{one.hint}" for one in found]
+    assert hinted == messages
+
+
+@pytest.mark.parametrize(
+    ("upstream", "message"),
+    [
+        ({"endpoints": ["a:80"]}, ""),
+        ({"discovery": {"kind": "file", "path": "x"}}, ""),
+        ({"balance": "random"}, "('upstreams', 'app') an upstream needs endpoints or discovery"),
+        (
+            {"endpoints": ["a:80"], "discovery": {}},
+            "('upstreams', 'app', 'discovery') an upstream has either endpoints or discovery, not both",
+        ),
+    ],
+)
+def test_where_endpoints_come_from(upstream: dict[str, object], message: str) -> None:
+    assert "".join(told({"upstreams": {"app": upstream}})) == message
+
+
 @pytest.mark.parametrize("wrong", [5, "x", [], [5], [[]], {}, {"name": 5}, [{"name": [], "listen": 5, "upstream": {}}]])
 def test_what_has_the_wrong_type_is_left_to_the_model(wrong: object) -> None:
     for key in ("listeners", "admin", "routes", "upstreams"):

@@ -62,6 +62,9 @@ def test_each_unset_name_is_reported_at_its_place() -> None:
         (Expanded("true"), True),
         (Expanded("false"), False),
         (Expanded("auto"), "auto"),
+        (Expanded("0.5"), 0.5),
+        (Expanded("1e3"), "1e3"),
+        (Expanded(".5"), ".5"),
         (Expanded("٣"), "٣"),
         ("2", "2"),  # written as a string in the file: a mistake where a number is wanted
         (2, 2),
@@ -69,3 +72,35 @@ def test_each_unset_name_is_reported_at_its_place() -> None:
 )
 def test_read_as_number_or_boolean(value: object, read: object) -> None:
     assert as_read(value) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "secret"),
+    [
+        ("plain", "plain"),
+        ("${B}", "two"),
+        ({"env": "B"}, "two"),
+        ({"env": "B", "default": "x"}, "two"),
+        ({"env": "NONE", "default": "x"}, "x"),
+        ({"env": "NONE", "default": "${B}"}, "two"),
+        ({"env": "EMPTY", "default": "x"}, "x"),  # as with ":-"
+        ({"env": "EMPTY"}, ""),
+        ({"env": "LOOP"}, "${A}"),
+        ({"file": "/run/${B}"}, {"file": "/run/two"}),
+    ],
+)
+def test_secrets(written: object, secret: object) -> None:
+    assert expand({"sticky": {"secret": written}}, ENVIRON) == ({"sticky": {"secret": secret}}, [])
+
+
+@pytest.mark.parametrize("text", ["hush${A", "hush${", "${hush!}", "${NONE:-hush${A}}"])
+def test_no_part_of_a_secret_is_quoted(text: str) -> None:
+    for written in (text, {"env": "NONE", "default": text}):
+        _, [problem] = expand({"secret": written}, ENVIRON)
+        assert "hush" not in problem.message and "${...}" in problem.message
+        assert problem.path == ("secret",)
+
+
+def test_a_secret_whose_variable_is_not_set() -> None:
+    message = "the environment variable NONE is not set, and no default is given"
+    assert expand({"secret": {"env": "NONE"}}, ENVIRON) == ({"secret": ""}, [Problem(("secret",), message)])

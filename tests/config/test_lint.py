@@ -20,7 +20,7 @@ WEB = {"name": "web", "listen": ":8080"}
 
 
 def told(*routes: dict[str, Any], **more: Any) -> list[str]:
-    named = [{"name": f"r{index}", "respond": {}, **route} for index, route in enumerate(routes)]
+    named = [{"name": f"r{index}", "respond": {}} | route for index, route in enumerate(routes)]
     config = Config.model_validate({"listeners": [WEB], "routes": named, **more})
     return [f"{problem.path} {problem.message}" for problem in lint(config)]
 
@@ -227,3 +227,110 @@ upstream = "app"
     assert loop.startswith("gateway.toml:8:3: upstreams.app.endpoints[0]: this is the listener web:")
     assert taken == "gateway.toml:16:3: routes[1]: never reached: routes[0] takes all its requests (gateway.toml:11)"
     assert never.startswith("gateway.toml:18:1: routes[1].path.prefix: never matches: paths are compared")
+
+
+# Keys without effect, attempts that may have one twice, secrets that are none.
+
+
+def shaped(route: dict[str, Any] | None = None, **app: Any) -> list[str]:
+    """The warnings about a route to "app", which has these keys; "next" is there too."""
+    upstreams = {"app": {"endpoints": ["a:1"], **app}, "next": {"endpoints": ["b:1"]}}
+    return told({"upstream": "app", "respond": None, **(route or {})}, upstreams=upstreams)
+
+
+SHARED = [{"name": "app"}, {"name": "next"}]
+SECRET = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        (
+            {"mirror": {"upstream": "app"}},
+            "('routes', 0, 'mirror', 'upstream') \"app\" gets requests of this route and copies of them too",
+        ),
+        (
+            {"upstream": SHARED, "mirror": {"upstream": "next"}},
+            "('routes', 0, 'mirror', 'upstream') \"next\" gets requests of this route and copies of them too",
+        ),
+        (
+            {"fallback": "app"},
+            "('routes', 0, 'fallback') never used: it is the upstream that all requests of the route go to",
+        ),
+        (
+            {"canary": {"upstream": "app", "by": "header:x"}},
+            "('routes', 0, 'canary', 'upstream') changes nothing: all requests of the route go there",
+        ),
+    ],
+)
+def test_shaping_without_effect(route: dict[str, Any], message: str) -> None:
+    assert shaped(route) == [message]
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        {"mirror": {"upstream": "next"}, "fallback": "next", "canary": {"upstream": "next", "by": "header:x"}},
+        {"upstream": SHARED, "fallback": "app"},
+        {"upstream": SHARED, "canary": {"upstream": "next", "by": "header:x"}},
+        {"upstream": [{"name": "app"}, {"name": "next", "weight": 0}], "split_key": "path"},
+        {"upstream": [{"name": "app"}, {"name": "next", "weight": 0}], "mirror": {"upstream": "next"}},
+    ],
+)
+def test_shaping_with_effect(route: dict[str, Any]) -> None:
+    assert shaped(route) == []
+
+
+@pytest.mark.parametrize(
+    ("app", "message"),
+    [
+        (
+            {"hash_key": "path"},
+            "('upstreams', 'app', 'hash_key') not used: balance is \"round_robin\", not \"consistent_hash\"",
+        ),
+        (
+            {"retry": {"methods": ["GET", "POST"]}},
+            "('upstreams', 'app', 'retry', 'methods', 1) what a POST does may be done twice: "
+            "an attempt that failed may have had its effect",
+        ),
+        (
+            {"retry": {"methods": ["PATCH"]}},
+            "('upstreams', 'app', 'retry', 'methods', 0) what a PATCH does may be done twice: "
+            "an attempt that failed may have had its effect",
+        ),
+        (
+            {"sticky": {"cookie": "c", "secret": "change me"}},
+            "('upstreams', 'app', 'sticky', 'secret') this is the secret of the examples, which everybody knows",
+        ),
+        (
+            {"sticky": {"cookie": "c", "secret": SECRET[1:]}},
+            "('upstreams', 'app', 'sticky', 'secret') shorter than 16 bytes: "
+            "it can be guessed, and then the cookie can be forged",
+        ),
+        (
+            {"sticky": {"cookie": "c", "secret": SECRET, "same_site": "none", "secure": "never"}},
+            "('upstreams', 'app', 'sticky', 'secure') "
+            'browsers refuse a cookie of same_site = "none" that is not secure',
+        ),
+    ],
+)
+def test_an_upstream_that_cannot_be_meant(app: dict[str, Any], message: str) -> None:
+    assert shaped(**app) == [message]
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        {"balance": "consistent_hash", "hash_key": "path"},
+        {"retry": {"methods": ["GET", "PURGE"]}},
+        {"retry": {"methods": ["POST"], "attempts": 0}},
+        {"sticky": {"cookie": "c", "secret": SECRET, "same_site": "none"}},
+        {"sticky": {"cookie": "c", "secret": "é" * 8}},
+    ],
+)
+def test_an_upstream_that_can_be_meant(app: dict[str, Any]) -> None:
+    assert shaped(**app) == []
+
+
+def test_a_warning_shows_no_secret() -> None:
+    assert "hush" not in "".join(shaped(sticky={"cookie": "c", "secret": "hush"}))

@@ -13,6 +13,11 @@ def lines(*files: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _whole(files)]
 
 
+def endpoints_of(line: dict[str, Any]) -> set[str]:
+    """Everybody who was asked."""
+    return {line["upstream"], *[attempt["endpoint"] for attempt in line["attempts"]]}
+
+
 def _whole(files: Iterable[Path]) -> Iterable[str]:
     for file in files:
         yield from file.read_text().rpartition("\n")[0].splitlines()

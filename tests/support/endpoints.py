@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from tests.support.gateway_process import Gateway
@@ -28,21 +29,24 @@ def changes(one: Gateway, endpoint: str) -> list[str]:
     return [line.partition(",")[0] for line in lines]
 
 
+@dataclass(frozen=True, slots=True)
 class End:
-    """When the ejection of an endpoint ends, as exactly as can be told from outside."""
+    """When an ejection ends, as exactly as can be told from outside. Monotonic seconds."""
 
-    def __init__(self, one: Gateway, endpoint: str) -> None:
-        before = time.monotonic()
-        left: float | None = row(one, endpoint)["ejected_for_seconds"]
-        assert left is not None, "it is not ejected"
-        self._least, self._most = before + left - 0.1, time.monotonic() + left + 0.1  # it is rounded to a tenth
+    least: float
+    most: float
 
     @property
     def is_over(self) -> bool:
         """Whether it may be over."""
-        return time.monotonic() >= self._least
+        return time.monotonic() >= self.least
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, End) and self._least <= other._most and other._least <= self._most
+    def is_that_of(self, other: End) -> bool:
+        return self.least <= other.most and other.least <= self.most
 
-    __hash__ = None  # type: ignore[assignment]
+
+def end(one: Gateway, endpoint: str) -> End | None:
+    """Of its ejection; None when it is not ejected."""
+    before = time.monotonic()
+    left = row(one, endpoint)["ejected_for_seconds"]
+    return None if left is None else End(before + left - 0.1, time.monotonic() + left + 0.1)  # rounded to a tenth

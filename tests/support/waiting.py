@@ -33,11 +33,13 @@ def steadily(look: Callable[[], object], seconds: float, what: str = "") -> None
 
 
 def paced(step: float, seconds: float) -> Iterator[int]:
-    """0, 1, 2 ... one each `step` seconds, for so many seconds."""
+    """0, 1, 2 ... one each `step` seconds, for so many seconds. Who takes longer with one has the next at once."""
     start = time.monotonic()
-    for number in range(int(seconds / step)):
-        time.sleep(max(0.0, start + number * step - time.monotonic()))
+    number = 0
+    while time.monotonic() < start + seconds:
         yield number
+        number += 1
+        time.sleep(max(0.0, start + number * step - time.monotonic()))
 
 
 @contextmanager

@@ -161,21 +161,25 @@ Handler = Callable[[Peer], Awaitable[None]]
 class Origin:
     """A server on a free loopback port. An async context manager; what fails in a handler fails the test."""
 
-    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        """port: only where something else decides on it; then host must be one that nobody else has."""
         self._handler = handler
+        self._host = host
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0
         self.peers: list[Peer] = []
-        self.port = 0
+        self.port = port
         self._server: asyncio.Server
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     async def __aenter__(self) -> Origin:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=_LIMIT, ssl=self._tls)
+        self._server = await asyncio.start_server(self._connected, self._host, self.port, limit=_LIMIT, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
