@@ -1,13 +1,16 @@
 """What a forked child is given, its first steps, and how master and child talk.
 
 They talk over one SEQPACKET socket pair: a message is a JSON object in one packet, descriptors ride along. Master to
-child: {"do": "go" | "drain" | "reopen"}. Child to master: {"say": "ready" | "failed" | "left"}.
+child: {"do": "go" | "drain" | "reopen" | "endpoints"}. Child to master: {"say": "ready" | "failed" | "left" |
+"endpoints"}. The kernel keeps only so much for whoever does not read. So lists of endpoints, which can be many and
+large, are sent one message at a time, each when the one before was read (`is_read`): there is always room for an order.
 """
 
 from __future__ import annotations
 
 import ctypes
 import faulthandler
+import fcntl
 import grp
 import logging
 import os
@@ -15,8 +18,10 @@ import pwd
 import signal
 import socket
 import sys
+import termios
+from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import msgspec
@@ -25,6 +30,7 @@ from setproctitle import setproctitle
 from gateway.config import Config
 from gateway.config.model import Process
 from gateway.errors import GatewayError, StartError
+from gateway.findings import Findings, read
 from gateway.log import Files, name_process
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State
@@ -34,7 +40,9 @@ log = logging.getLogger("gateway")
 # The child could not start and never will with this configuration: the master must not try again (as uvicorn has it).
 EXIT_BOOT = 3
 
-_MESSAGE = 64 * 1024
+# The kernel takes some 200 KiB in one packet (net.core.wmem_default); half of it is what we put into one.
+_MESSAGE = 256 * 1024
+_PART = 100 * 1024
 _MOST_FDS = 8
 _PR_SET_PDEATHSIG = 1
 # What a terminal or a supervisor may send to the whole group: the master's to act on, not ours.
@@ -66,6 +74,7 @@ class Birth:
     files: Files
     master: int
     close_foreign: Callable[[], None]  # closes this process' copies of what belongs to other children
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def cells(self) -> Cells:
@@ -163,6 +172,46 @@ def tell(channel: socket.socket, message: dict[str, Any], fds: list[int] | None 
     except OSError:
         return False
     return True
+
+
+def is_read(channel: socket.socket) -> bool:
+    """Whether the other side has taken everything that was sent to it."""
+    unread = array("i", [0])
+    fcntl.ioctl(channel, termios.TIOCOUTQ, unread)
+    return unread[0] == 0
+
+
+def batch(parts: dict[str, Any]) -> dict[str, Any]:
+    """As many of these, from the first on, as go into one message; one at least."""
+    taken: dict[str, Any] = {}
+    size = 0
+    for name, part in parts.items():
+        size += len(msgspec.json.encode(part)) + len(name)
+        if taken and size > _PART:
+            break
+        taken[name] = part
+    return taken
+
+
+def learn(birth: Birth, message: dict[str, Any]) -> list[str]:
+    """Take in what the master says of endpoints; the upstreams that have others now."""
+    changed = []
+    findings = birth.findings
+    for name, endpoint in message["gone"]:
+        birth.plan.forget(name, endpoint)
+    for name, part in message["found"].items():
+        findings.trouble.pop(name, None)
+        if part["trouble"]:
+            findings.trouble[name] = part["trouble"]
+        if part["endpoints"] is None:
+            continue
+        found = read(part["endpoints"])
+        for one, places in zip(found, part["places"], strict=True):
+            birth.plan.put(name, str(one.address), places)
+        if findings.found.get(name) != found:
+            findings.found[name] = found
+            changed.append(name)
+    return changed
 
 
 def hear(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:

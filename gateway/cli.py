@@ -205,9 +205,11 @@ def _answered(told: Explanation) -> list[str]:
         upgrade = outcome.upgrade if isinstance(outcome.upgrade, str) else ", ".join(outcome.upgrade)
         rows += _shaped(outcome.shaping)
         rows.append(("upgrade", upgrade or "none"))
-        width = max(len(one.address) for one in outcome.destinations)
+        width = max((len(one.address) for one in outcome.destinations), default=0)
         # Whose endpoint it is has been said already where there is one upstream to ask.
-        named = 0 if outcome.upstream else 2 + max(len(one.upstream) for one in outcome.destinations)
+        named = 0 if outcome.upstream else 2 + max((len(one.upstream) for one in outcome.destinations), default=0)
+        if not outcome.destinations:
+            rows.append(("endpoint", "looked up by the gateway that runs"))
         rows += [
             (
                 "endpoint",
@@ -332,7 +334,11 @@ def endpoint_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON, also on a terminal.")
 def list_endpoints(path: str | None, control: str | None, as_json: bool) -> None:
     """Show every endpoint: its condition, what is in flight."""
-    rows = _ask(path, control, {"do": "endpoints"})["endpoints"]
+    answer = _ask(path, control, {"do": "endpoints"})
+    rows = answer["endpoints"]
+    for one in answer.get("discovery", ()):
+        if one["trouble"]:
+            click.echo(_trouble(one), err=True)
     if as_json or not sys.stdout.isatty():
         click.echo(json.dumps(rows, indent=2))
         return
@@ -382,6 +388,10 @@ def _set_drained(path: str | None, control: str | None, upstream: str, endpoint:
         _fail(answer["error"])
 
 
+def _trouble(one: dict[str, Any]) -> str:
+    return f"{one['upstream']}: looking up endpoints fails: {one['trouble']}; it has {one['endpoints']}"
+
+
 _COLUMNS = (
     ("process", 12), ("pid", 8), ("gen", 4), ("state", 9), ("age", 8), ("cpu s", 8), ("memory", 8), ("conns", 6),
     ("requests", 10),
@@ -401,6 +411,7 @@ def _table(answer: dict[str, Any]) -> str:
             f"gateway {answer['version']}, {answer['config']}, generation {answer['generation']}",
             f"listening: {listeners}" + (f"; admin on {answer['admin']}" if answer["admin"] else ""),
             f"workers wanted: {answer['workers_wanted']}; restarts: {restarts}",
+            *(_trouble(one) for one in answer.get("discovery", ()) if one["trouble"]),
             "",
             "".join(
                 title.ljust(width) if index == 0 else title.rjust(width)

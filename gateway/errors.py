@@ -16,6 +16,17 @@ class StartError(GatewayError):
     """The master can't start or go on: address in use, no permission, a file that is missing."""
 
 
+class DiscoveryError(GatewayError):
+    """The endpoints of an upstream can't be found out; those that were found last stay.
+
+    again: seconds until it is worth to look again.
+    """
+
+    def __init__(self, message: str, again: float) -> None:
+        super().__init__(message)
+        self.again = again
+
+
 class UpstreamError(GatewayError):
     """An exchange with an endpoint failed.
 

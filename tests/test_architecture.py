@@ -21,6 +21,7 @@ PACKAGE = ROOT / "gateway"
 GROUND = {
     "config",
     "errors",
+    "findings",
     "scoreboard",
     "metrics",
     "log",
@@ -50,9 +51,10 @@ MAY_KNOW: dict[str, set[str]] = {
     "middleware": {"", *GROUND, "upstream"},
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
-    "child": {"config", "errors", "log", "metrics", "scoreboard"},
+    "child": {"config", "errors", "findings", "log", "metrics", "scoreboard"},
+    "findings": {"config"},
     "log": {"config", "errors", "exchange"},
-    "metrics": {"config", "scoreboard", "exchange", "truth", "reasons"},
+    "metrics": {"config", "findings", "scoreboard", "exchange", "truth", "reasons"},
     "config": {"errors"},
     "errors": set(),
     "exchange": set(),
@@ -73,6 +75,7 @@ MAY_KNOW: dict[str, set[str]] = {
 # Where a foreign library may be imported. "*" in a pattern does not stop at folders.
 DOORS: dict[str, tuple[str, ...]] = {
     "click": ("cli.py", "demo.py"),
+    "dns": ("upstream/discovery/dns.py",),
     "httptools": (),
     "httpx": ("upstream/transport.py",),
     "msgspec": ("*",),  # an encoder, like json

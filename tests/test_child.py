@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from gateway.child import hear, ids, tell
+from gateway.child import batch, hear, ids, is_read, learn, tell
 from gateway.config.model import Process
 from gateway.errors import StartError
+from gateway.findings import Findings
+from gateway.metrics.plan import Plan
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -87,3 +91,42 @@ def test_users_and_groups() -> None:
         ids(Process(user="nobody-has-this-name"))
     with pytest.raises(StartError, match=r'^process\.group: there is no group "nobody-has-this-name"$'):
         ids(Process(user="root", group="nobody-has-this-name"))
+
+
+def test_whether_a_message_was_read(pair: Pair) -> None:
+    ours, theirs = pair
+    assert is_read(ours)
+    for _ in range(2):
+        tell(ours, {"do": "go"})
+    assert not is_read(ours)
+    hear(theirs)
+    assert not is_read(ours), "there is a second one"
+    hear(theirs)
+    assert is_read(ours)
+
+
+def test_a_batch_fits_into_a_message_and_keeps_the_order(pair: Pair) -> None:
+    parts = {f"upstream {number}": ["x" * 1000] * 30 for number in range(10)}
+    first = batch(parts)
+    assert list(first) == list(parts)[: len(first)] and 1 < len(first) < 10
+    assert tell(pair[0], {"found": first})
+    assert batch({"large": "x" * 150_000, "small": "y"}).keys() == {"large"}, "one at least"
+    assert batch({}) == {}
+
+
+def test_what_the_master_says_of_endpoints_is_learned() -> None:
+    birth: Any = SimpleNamespace(plan=Plan(), findings=Findings())
+    part = {"endpoints": [{"address": "a:1"}], "places": [{"upstream": 700, "endpoint": 800}], "trouble": ""}
+    assert learn(birth, {"found": {"app": part}, "gone": []}) == ["app"]
+    assert [str(one.address) for one in birth.findings.found["app"]] == ["a:1"]
+    assert birth.plan.block("endpoint", "app", "a:1") == 800
+    ill = part | {"trouble": "it is so"}
+    assert learn(birth, {"found": {"app": ill}, "gone": []}) == [], "the list is the same"
+    assert birth.findings.trouble == {"app": "it is so"}
+    never: dict[str, Any] = {"endpoints": None, "places": [], "trouble": "nor this"}
+    assert learn(birth, {"found": {"other": never}, "gone": [["app", "a:1"]]}) == []
+    assert "other" not in birth.findings.found
+    assert ("app", "a:1") not in birth.plan.blocks["endpoint"]
+    assert learn(birth, {"found": {"app": part}, "gone": [["app", "a:1"]]}) == []
+    assert birth.plan.block("endpoint", "app", "a:1") == 800, "gone, and back again"
+    assert birth.findings.trouble == {"other": "nor this"}

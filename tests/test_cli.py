@@ -379,3 +379,13 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(arguments: list[s
     _, said = process.communicate(timeout=30)
     assert b"Traceback" not in said and b"BrokenPipe" not in said
     assert process.returncode in (1, -signal.SIGPIPE)
+
+
+def test_explain_of_endpoints_that_are_looked_up(explained: Path) -> None:
+    explained.write_text(
+        '[[listeners]]\nname = "web"\nlisten = ":8080"\n[[routes]]\nname = "r"\nupstream = "app"\n'
+        '[upstreams.app]\ndiscovery = { kind = "dns", name = "app.internal", port = 80 }\n'
+    )
+    result = run("explain", "-c", explained, "GET", "http://x/")
+    assert result.exit_code == 0
+    assert "endpoint   looked up by the gateway that runs" in result.output

@@ -21,22 +21,23 @@ _EXPECTED = {
 }
 
 
-def explain(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
-    return [_problem(details, data) for details in error.errors(include_url=False)]
+def explain(error: ValidationError, data: dict[str, Any], root: type[BaseModel] = Config) -> list[Problem]:
+    """root: what was validated."""
+    return [_problem(details, data, root) for details in error.errors(include_url=False)]
 
 
-def _problem(details: ErrorDetails, data: dict[str, Any]) -> Problem:
+def _problem(details: ErrorDetails, data: dict[str, Any], root: type[BaseModel]) -> Problem:
     path, value, kind = _written_path(details["loc"], data), details["input"], details["type"]
     context = details.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            return Problem(path, f"unknown key {shown(path[-1])}", closest(path[-1], known_keys(path[:-1])))
+            return Problem(path, f"unknown key {shown(path[-1])}", closest(path[-1], known_keys(path[:-1], root)))
         case "missing":
             return Problem(path, "required, but missing")
         case "value_error":
             return Problem(path, str(context["error"]))
         case "literal_error":
-            words = list(get_args(_type_at(path)))
+            words = list(get_args(_type_at(path, root)))
             return Problem(path, f"expected {_either(words)}, got {shown(value)}", closest(value, words))
         case _ if kind in _EXPECTED:
             return Problem(path, f"expected {_EXPECTED[kind]}, got {shown(value)}")
@@ -65,9 +66,9 @@ def _written_path(location: KeyPath, data: Any) -> KeyPath:
     return path
 
 
-def _type_at(path: KeyPath) -> Any:
+def _type_at(path: KeyPath, root: type[BaseModel]) -> Any:
     """The type that the model has at a key path."""
-    at: Any = Config
+    at: Any = root
     for part in path:
         if isinstance(part, int):
             at = get_args(at)[0]
@@ -91,7 +92,7 @@ def _unwrapped(at: Any) -> Any:
             return at
 
 
-def known_keys(path: KeyPath) -> list[str]:
+def known_keys(path: KeyPath, root: type[BaseModel] = Config) -> list[str]:
     """The keys that the table at this path may have."""
-    keys = list(_type_at(path).model_fields)
-    return keys if path else [*keys, INCLUDE]
+    keys = list(_type_at(path, root).model_fields)
+    return [*keys, INCLUDE] if not path and root is Config else keys

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.config import Config
 from gateway.config.values import Address, TcpAddress
+from gateway.findings import Findings
 from gateway.log import Files
 from gateway.master.bind import targets
 from gateway.master.limits import cpus, somaxconn, warnings
@@ -28,6 +29,13 @@ class Generation:
     listening: dict[str, Listening] = field(default_factory=dict)  # by listener name
     admin: Listening | None = None
     wanted: int = 0
+    findings: Findings = field(default_factory=Findings)
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether it needs an observer: somebody to answer, to probe or to look endpoints up."""
+        upstreams = self.config.upstreams.values()
+        return self.config.admin is not None or any(one.health or one.discovery for one in upstreams)
 
     def keys(self) -> set[str]:
         """What it listens on, as the master knows it."""
@@ -99,7 +107,8 @@ def announce(generation: Generation, nofile: int) -> None:
         workers=generation.wanted,
         connections_per_worker=sum(listener.limits.connections for listener in config.listeners),
         upstream_connections_per_worker=sum(
-            len(upstream.endpoints) * upstream.pool.max_connections for upstream in config.upstreams.values()
+            len(generation.findings.members(name, upstream)) * upstream.pool.max_connections
+            for name, upstream in config.upstreams.items()
         ),
         backlogs={listener.name: listener.backlog for listener in config.listeners},
         somaxconn=somaxconn(),

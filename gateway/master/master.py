@@ -27,6 +27,7 @@ from gateway.master import limits, queues, upgrade
 from gateway.master.children import Child
 from gateway.master.control import Control, Reply
 from gateway.master.deaths import Deaths
+from gateway.master.discovered import Discovered
 from gateway.master.events import Events, Handler, in_the_foreground
 from gateway.master.generation import ADMIN, Generation, announce, key, open_sockets, wanted_workers
 from gateway.master.nursery import Nursery, Run
@@ -67,6 +68,7 @@ class Master:
         self._new_sockets: list[Listening] = []
         self._waiting: list[Reply] = []  # who waits for the outcome of the reload under way
         self._next_reload: list[Reply] | None = None  # one more was asked for meanwhile
+        self._discovered = Discovered(self._board, self._plan, legacy.placed if legacy else ())
         self._deaths = Deaths()
         self._watch = Watch(self._board.header)
         self._stopping = False
@@ -153,7 +155,7 @@ class Master:
     def _take_over(self, legacy: upgrade.Legacy, config: Config, files: Files) -> None:
         """After an upgrade: the workers of the program before us are the generation that serves. What comes next is a
         reload like any other, so whatever is wrong with the new configuration leaves them alone."""
-        self._current = Generation(legacy.generation, config, files, wanted=legacy.wanted)
+        self._current = Generation(legacy.generation, config, files, wanted=legacy.wanted, findings=legacy.findings)
         named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
         for known_by, listening in self._open.items():
             if config.admin is not None and known_by == key(config.admin.listen, ADMIN):
@@ -170,7 +172,7 @@ class Master:
 
     def _patience(self) -> float:
         settling = self._starting or self._stopping or any(child.state != State.READY for child in self._children)
-        if settling or (self._current and len(self._children) < self._current.wanted):
+        if settling or self._discovered.owes() or (self._current and len(self._children) < self._current.wanted):
             return _SETTLING * 5
         return min(_TICK, self._current.config.process.heartbeat_timeout / 4 if self._current else _TICK)
 
@@ -236,7 +238,7 @@ class Master:
             case "reopen":
                 reply(self._reopen())
             case "endpoints":
-                reply({"ok": True, "endpoints": self._endpoints()})
+                reply({"ok": True, "endpoints": self._endpoints(), "discovery": self._discovery()})
             case "drain" if type(question.get("drained")) is bool:
                 reply(
                     self._drain_endpoint(
@@ -263,6 +265,10 @@ class Master:
                         child.why = message["why"]
                     case "left":
                         child.holds.clear()
+                    case "endpoints":
+                        for generation in (self._starting, self._current):
+                            if generation is not None and generation.number == child.generation:
+                                self._discovered.heard(generation, self._children, message)
 
         return heard
 
@@ -315,6 +321,7 @@ class Master:
         generation = Generation(number, config, files, wanted=wanted_workers(config))
         self._new_sockets = open_sockets(generation, self._open, self._inherited_fds)
         self._plan.cover(config)
+        self._discovered.begin(self._current, generation)
         self._starting = generation
         self._starting_until = time.monotonic() + config.process.boot_timeout
         self._converge()
@@ -486,6 +493,8 @@ class Master:
             current.config,
             self._open,
             self._children,
+            current.findings,
+            list(self._discovered.placed),
         )
         passed = [fd for fds in self._inherited_fds.values() for fd in fds]
         try:
@@ -555,6 +564,7 @@ class Master:
             timeout = self._starting.config.process.boot_timeout
             self._abort_starting(f"not ready within {timeout:g} s: {', '.join(late) or 'no worker came up'}")
         self._watch.overdue(self._children)
+        self._discovered.turn(current, self._starting, self._children)
         if current is None:
             return
         settings = current.config.process
@@ -596,19 +606,20 @@ class Master:
         """Bring up every child of the starting generation; promote it when all are ready."""
         there = {(child.role, child.slot): child for child in self._of(generation)}
         wanted = [(Role.WORKER, slot) for slot in range(generation.wanted)]
-        if generation.admin is not None:
+        if generation.is_observed:
             wanted.append((Role.OBSERVER, 0))
         for role, slot in wanted:
             if (role, slot) not in there:
                 self._spawn(role, slot, generation)
             if self._starting is not generation:
                 return  # it could not be started, and nothing of it is left
-        if all(key in there and there[key].state is State.READY for key in wanted):
+        is_ready = all(key in there and there[key].state is State.READY for key in wanted)
+        if is_ready and not self._discovered.owes(generation):
             self._promote(generation)
 
     def _keep(self, current: Generation) -> None:
         """One serving child in each wanted slot, and none elsewhere."""
-        if current.admin is not None and not self._paused:
+        if current.is_observed and not self._paused:
             self._keep_one(current, Role.OBSERVER, 0)
         for slot in range(self._wanted()):
             if slot not in self._deaths.broken:
@@ -679,7 +690,11 @@ class Master:
         self._events.watch(child.channel, self._hearing(child))
 
     def _endpoints(self) -> list[dict[str, Any]]:
-        return endpoints(Truth(self._board), self._plan, self._current.config) if self._current else []
+        current = self._current
+        return endpoints(Truth(self._board), self._plan, current.config, current.findings) if current else []
+
+    def _discovery(self) -> list[dict[str, Any]]:
+        return self._current.findings.rows(self._current.config) if self._current else []
 
     def _drain_endpoint(self, upstream: str, endpoint: str, drained: bool) -> dict[str, Any]:
         """Have an endpoint get nothing new, or something again."""
@@ -699,6 +714,7 @@ class Master:
             wanted=self._wanted(),
             listeners={name: one.bound for name, one in current.listening.items()} if current else {},
             admin=current.admin.bound if current and current.admin else None,
+            discovery=self._discovery(),
             ok=True,
         )
 

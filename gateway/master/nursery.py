@@ -93,6 +93,7 @@ class Nursery:
             files=generation.files,
             master=os.getpid(),
             close_foreign=close_foreign,
+            findings=generation.findings,
         )
         # What lives now is shared with every child: the collector must not write into it and so make it private.
         gc.collect()

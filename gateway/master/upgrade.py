@@ -22,6 +22,7 @@ from gateway.config import Config
 from gateway.config.dump import restored
 from gateway.config.model import Log
 from gateway.errors import StartError
+from gateway.findings import Findings, read, written
 from gateway.log import Files
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
@@ -46,6 +47,8 @@ class Legacy:
     config: Config | None  # what the workers run by; None when the program that follows does not understand it
     listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    placed: list[tuple[str, str]] = field(default_factory=list)  # endpoints that have cells because they were found
 
 
 class Rehearsal:
@@ -110,6 +113,8 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
         "plan": legacy.plan.dump(),
         "listening": [listening.fds() for listening in legacy.listening.values()],
         "children": children,
+        "found": {name: written(found) for name, found in legacy.findings.found.items()},
+        "placed": legacy.placed,
     }
     memory = os.memfd_create("gateway-upgrade", 0)
     os.write(memory, msgspec.json.encode(state))
@@ -170,7 +175,20 @@ def inherit() -> Legacy | None:
         config=restored(state.get("config")),
         listening={one.key: one for one in listening},
         children=children,
+        findings=_found(state.get("found", {})),
+        placed=[(upstream, endpoint) for upstream, endpoint in state.get("placed", ())],
     )
+
+
+def _found(rows: dict[str, Any]) -> Findings:
+    """What discovery had found. What we don't understand is looked up anew."""
+    findings = Findings()
+    for name, found in rows.items():
+        try:
+            findings.found[name] = read(found)
+        except ValueError:
+            continue
+    return findings
 
 
 def logs_opened(config: Config) -> tuple[Config, Files]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.config import Config
+from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Condition, Mark
 from gateway.truth import Truth, now_ms
 
 
-def endpoints(truth: Truth, plan: Plan, config: Config) -> list[dict[str, Any]]:
-    """One row for each endpoint of a configuration."""
+def endpoints(truth: Truth, plan: Plan, config: Config, findings: Findings) -> list[dict[str, Any]]:
+    """One row for each endpoint of a configuration, listed or found."""
     now = now_ms()
     rows = []
-    named = [(name, str(one.address)) for name, upstream in config.upstreams.items() for one in upstream.endpoints]
+    named = [
+        (name, str(one.address))
+        for name, upstream in config.upstreams.items()
+        for one in findings.members(name, upstream)
+    ]
     for upstream, endpoint in named:
         record = truth.record(plan.block("endpoint", upstream, endpoint))
         condition = Condition(record[Mark.CONDITION])

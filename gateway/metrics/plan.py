@@ -68,8 +68,12 @@ OTHER = "__other__"
 NO_ROUTE = "-"  # the route of a request that matched none, and of one that the parser refused
 # Nobody reads this cell. Counted here is only what a plan that was full before a kind was thought of has no room for.
 _LOST = Fact.SERIES - 1
-# In `dump`, beside the kinds: the first cell that is free, also behind kinds that the reader doesn't know.
+# In `dump`, beside the kinds: the first cell that is free, also behind kinds that the reader doesn't know; and the
+# blocks before it that were given back.
 _FREE = ""
+_GIVEN_BACK = "given_back"
+# The kinds that an endpoint has series of; the last one only where failures are reckoned.
+_OF_ENDPOINT = ("upstream", "flight", "endpoint", "window")
 
 Key = tuple[str, ...]
 
@@ -81,6 +85,7 @@ class Plan:
         """free: no cell from here on is in use."""
         self.blocks: dict[str, dict[Key, int]] = blocks or {}
         self._next = int(free)
+        self._given_back: dict[str, list[int]] = {kind: [] for kind in CELLS}
         for kind, cells in CELLS.items():
             known = self.blocks.setdefault(kind, {})
             if known:
@@ -90,6 +95,9 @@ class Plan:
                 self._place(kind, (OTHER,) * len(LABELS[kind]), cells)
 
     def _place(self, kind: str, labels: Key, cells: int) -> None:
+        if self._given_back[kind]:
+            self.blocks[kind][labels] = self._given_back[kind].pop()
+            return
         self.blocks[kind][labels] = self._next
         self._next += cells
 
@@ -98,7 +106,7 @@ class Plan:
         known = self.blocks[kind]
         if labels not in known:
             cells = CELLS[kind]
-            if self._next + cells > SEAT_CELLS:
+            if self._next + cells > SEAT_CELLS and not self._given_back[kind]:
                 return known.get((OTHER,) * len(labels), _LOST)
             self._place(kind, labels, cells)
         return known[labels]
@@ -141,10 +149,42 @@ class Plan:
 
     def cover_endpoint(self, name: str, upstream: Upstream, endpoint: str) -> None:
         """Place the series of one endpoint of an upstream."""
-        for kind in ("upstream", "flight", "endpoint"):
+        for kind in _kinds(upstream):
             self.block(kind, name, endpoint)
-        if upstream.outlier.failure_ratio is not None:
-            self.block("window", name, endpoint)
+
+    # Endpoints that come and go.
+
+    def admit(self, name: str, upstream: Upstream, endpoint: str) -> bool:
+        """Place the series of an endpoint if there is room for all of them: none that was found shares a record."""
+        missing = [kind for kind in _kinds(upstream) if (name, endpoint) not in self.blocks[kind]]
+        if self._next + sum(CELLS[kind] for kind in missing if not self._given_back[kind]) > SEAT_CELLS:
+            return False
+        self.cover_endpoint(name, upstream, endpoint)
+        return True
+
+    def places(self, name: str, endpoint: str) -> dict[str, int]:
+        """Where the series of an endpoint are, by kind: for a process with a plan of its own, which takes it by
+        `put`."""
+        known = {kind: self.blocks[kind].get((name, endpoint)) for kind in _OF_ENDPOINT}
+        return {kind: start for kind, start in known.items() if start is not None}
+
+    def put(self, name: str, endpoint: str, places: dict[str, int]) -> None:
+        for kind, start in places.items():
+            self.blocks.setdefault(kind, {})[name, endpoint] = start
+
+    def forget(self, name: str, endpoint: str) -> None:
+        """Nobody has series of this endpoint any more."""
+        for kind in _OF_ENDPOINT:
+            self.blocks[kind].pop((name, endpoint), None)
+
+    def give_back(self, name: str, endpoint: str) -> list[int]:
+        """Forget an endpoint and let others have its blocks; the cells, which are to be zero from now on."""
+        cells: list[int] = []
+        for kind, start in self.places(name, endpoint).items():
+            self._given_back[kind].append(start)
+            cells += range(start, start + CELLS[kind])
+        self.forget(name, endpoint)
+        return cells
 
     def gauges(self) -> list[int]:
         """The cells that are gauges, in every block."""
@@ -158,10 +198,19 @@ class Plan:
     def dump(self) -> dict[str, list[tuple[list[str], int]]]:
         """For the program that follows in an upgrade; `Plan.load` reads it."""
         dumped = {kind: [(list(key), start) for key, start in known.items()] for kind, known in self.blocks.items()}
-        return {**dumped, _FREE: [([], self._next)]}
+        given_back = [([kind, str(start)], start) for kind, starts in self._given_back.items() for start in starts]
+        return {**dumped, _GIVEN_BACK: given_back, _FREE: [([], self._next)]}
 
     @classmethod
     def load(cls, dumped: dict[str, list[tuple[list[str], int]]]) -> Plan:
-        kinds = {kind: rows for kind, rows in dumped.items() if kind != _FREE}
+        kinds = {kind: rows for kind, rows in dumped.items() if kind not in (_FREE, _GIVEN_BACK)}
         [(_, free)] = dumped.get(_FREE) or [([], int(Fact.SERIES))]
-        return cls({kind: {tuple(key): start for key, start in rows} for kind, rows in kinds.items()}, free)
+        plan = cls({kind: {tuple(key): start for key, start in rows} for kind, rows in kinds.items()}, free)
+        for (kind, _), start in dumped.get(_GIVEN_BACK, ()):
+            plan._given_back.setdefault(kind, []).append(start)
+        return plan
+
+
+def _kinds(upstream: Upstream) -> tuple[str, ...]:
+    """The kinds of series that each endpoint of an upstream has."""
+    return _OF_ENDPOINT if upstream.outlier.failure_ratio is not None else _OF_ENDPOINT[:-1]

@@ -14,8 +14,14 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
-def exposition(board: Scoreboard, plan: Plan, rows: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Everything there is to know, one family after the other. rows: of the endpoints, as `endpoints.py` has them."""
+def exposition(
+    board: Scoreboard,
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]] = (),
+    discoveries: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Everything there is to know, one family after the other. rows: of the endpoints, as `endpoints.py` has them.
+    discoveries: as `Findings.rows` has them."""
     seats = board.seats()
     totals = _totals(seats, plan)
     out: list[str] = []
@@ -26,6 +32,7 @@ def exposition(board: Scoreboard, plan: Plan, rows: Sequence[Mapping[str, Any]] 
     _upstreams(out, plan, totals)
     _groups(out, plan, totals)
     _endpoints(out, rows)
+    _discoveries(out, discoveries)
     _listeners(out, plan, totals)
     _processes(out, seats)
     _master(out, board)
@@ -159,6 +166,15 @@ def _endpoints(out: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
         labels = [(label, row[label]) for label in ("upstream", "endpoint", "condition")]
         _line(out, "endpoint_condition", labels, 1)
+
+
+def _discoveries(out: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    _family(out, "discovery_up", "gauge", "1 while the endpoints of an upstream can be looked up.")
+    for row in rows:
+        _line(out, "discovery_up", [("upstream", row["upstream"])], int(not row["trouble"]))
+    _family(out, "discovery_endpoints", "gauge", "Endpoints that looking up has found.")
+    for row in rows:
+        _line(out, "discovery_endpoints", [("upstream", row["upstream"])], row["endpoints"])
 
 
 def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:

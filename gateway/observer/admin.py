@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 import gateway
 from gateway.config import Config
+from gateway.findings import Findings
 from gateway.metrics.endpoints import drain, endpoints
 from gateway.metrics.plan import Plan
 from gateway.metrics.text import CONTENT_TYPE, exposition
@@ -20,7 +21,7 @@ from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State, Word
 from gateway.truth import Truth
 
 
-def admin_app(board: Scoreboard, plan: Plan, truth: Truth, config: Config) -> Starlette:
+def admin_app(board: Scoreboard, plan: Plan, truth: Truth, config: Config, findings: Findings) -> Starlette:
     async def live(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -33,10 +34,11 @@ def admin_app(board: Scoreboard, plan: Plan, truth: Truth, config: Config) -> St
         return Response(msgspec.json.encode(facts(board)), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
-        return Response(exposition(board, plan, endpoints(truth, plan, config)), headers={"content-type": CONTENT_TYPE})
+        text = exposition(board, plan, endpoints(truth, plan, config, findings), findings.rows(config))
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def all_endpoints(request: Request) -> Response:
-        return Response(msgspec.json.encode(endpoints(truth, plan, config)), media_type="application/json")
+        return Response(msgspec.json.encode(endpoints(truth, plan, config, findings)), media_type="application/json")
 
     async def drained(request: Request) -> Response:
         """PUT takes an endpoint out of use, DELETE takes it back in."""

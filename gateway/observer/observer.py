@@ -14,6 +14,7 @@ import uvloop
 from gateway import child
 from gateway.child import Birth
 from gateway.observer.admin import admin_app
+from gateway.observer.lookups import Lookups
 from gateway.observer.probe import Probes
 from gateway.scoreboard import Fact, State
 from gateway.truth import Truth
@@ -23,6 +24,9 @@ log = logging.getLogger("gateway")
 
 _BEAT = 0.5  # seconds, as the workers'
 _LEAVE = 2  # seconds for an answer under way when it is told to go
+# Seconds that a new generation waits for endpoints to be looked up, and the part of its boot_timeout.
+_LOOK_UP = 2.0
+_OF_BOOT = 0.45
 
 
 def run_observer(birth: Birth) -> NoReturn:
@@ -39,7 +43,7 @@ async def _live(birth: Birth) -> None:
     loop = asyncio.get_running_loop()
     truth = Truth(birth.board)
     config = uvicorn.Config(
-        admin_app(birth.board, birth.plan, truth, birth.config),
+        admin_app(birth.board, birth.plan, truth, birth.config, birth.findings),
         ws="none",
         lifespan="off",
         loop="none",
@@ -52,10 +56,14 @@ async def _live(birth: Birth) -> None:
     server = uvicorn.Server(config)
     go = asyncio.Event()
     wheel = Wheel(loop.call_later, loop.time)
-    probes = Probes(birth.config, birth.plan, truth, birth.cells, wheel)
+    leaving = asyncio.Event()
+    probes = Probes(birth.config, birth.plan, truth, birth.cells, wheel, birth.findings)
+    lookups = Lookups(birth.config, birth.findings, birth.channel)
 
     def leave() -> None:
+        leaving.set()
         probes.stop()
+        lookups.stop()
         child.show(birth, State.DRAINING)
         server.should_exit = True
         go.set()
@@ -76,6 +84,9 @@ async def _live(birth: Birth) -> None:
                     go.set()
                 case "drain":
                     leave()
+                case "endpoints":
+                    for name in child.learn(birth, message):
+                        probes.renew(name)
                 case "reopen":
                     birth.files.replace(fds)
 
@@ -88,8 +99,13 @@ async def _live(birth: Birth) -> None:
     birth.channel.setblocking(False)
     loop.add_reader(birth.channel, listen_to_master)
     beat()
+    await lookups.start(min(_LOOK_UP, _OF_BOOT * birth.config.process.boot_timeout))
     child.tell(birth.channel, {"say": "ready"})
     await go.wait()
-    if not server.should_exit:
-        probes.start()
+    if leaving.is_set():
+        return
+    probes.start()
+    if birth.sockets:
         await server._serve(list(birth.sockets.values()))
+    else:  # there is no admin listener
+        await leaving.wait()

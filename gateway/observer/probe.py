@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from copy import copy
+from functools import partial
 from time import monotonic
 
 from gateway.config import Config
@@ -16,6 +17,7 @@ from gateway.config.model import ProbeTls
 from gateway.config.model import Upstream as UpstreamConfig
 from gateway.config.values import Origin, TcpAddress
 from gateway.errors import BadResponse, ConnectionCut, UpstreamError
+from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Mark
 from gateway.tls import Tls, client_context
@@ -32,22 +34,44 @@ _JITTER = 0.1  # of the interval, more or less
 
 
 class Probes:
-    """All of them. `start` once; they end with the process, or by `stop`."""
+    """All of them. `start` once, and `renew` when an upstream has other endpoints; they end with the process, or by
+    `stop`."""
 
-    def __init__(self, config: Config, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel) -> None:
-        self._probes = [
-            _Probe(name, upstream, upstream.health, placed(name, upstream, one, plan, truth, cells), truth, wheel)
-            for name, upstream in config.upstreams.items()
-            if upstream.health is not None
-            for one in upstream.endpoints
-        ]
-        self._tasks: list[asyncio.Task[None]] = []
+    def __init__(
+        self, config: Config, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel, findings: Findings
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._truth = truth
+        self._cells = cells
+        self._wheel = wheel
+        self._findings = findings
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._runs = False
 
     def start(self) -> None:
-        self._tasks = [asyncio.get_running_loop().create_task(probe.go_on()) for probe in self._probes]
+        self._runs = True
+        for name in self._config.upstreams:
+            self.renew(name)
+
+    def renew(self, name: str) -> None:
+        """Probe the endpoints that an upstream has now, and no others."""
+        upstream = self._config.upstreams.get(name)
+        if not self._runs or upstream is None or upstream.health is None:
+            return
+        here = {(name, str(one.address)): one for one in self._findings.members(name, upstream)}
+        for key in [key for key in self._tasks if key[0] == name and key not in here]:
+            self._tasks.pop(key).cancel()
+        for key, one in here.items():
+            if key not in self._tasks:
+                endpoint = placed(name, upstream, one, self._plan, self._truth, self._cells)
+                probe = _Probe(name, upstream, upstream.health, endpoint, self._truth, self._wheel)
+                task = self._tasks[key] = asyncio.get_running_loop().create_task(probe.go_on())
+                task.add_done_callback(partial(_over, probe))
 
     def stop(self) -> None:
-        for task in self._tasks:
+        self._runs = False
+        for task in self._tasks.values():
             task.cancel()
 
 
@@ -180,6 +204,11 @@ def _tls(upstream: str, config: ProbeTls, target: Endpoint) -> Tls:
     host = target.address.host if isinstance(target.address, TcpAddress) else target.authority.decode()
     context = client_context(f"upstreams.{upstream}.health.tls.ca", config.ca, config.verify)
     return Tls(context, config.server_name or host)
+
+
+def _over(probe: _Probe, task: asyncio.Task[None]) -> None:
+    """Its endpoint is gone: so is the connection that was kept."""
+    probe._drop()
 
 
 def _range(text: str) -> range:

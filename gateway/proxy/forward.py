@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from random import Random
 from time import monotonic, time
 from typing import Any
@@ -43,6 +44,9 @@ from gateway.upstream.upstream import Upstream
 from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_section
 
 Trailers = list[tuple[bytes, bytes]]
+
+# Endpoints may come and go.
+_MOST_MAPPINGS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Forward:
         self._rewrite = rewrite
         self._key = key
         self._prefix = rewrite.prefix if rewrite is not None else b""
-        self._mappings: dict[Endpoint, Mapping | None] = {}
+        self._mapping = lru_cache(_MOST_MAPPINGS)(partial(Mapping.of, rewrite))
         self._persistence = persistence
         self._policy = policy = persistence.policy
         self._hedging = persistence.hedging
@@ -408,20 +412,12 @@ class Forward:
 
     def _mapped_back(self, exchange: Any, response: ResponseHead, endpoint: Endpoint) -> ResponseHead:
         """The response with its locations and cookies as the client knows them."""
-        if endpoint not in self._mappings:
-            self._learn_mapping(endpoint)
-        mapping = self._mappings[endpoint]
+        mapping = self._mapping(endpoint.base, endpoint.authority, endpoint.host)
         if mapping is None:
             return response
         block = response.fields.block
         mapped = mapped_back(block, mapping, exchange.scheme.encode(), exchange.host)
         return response if mapped is block else response.with_fields(mapped)
-
-    def _learn_mapping(self, endpoint: Endpoint) -> None:
-        """Endpoints come and go: those that have gone are forgotten when one comes."""
-        members = self._upstream.endpoints
-        self._mappings = {one: mapping for one, mapping in self._mappings.items() if one in members}
-        self._mappings[endpoint] = Mapping.of(self._rewrite, endpoint.base, endpoint.authority, endpoint.host)
 
     def _bound(self, exchange: Any, head: RequestHead, response: ResponseHead, endpoint: Endpoint) -> ResponseHead:
         """The response with the cookie that binds its client to the endpoint, unless the client has it."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2s
 from random import Random, random
 from time import monotonic
@@ -21,6 +22,7 @@ from starlette.routing import Mount
 from gateway.config import Config
 from gateway.config import model as configured
 from gateway.exchange import Exchange
+from gateway.findings import MOST, Findings
 from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
@@ -55,9 +57,10 @@ from gateway.truth import Truth
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.budget import Budget
 from gateway.upstream.circuit import Circuit
-from gateway.upstream.endpoint import placed
+from gateway.upstream.endpoint import Endpoint, placed
 from gateway.upstream.health import Health, rules_of
 from gateway.upstream.line import Line
+from gateway.upstream.members import Members
 from gateway.upstream.pool import Pool
 from gateway.upstream.ratio import Ratio
 from gateway.upstream.sticky import Sticky
@@ -94,7 +97,14 @@ class Assembled:
     app: GatewayApp
     entries: list[Entry]
     upstreams: dict[str, Upstream]
+    members: dict[str, Members]  # by upstream
     clock: Clock
+
+    def renew(self, name: str, listed: Iterable[configured.Endpoint]) -> None:
+        """These are the endpoints of an upstream from here on. What is under way to others goes on."""
+        upstream = self.upstreams.get(name)
+        if upstream is not None:
+            upstream.update(*self.members[name].take(listed))
 
 
 def assemble(
@@ -105,15 +115,23 @@ def assemble(
     wheel: Wheel,
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
+    findings: Findings | None = None,
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
-    there.
+    there. findings: the endpoints that discovery has found.
     """
     truth = Truth(board)
+    findings = findings or Findings()
+    members = {
+        name: Members(partial(_endpoint, name, upstream, plan, truth, cells, wheel))
+        for name, upstream in config.upstreams.items()
+    }
     upstreams = {
-        name: _upstream(name, upstream, plan, truth, cells, wheel, offset)
+        name: _upstream(
+            name, upstream, *members[name].take(findings.members(name, upstream)), plan, truth, cells, wheel, offset
+        )
         for name, upstream in config.upstreams.items()
     }
     via = pseudonym(config.process.control)
@@ -184,13 +202,13 @@ def assemble(
     styles = [Style(load_pages(one.error_pages), one.reason_header) for one in config.listeners]
     entries = []
     if loop is not None:
-        most = sum(one.pool.max_connections * len(one.endpoints) for one in config.upstreams.values())
+        most = sum(one.pool.max_connections * (len(one.endpoints) or MOST) for one in config.upstreams.values())
         admission = Admission(cells, most)
         entries = [
             _entry(one, style, admission, app, plan, cells, wheel, clock, finished, loop)
             for one, style in zip(config.listeners, styles, strict=True)
         ]
-    return Assembled(app, entries, upstreams, clock)
+    return Assembled(app, entries, upstreams, members, clock)
 
 
 def _hash_key(upstream: configured.Upstream) -> HashKey | None:
@@ -226,15 +244,31 @@ def _series(plan: Plan, listeners: list[str], route: Route) -> dict[str, tuple[i
     return {name: (plan.block("route", name, route.name, route.upstream), latency) for name in listeners}
 
 
+def _endpoint(
+    name: str,
+    config: configured.Upstream,
+    plan: Plan,
+    truth: Truth,
+    cells: Cells,
+    wheel: Wheel,
+    one: configured.Endpoint,
+) -> Endpoint:
+    endpoint = placed(name, config, one, plan, truth, cells)
+    endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells, config.source_addresses)
+    return endpoint
+
+
 def _upstream(
-    name: str, config: configured.Upstream, plan: Plan, truth: Truth, cells: Cells, wheel: Wheel, offset: float
+    name: str,
+    config: configured.Upstream,
+    endpoints: list[Endpoint],
+    backups: list[Endpoint],
+    plan: Plan,
+    truth: Truth,
+    cells: Cells,
+    wheel: Wheel,
+    offset: float,
 ) -> Upstream:
-    endpoints = []
-    for one in config.endpoints:
-        endpoint = placed(name, config, one, plan, truth, cells)
-        endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells, config.source_addresses)
-        endpoints.append(endpoint)
-    backups = [endpoint for endpoint, one in zip(endpoints, config.endpoints, strict=True) if one.backup]
     make = BALANCERS[config.balance]
     chance = Random()
     group = plan.block("group", name)

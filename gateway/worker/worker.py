@@ -57,7 +57,9 @@ class _Worker:
             self._access.write if self._access is not None else None,
         )
         offset = birth.slot / max(1, birth.workers)
-        self._made = assemble(config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset)
+        self._made = assemble(
+            config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset, birth.findings
+        )
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, self._told_to_stop)
@@ -93,6 +95,9 @@ class _Worker:
                 case "drain":
                     child.show(self._birth, State.DRAINING)
                     self._door.drain(message["timeout"], message["leaving"], message["stopping"])
+                case "endpoints":
+                    for name in child.learn(self._birth, message):
+                        self._made.renew(name, self._birth.findings.found[name])
                 case "reopen":
                     if self._access is not None:
                         self._access.flush()

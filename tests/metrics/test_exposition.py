@@ -299,3 +299,18 @@ def test_the_recorder_tells_the_log_what_it_knows(plan: Plan, monkeypatch: pytes
     exchange.started = 7.0
     finished(exchange)
     assert told == [(exchange, 1_795_248_123.25, 0.5)]
+
+
+def test_how_looking_up_fares(board: Scoreboard, plan: Plan) -> None:
+    rows = [
+        {"upstream": "app", "endpoints": 3, "trouble": ""},
+        {"upstream": "ill", "endpoints": 2, "trouble": "it is so"},
+    ]
+    families = {one.name: one for one in text_string_to_metric_families(exposition(board, plan, (), rows))}
+
+    def values(name: str) -> dict[str, float]:
+        return {sample.labels["upstream"]: sample.value for sample in families[name].samples}
+
+    assert values("gateway_discovery_up") == {"app": 1, "ill": 0}
+    assert values("gateway_discovery_endpoints") == {"app": 3, "ill": 2}
+    assert samples(board, plan).get("gateway_discovery_up") is None

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Config
+from gateway.config.model import Upstream
 from gateway.metrics.plan import (
     CELLS,
     LABELS,
@@ -169,3 +170,63 @@ def test_cells_of_a_kind_that_we_do_not_know_are_left_alone() -> None:
     assert after.block("listener", "web") >= start + 100
     assert after.dump()["of_the_future"] == [(["x"], start)]
     assert handed_on(after).block("listener", "web2") >= start + 100
+
+
+# Endpoints that come and go.
+
+UPSTREAM = Upstream.model_validate({"discovery": {"kind": "dns", "name": "app.test", "port": 80}})
+RECKONED = Upstream.model_validate(
+    {"discovery": {"kind": "dns", "name": "app.test", "port": 80}, "outlier": {"failure_ratio": "50%"}}
+)
+
+
+def test_what_an_endpoint_gives_back_another_gets() -> None:
+    plan = Plan()
+    assert plan.admit("app", RECKONED, "a:1") and plan.admit("app", RECKONED, "b:1")
+    before, end = plan.places("app", "a:1"), plan._next
+    assert before.keys() == {"upstream", "flight", "endpoint", "window"}
+    cells = plan.give_back("app", "a:1")
+    assert sorted(cells) == sorted(at for kind, start in before.items() for at in range(start, start + CELLS[kind]))
+    assert plan.places("app", "a:1") == {}
+    assert plan.admit("app", UPSTREAM, "c:1")
+    assert plan.places("app", "c:1") == {kind: start for kind, start in before.items() if kind != "window"}
+    assert plan.admit("app", RECKONED, "c:1")
+    assert plan.places("app", "c:1") == before
+    assert plan._next == end
+    taken = cells_of(plan)
+    assert all(end <= start for (_, end), (start, _) in pairwise(taken))
+
+
+def test_what_was_given_back_is_handed_on() -> None:
+    plan = Plan()
+    plan.admit("app", UPSTREAM, "a:1")
+    before = plan.places("app", "a:1")
+    plan.give_back("app", "a:1")
+    plan = handed_on(plan)
+    assert plan.admit("app", UPSTREAM, "b:1")
+    assert plan.places("app", "b:1") == before
+    assert "given_back" not in plan.blocks
+
+
+def test_no_two_endpoints_that_were_found_share_a_record() -> None:
+    plan = Plan()
+    number = 0
+    while plan.admit("app", UPSTREAM, f"10.0.0.1:{number}"):
+        number += 1
+    assert number > 500
+    assert f"10.0.0.1:{number}" not in {endpoint for _, endpoint in plan.blocks["endpoint"]}
+    assert len(set(plan.blocks["endpoint"].values())) == number + 1  # and the one of all that the configuration lists
+    assert plan.places("app", f"10.0.0.1:{number}") == {}, "not even a part of it was placed"
+    assert plan.admit("app", UPSTREAM, "10.0.0.1:0"), "one that has its cells keeps them"
+    plan.give_back("app", "10.0.0.1:3")
+    assert plan.admit("app", UPSTREAM, "new:1")
+
+
+def test_another_process_learns_where_series_are() -> None:
+    master = Plan()
+    child = handed_on(master)
+    master.admit("app", UPSTREAM, "a:1")
+    child.put("app", "a:1", json.loads(json.dumps(master.places("app", "a:1"))))
+    assert child.block("upstream", "app", "a:1") == master.block("upstream", "app", "a:1")
+    child.forget("app", "a:1")
+    assert ("app", "a:1") not in child.blocks["upstream"] and ("app", "a:1") not in child.blocks["endpoint"]

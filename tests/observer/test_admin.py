@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
 from gateway.config import Config
+from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.observer.admin import admin_app, facts, serving
 from gateway.scoreboard import Fact, Role, Scoreboard, State, Word
@@ -64,7 +65,7 @@ def asked(board: Scoreboard, path: str, method: str = "GET") -> tuple[int, dict[
     }
     plan = Plan()
     plan.cover(CONFIG)
-    asyncio.run(admin_app(board, plan, Truth(board), CONFIG)(scope, receive, send))
+    asyncio.run(admin_app(board, plan, Truth(board), CONFIG, Findings())(scope, receive, send))
     fields = {name.decode(): value.decode() for name, value in said[0]["headers"]}
     return said[0]["status"], fields, b"".join(message.get("body", b"") for message in said[1:])
 

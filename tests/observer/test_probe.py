@@ -15,6 +15,7 @@ import trustme
 
 from gateway.config import Config, load
 from gateway.errors import StartError
+from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.observer.probe import Probes
 from gateway.scoreboard import Condition, Mark, Scoreboard
@@ -64,7 +65,7 @@ class Probed:
         plan.cover(asked)
         truth = Truth(board)
         self.record = truth.record(plan.block("endpoint", "app", endpoint))
-        self._probes = Probes(asked, plan, truth, board.take(1, []), running_wheel())
+        self._probes = Probes(asked, plan, truth, board.take(1, []), running_wheel(), Findings())
 
     async def __aenter__(self) -> Probed:
         self._probes.start()
