@@ -92,6 +92,13 @@ class DescriptorsExhausted(UpstreamError):
     reason = "descriptors_exhausted"
 
 
+class PortsExhausted(UpstreamError):
+    """No address of this machine has a port left for a connection to the endpoint. Nothing was sent, and the endpoint
+    has no part in it; another one may be reached all the same."""
+
+    reason = "ports_exhausted"
+
+
 class NoEndpoint(UpstreamError):
     """No endpoint of the upstream is ready."""
 

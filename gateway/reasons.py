@@ -64,6 +64,7 @@ REASONS: dict[str, Reason] = {
     "body_too_slow": Reason(_REQUEST, "The request body arrives too slowly.", (408,), True),
     "connection_limit_reached": Reason("connection_limit_reached", "All connections are in use.", (503,), True),
     "descriptors_exhausted": Reason("proxy_internal_error", "The gateway can't open more connections.", (503,), True),
+    "ports_exhausted": Reason("proxy_internal_error", "The gateway can't open more connections there.", (503,), True),
     # Routing, and what an intermediary answers in the origin's place.
     "no_route": Reason("destination_not_found", "Nothing is served at this address.", (404,)),
     "method_not_allowed": Reason("http_request_denied", "This method is not allowed here.", (405,)),

@@ -122,6 +122,7 @@ _NO_ROOM = (
     errors.NoEndpoint,
     errors.QueueTimeout,
     errors.DescriptorsExhausted,
+    errors.PortsExhausted,
     errors.Busy,
     errors.Declined,
 )

@@ -1,25 +1,99 @@
-"""Opening a connection to an endpoint. Its failures are `ConnectFailed` and `ConnectTimeout`, never an OSError."""
+"""Opening a connection to an endpoint. Its failures are UpstreamErrors by which nothing was sent, never an OSError.
+
+What this machine is short of, descriptors or ports, is not tried for again at once: trying is what costs most then (the
+kernel looks through all ports there are), and each request would do it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
 
-from gateway.config.values import UnixAddress
-from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted
+from gateway.config.values import TcpAddress, UnixAddress
+from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, PortsExhausted
 from gateway.tls import Tls, trouble
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 from gateway.wheel import Wheel
 
+# Seconds for which a shortage is taken to last. Ten vain attempts a second are no load, and nobody waits for long when
+# it is over.
+_PAUSE = 0.1
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# Linux: the port is chosen when the connection is made, and need only differ from those of connections to the same
+# endpoint. Chosen by bind() it would have to differ from all.
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+
+class Shortage:
+    """Something that this machine has none of for a moment."""
+
+    __slots__ = ("_until", "why")
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self.why = ""
+
+    def begin(self, why: str) -> None:
+        self._until = monotonic() + _PAUSE
+        self.why = why
+
+    @property
+    def lasts(self) -> bool:
+        return self._until > 0 and monotonic() < self._until
+
+
+# Descriptors are the process's.
+_descriptors = Shortage()
+
+
+class Sources:
+    """The addresses of this machine from which an endpoint is dialled, in turns; without any the kernel chooses.
+
+    For connections from one address to one endpoint there are as many ports as the kernel may choose from, some 28,000.
+    """
+
+    def __init__(self, addresses: Sequence[str] = ()) -> None:
+        self._by_family: dict[int, deque[tuple[str, Shortage]]] = {}
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            self._by_family.setdefault(family, deque()).append((address, Shortage()))
+        self.ports = Shortage()  # of all of them together
+
+    def __bool__(self) -> bool:
+        return bool(self._by_family)
+
+    def of(self, family: int) -> tuple[tuple[str, Shortage], ...]:
+        """Those of a family, the one first whose turn it is."""
+        ours = self._by_family.get(family)
+        if ours is None:
+            return ()
+        ours.rotate(-1)
+        return tuple(ours)
+
 
 async def dial(
-    endpoint: Endpoint, wheel: Wheel, connect: float, response: float, idle: float, tls: Tls | None = None
+    endpoint: Endpoint,
+    wheel: Wheel,
+    connect: float,
+    response: float,
+    idle: float,
+    tls: Tls | None = None,
+    sources: Sources | None = None,
 ) -> Connection:
     """A new connection. connect, response, idle: the upstream's timeouts in seconds; a TLS handshake is part of the
     first."""
+    if _descriptors.lasts:
+        raise DescriptorsExhausted(endpoint.name, _descriptors.why)
+    if sources is not None and sources.ports.lasts:
+        raise PortsExhausted(endpoint.name, sources.ports.why)
     loop = asyncio.get_running_loop()
     context, name = tls or (None, None)
 
@@ -33,9 +107,10 @@ async def dial(
                     make, endpoint.address.path, ssl=context, server_hostname=name
                 )
             else:
-                transport, connection = await loop.create_connection(
-                    make, endpoint.address.host, endpoint.address.port, ssl=context, server_hostname=name
-                )
+                more: dict[str, Any] = {"host": endpoint.address.host, "port": endpoint.address.port}
+                if sources:
+                    more = {"sock": await _connected(loop, endpoint.address, sources)}
+                transport, connection = await loop.create_connection(make, **more, ssl=context, server_hostname=name)
                 sock = transport.get_extra_info("socket")
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except TimeoutError:
@@ -43,8 +118,42 @@ async def dial(
     except ssl.SSLError as error:
         raise ConnectFailed(endpoint.name, trouble(error)) from None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise DescriptorsExhausted(endpoint.name, f"cannot connect ({error.strerror})") from None
-        reason = error.strerror or str(error)
-        raise ConnectFailed(endpoint.name, f"cannot connect ({reason})") from None
+        why = f"cannot connect ({error.strerror or error})"
+        if error.errno in _NO_DESCRIPTOR:
+            _descriptors.begin(why)
+            raise DescriptorsExhausted(endpoint.name, why) from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            if sources is not None:
+                sources.ports.begin(why)
+            raise PortsExhausted(endpoint.name, why) from None
+        raise ConnectFailed(endpoint.name, why) from None
     return connection
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, address: TcpAddress, sources: Sources) -> socket.socket:
+    """A socket that is connected from the first of the sources that has a port left. Raises OSError."""
+    failure = OSError("none of the source addresses is of its family")
+    for family, kind, protocol, _, where in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+        for source, shortage in sources.of(family):
+            if shortage.lasts:
+                failure = OSError(errno.EADDRNOTAVAIL, shortage.why)
+                continue
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            try:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source, 0))
+                await loop.sock_connect(sock, where)
+            except OSError as error:
+                sock.close()
+                failure = error
+                if error.errno != errno.EADDRNOTAVAIL:
+                    break  # the same from every source
+                why = f"{os.strerror(error.errno)}: {source}"
+                shortage.begin(why)
+                failure = OSError(error.errno, why)
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+    raise failure

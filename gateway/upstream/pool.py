@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from time import monotonic
 
 from gateway.config.model import Pool as PoolConfig
@@ -17,7 +18,7 @@ from gateway.config.model import UpstreamTimeouts
 from gateway.errors import ConnectFailed, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.scoreboard import Cells, Fact
-from gateway.upstream.dial import dial
+from gateway.upstream.dial import Sources, dial
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 from gateway.upstream.lifetime import MARGIN, NEVER, UNKNOWN, Lifetime
@@ -43,8 +44,15 @@ class _Place:
 
 class Pool:
     def __init__(
-        self, endpoint: Endpoint, config: PoolConfig, timeouts: UpstreamTimeouts, wheel: Wheel, cells: Cells
+        self,
+        endpoint: Endpoint,
+        config: PoolConfig,
+        timeouts: UpstreamTimeouts,
+        wheel: Wheel,
+        cells: Cells,
+        source_addresses: Sequence[str] = (),
     ) -> None:
+        """source_addresses: those of this machine from which it dials; the kernel's choice when empty."""
         self._endpoint = endpoint
         self._wheel = wheel
         self._cells = cells
@@ -53,6 +61,7 @@ class Pool:
         self._idle_timeout = config.idle_timeout
         self._max_age = config.max_age or NEVER
         self._lifetime = Lifetime()
+        self._sources = Sources(source_addresses)
         self._queue_timeout = config.queue_timeout
         self._timeouts = (timeouts.connect, timeouts.response, timeouts.idle)
         self._idle: list[Connection] = []
@@ -103,7 +112,7 @@ class Pool:
         try:
             if within is not None:
                 connect = min(connect, within)
-            connection = await dial(self._endpoint, self._wheel, connect, response, idle)
+            connection = await dial(self._endpoint, self._wheel, connect, response, idle, sources=self._sources)
             if connection.closed:
                 raise ConnectFailed(self._endpoint.name, "closed the connection at once")
         except BaseException:

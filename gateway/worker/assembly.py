@@ -254,7 +254,7 @@ def _endpoint(
     one: configured.Endpoint,
 ) -> Endpoint:
     endpoint = placed(name, config, one, plan, truth, cells)
-    endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells)
+    endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells, config.source_addresses)
     return endpoint
 
 

@@ -127,6 +127,17 @@ async def test_all_connections_busy() -> None:
 
 
 @live
+async def test_no_port_left() -> None:
+    """It is nobody's fault, so nobody is ejected."""
+    foreign = {"source_addresses": ["198.51.100.77"], "retry": {"attempts": 0}}  # not this machine's (RFC 5737)
+    async with Origin(always(ok())) as origin, Site(origin, origin, upstream=foreign | AT_ONCE) as site:
+        for _ in range(3):
+            _told(await site.ask(post(b"body")), 503, b'proxy_internal_error; details="ports_exhausted"')
+            assert (await site.exchange()).reason == "ports_exhausted"
+        assert site.well and origin.accepted == 0
+
+
+@live
 async def test_nobody_ready() -> None:
     async with Site(f"127.0.0.1:{closed_port()}", f"127.0.0.1:{closed_port()}") as site:
         for endpoint in site.upstream.endpoints:  # as probes would have it

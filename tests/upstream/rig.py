@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -23,16 +24,19 @@ GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 class Rig:
     """An async context manager. Timeouts and bounds are those of the configuration, written as there."""
 
-    def __init__(self, origin: Origin | str, pool: dict[str, Any] | None = None, **timeouts: str) -> None:
+    def __init__(
+        self, origin: Origin | str, pool: dict[str, Any] | None = None, sources: Sequence[str] = (), **timeouts: str
+    ) -> None:
         parts = Parts()
         self.cells = parts.cells
         address = origin if isinstance(origin, str) else origin.address
         self.endpoint = parts.endpoint(parse_origin(address))
         self._pool = PoolConfig.model_validate(pool or {})
+        self._sources = sources
         self._timeouts = UpstreamTimeouts.model_validate(timeouts)
 
     async def __aenter__(self) -> Rig:
-        self.pool = Pool(self.endpoint, self._pool, self._timeouts, running_wheel(), self.cells)
+        self.pool = Pool(self.endpoint, self._pool, self._timeouts, running_wheel(), self.cells, self._sources)
         self.endpoint.pool = self.pool
         return self
 
