@@ -15,11 +15,11 @@ Place = tuple[Role, int]  # role and slot
 
 
 class Deaths:
-    """`broken`: slots whose worker can't boot with this configuration."""
+    """`broken`: places whose child can't boot with this configuration."""
 
     def __init__(self) -> None:
         self._young: dict[Place, tuple[int, float]] = {}  # young deaths in a row, and not before when
-        self.broken: set[int] = set()
+        self.broken: set[Place] = set()
 
     def died(self, place: Place, age: float) -> None:
         """A child at this place ended at this age."""

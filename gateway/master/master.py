@@ -549,7 +549,7 @@ class Master:
         log.error("%s is gone: %s", child.name, child.doomed or reason)
         if code == EXIT_BOOT and was is State.BOOTING:
             header[Word.RESTARTS_BOOT] += 1
-            self._deaths.broken.add(child.slot)
+            self._deaths.broken.add((child.role, child.slot))
             log.error("%s can't boot: not tried again before the next reload", child.name)
             return
         header[Word.RESTARTS_HANG if child.doomed == "hang" else Word.RESTARTS_CRASH] += 1
@@ -592,7 +592,9 @@ class Master:
             self._retire_old(self._current)
             self._close_sockets(self._current)
             queues.steer(self._current, self._of(self._current), self._current.config.process)
-            if self._deaths.broken >= set(range(max(1, self._wanted()))) and not self._children and not self._starting:
+            places = {(Role.WORKER, slot) for slot in range(max(1, self._wanted()))}
+            is_left = any(child.role is Role.WORKER for child in self._children)
+            if self._deaths.broken >= places and not is_left and not self._starting:
                 log.error("no worker can boot")
                 self._stopping, self._exit = True, 1
         if self._starting is None and self._next_reload is not None:
@@ -622,8 +624,7 @@ class Master:
         if current.is_observed and not self._paused:
             self._keep_one(current, Role.OBSERVER, 0)
         for slot in range(self._wanted()):
-            if slot not in self._deaths.broken:
-                self._keep_one(current, Role.WORKER, slot)
+            self._keep_one(current, Role.WORKER, slot)
         for child in self._of(current):
             if child.role is Role.WORKER and child.slot >= self._wanted():
                 self._drain(child)
@@ -635,6 +636,8 @@ class Master:
             if child.role is role and child.slot == slot and child.state in (State.BOOTING, State.READY)
         ]
         fresh = [child for child in here if not child.retire]
+        if (role, slot) in self._deaths.broken:
+            return
         if not fresh and self._deaths.may_follow((role, slot)) and (here or not self._waits_for_upgrade()):
             self._spawn(role, slot, current)
         for child in fresh:
