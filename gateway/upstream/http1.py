@@ -135,8 +135,7 @@ class Connection(asyncio.Protocol):
 
         Raises ConnectionCut with `sent` false when it turns out to be closed and not one byte has left: any request
         may be made again then."""
-        transport = self._transport
-        if self.closed or self._buffer or transport.is_closing():
+        if self.closed or self._buffer:
             raise self._unfit()
         self._head = None
         self._error = None
@@ -148,6 +147,7 @@ class Connection(asyncio.Protocol):
         self._awaited = not more or expecting
         if self._awaited:
             self._await_head()
+        transport = self._transport
         # The transport writes at once unless something waits before it, and it ends when the first write fails. So this
         # is certain; what is not counts as sent.
         is_first = not transport.get_write_buffer_size()
@@ -162,10 +162,14 @@ class Connection(asyncio.Protocol):
 
     def _await_head(self) -> None:
         """From here on it is the endpoint that is waited for."""
-        now = monotonic()
+        due = monotonic() + self._response_timeout
         within = self._within
-        self._until = NEVER if within is None else now + within
-        self._wheel.arm(self, min(now + self._response_timeout, self._until))
+        if within is None:
+            self._until = NEVER
+        else:
+            self._until = due - self._response_timeout + within
+            due = min(due, self._until)
+        self._wheel.arm(self, due)
 
     async def send_body(self, pieces: tuple[bytes, ...], more: bool) -> None:
         """Hand on a part of the request body; returns when the endpoint keeps up. A dead connection takes it silently:
