@@ -30,14 +30,21 @@ def test_the_example_is_accepted(tmp_path: Path) -> None:
 
 def test_the_example_of_shared_traffic_is_accepted_and_can_be_meant(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
-    path.write_text('[[listeners]]\nname = "web"\nlisten = ":8080"\n' + _examples()[1])
+    path.write_text('[[listeners]]\nname = "web"\nlisten = ":8080"\n' + _examples()[2])
     loaded, warnings = load_and_lint(path)
     assert [route.name for route in loaded.routes] == ["shop", "rest"] and not warnings
 
 
+def test_the_example_of_an_upstream_is_accepted_and_can_be_meant(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('[[listeners]]\nname = "web"\nlisten = ":8080"\n' + _examples()[1])
+    loaded, warnings = load_and_lint(path, {"STICKY_SECRET": "a secret of some length"})
+    assert list(loaded.upstreams) == ["app"] and not warnings
+
+
 def _examples() -> list[str]:
     examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     return examples
 
 
