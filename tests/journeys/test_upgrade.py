@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from functools import partial
 from pathlib import Path
+from queue import Queue
+from types import TracebackType
 
 import pytest
 
@@ -115,7 +118,7 @@ def test_what_only_the_new_program_can_see_is_refused_like_a_reload(gateway: Sta
             one.write(wrong)
             one.signal(signal.SIGUSR2)
             reloads += 1
-            eventually(partial(has_refused, reloads))
+            eventually(partial(has_refused, reloads), timeout=60)
             assert f"reload refused, generation 1 goes on: {why}" in one.log().replace(
                 f"cannot listen on {taken}: ", ""
             )
@@ -128,7 +131,8 @@ def test_what_only_the_new_program_can_see_is_refused_like_a_reload(gateway: Sta
         assert one.reload().stdout == "nothing changed in the configuration\ngeneration 2 serves\n"
         one.settled(2)
         load.goes_on()
-    assert len(load.report.failures) <= 4, str(load.report)  # in flight in the worker that was killed
+    # In flight in the worker that was killed: at the most what every caller had.
+    assert len(load.report.failures) <= 10, str(load.report)
 
 
 def test_more_mistakes_than_a_pipe_holds_are_refused(gateway: Start, settings: Settings) -> None:
@@ -166,16 +170,39 @@ def test_commands_meanwhile_wait_or_are_told(gateway: Start, settings: Settings)
     eventually(lambda: one.generation() >= 3)
 
 
+class Manager:
+    """A service manager that takes every message at once: the kernel keeps ten of them, and says no to the others."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._said: Queue[str] = Queue()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def _listen(self) -> None:
+        while (data := self._socket.recv(4096)) != b"enough":
+            self._said.put(data.decode())
+
+    def told(self, what: str) -> str:
+        """The next message with these words in it."""
+        while what not in (said := self._said.get(timeout=60)):
+            pass
+        return said
+
+    def __enter__(self) -> Manager:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+            ours.sendto(b"enough", self._socket.getsockname())
+        self._thread.join(15)
+        self._socket.close()
+
+
 def test_the_service_manager_is_told_by_the_new_program_too(gateway: Start, settings: Settings, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(15)
-
-        def told(what: str) -> str:
-            while what not in (said := manager.recv(4096).decode()):
-                pass
-            return said
-
+    with Manager(tmp_path / "notify") as manager:
+        told = manager.told
         one = gateway(settings, env={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"})
         assert "STATUS=generation 1, 1 workers" in told("READY=1")
         one.upgrade()

@@ -19,7 +19,7 @@ from tests.support.settings import Settings
 from tests.support.waiting import eventually
 
 _COMMAND = (sys.executable, "-m", "gateway")
-_UP = 20.0  # seconds for a start or an end on a busy machine
+_UP = 60.0  # seconds for a start or an end on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
