@@ -110,6 +110,7 @@ PURE = (
     "proxy/hash_key.py",
     "proxy/headers.py",
     "proxy/explain.py",
+    "proxy/onward.py",
     "proxy/paths.py",
     "proxy/quantile.py",
     "proxy/retry.py",

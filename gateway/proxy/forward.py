@@ -21,18 +21,17 @@ from gateway.parts import WRITE
 from gateway.proxy.answers import answer
 from gateway.proxy.hash_key import HashKey, cookie
 from gateway.proxy.headers import (
-    asking_lines,
     hops_malformed,
     last_hop,
-    outbound,
     traced,
     upgrade_asked,
     went_round,
     with_prefix,
 )
 from gateway.proxy.hedge import Hedging
+from gateway.proxy.onward import Onward
 from gateway.proxy.retry import Course, Policy, Verdict, retry_after
-from gateway.proxy.rewrite import Mapping, Rewrite, join, mapped_back
+from gateway.proxy.rewrite import Mapping, Rewrite, mapped_back
 from gateway.proxy.tape import Shelf, Tape
 from gateway.proxy.tunnel import Tunnel
 from gateway.scoreboard import Cells
@@ -84,6 +83,7 @@ class Forward:
         upstream's balancer goes by, None when it goes by nothing."""
         self._upstream = upstream
         self._via = via
+        self._onward = Onward(via, rewrite)
         self._cells = cells
         self._tunnel = tunnel
         self._upgrade = upgrade
@@ -266,7 +266,7 @@ class Forward:
 
         async def ask(one: Lease) -> ResponseHead:
             connection = await self._connected(exchange, one, course, True)
-            request = self._request(head, b"", one.endpoint, False)
+            request = self._onward.head(head, one.endpoint)
             connection.send(request, head.method == b"HEAD", more=False, within=course.within(monotonic()))
             response = await connection.response()
             while response.status < 200:
@@ -315,16 +315,6 @@ class Forward:
             return False
         return True
 
-    def _request(self, head: RequestHead, upgrade: bytes, endpoint: Endpoint, expect: bool) -> bytes:
-        """The head as the endpoint gets it."""
-        asking = asking_lines(head, upgrade, expect) if head.fields.asking else b""
-        lines = head.lines
-        if self._rewrite is not None or endpoint.base:
-            target = head.target if self._rewrite is None else self._rewrite.target(head.target)
-            lines = head.lines_to(join(endpoint.base, target))
-        host = endpoint.host or head.special.get(b"host") or endpoint.authority
-        return outbound(head, lines, host, self._via, asking)
-
     async def _carry(
         self,
         exchange: Any,
@@ -353,18 +343,18 @@ class Forward:
                 receive = tape.receive
         try:
             if not head.length:
-                request = self._request(head, upgrade, endpoint, False)
+                request = self._onward.head(head, endpoint, upgrade)
                 connection.send(request, bodyless, more=False, upgrade=upgrade != b"", within=within)
             elif 0 < head.length <= WRITE and exchange.received:
                 # All of it: what is there and small is handed over in one part.
                 body = exchange.unsent = exchange.unsent or (await receive())["body"]
-                request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
+                request = self._onward.head(head, endpoint, expect=exchange.expects and not endpoint.is_old)
                 connection.send(request + body, bodyless, more=False, within=within)
                 exchange.unsent = b""
             else:
                 # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
                 expecting = exchange.expecting and not endpoint.is_old
-                request = self._request(head, b"", endpoint, exchange.expects and not endpoint.is_old)
+                request = self._onward.head(head, endpoint, expect=exchange.expects and not endpoint.is_old)
                 connection.send(request, bodyless, more=True, expecting=expecting, within=within)
                 pump = exchange.listener.loop.create_task(_pump(exchange, head, connection, receive, expecting))
             response = await connection.response()

@@ -20,18 +20,16 @@ from gateway.metrics.plan import MIRROR_DROPPED, MIRROR_FAILED, MIRROR_SENT
 from gateway.parts import add
 from gateway.proxy.hash_key import HashKey
 from gateway.proxy.headers import (
-    asking_lines,
     hops_malformed,
     last_hop,
-    outbound,
     upgrade_asked,
     went_round,
     with_prefix,
 )
+from gateway.proxy.onward import Onward
 from gateway.proxy.retry import IDEMPOTENT
-from gateway.proxy.rewrite import Rewrite, join
+from gateway.proxy.rewrite import Rewrite
 from gateway.scoreboard import Cells
-from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 from gateway.upstream.upstream import Upstream
 from gateway.wire import Pair, RequestHead, passable_trailers, trailer_section
@@ -72,8 +70,7 @@ class Copies:
         """via: our name; key: what the upstream's balancer goes by, None when it goes by nothing; at: where the cells
         of its series start."""
         self._upstream = upstream
-        self._via = via
-        self._rewrite = rewrite
+        self._onward = Onward(via, rewrite)
         self._prefix = rewrite.prefix if rewrite is not None else b""
         self._key = key
         self._cells = cells
@@ -160,7 +157,7 @@ class Copies:
             connection = lease.take(one.head.method in IDEMPOTENT and not one.head.length) if is_first else None
             if connection is None:
                 connection = await lease.connect()
-            head = self._head(one.head, lease.endpoint)
+            head = self._onward.head(one.head, lease.endpoint)  # it neither waits for a 100 nor offers another protocol
             bodyless = one.head.method == b"HEAD"
             if not one.head.length:
                 connection.send(head, bodyless, more=False)
@@ -170,17 +167,6 @@ class Copies:
             while (await connection.response()).status < 200:
                 pass
             await _discard(connection)
-
-    def _head(self, head: RequestHead, endpoint: Endpoint) -> bytes:
-        """The head as the endpoint gets it: the same as one that is no copy, but it neither waits for a 100 nor offers
-        another protocol."""
-        asking = asking_lines(head, b"", False) if head.fields.asking else b""
-        lines = head.lines
-        if self._rewrite is not None or endpoint.base:
-            target = head.target if self._rewrite is None else self._rewrite.target(head.target)
-            lines = head.lines_to(join(endpoint.base, target))
-        host = endpoint.host or head.special.get(b"host") or endpoint.authority
-        return outbound(head, lines, host, self._via, asking)
 
 
 def _framed(one: _Copy) -> tuple[bytes, ...]:
