@@ -62,6 +62,12 @@ class ResponseTimeout(UpstreamError):
     reason = "http_response_timeout"
 
 
+class OutOfTime(UpstreamError):
+    """The time for all attempts at a request is over (`timeouts.total`). It says nothing about the endpoint."""
+
+    reason = "deadline_exceeded"
+
+
 class IdleTimeout(UpstreamError):
     """A body stood still for `timeouts.idle`."""
 

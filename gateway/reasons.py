@@ -92,6 +92,9 @@ REASONS: dict[str, Reason] = {
     "destination_unavailable": Reason(
         "destination_unavailable", "No server behind the gateway is ready at the moment.", (503,), True
     ),
+    "deadline_exceeded": Reason(
+        "http_response_timeout", "The time for the request was over before there was an answer.", (504,), True
+    ),
     "endpoint_declined": Reason(
         "destination_unavailable", "The servers behind the gateway sent the request away.", (503,), True
     ),

@@ -48,6 +48,7 @@ RFC_9209 = {
 # RFC 9209 has no names for these, or one for several of them.
 OURS = {
     "circuit_open",
+    "deadline_exceeded",
     "descriptors_exhausted",
     "endpoint_declined",
     "ports_exhausted",

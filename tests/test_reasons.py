@@ -139,7 +139,7 @@ def test_every_failure_of_an_endpoint_has_an_answer(kind: type[errors.UpstreamEr
     elif issubclass(kind, _NO_ROOM):
         assert reason.status == 503
     else:
-        assert reason.status == (504 if kind.__name__.endswith("Timeout") else 502)
+        assert reason.status == (504 if kind.__name__.endswith(("Timeout", "OutOfTime")) else 502)
 
 
 @pytest.mark.parametrize("code", REASONS)

@@ -8,14 +8,14 @@ unless `retry.py` says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from random import Random
 from time import monotonic, time
 from typing import Any
 
-from gateway.errors import Busy, Declined, NoEndpoint, UpstreamError
+from gateway.errors import Busy, ConnectTimeout, Declined, NoEndpoint, OutOfTime, UpstreamError
 from gateway.metrics.plan import GROUP_FALLEN_BACK, UPSTREAM_RETRIES
 from gateway.parts import WRITE
 from gateway.proxy.answers import answer
@@ -39,6 +39,7 @@ from gateway.upstream.budget import Budget
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 from gateway.upstream.lease import Lease
+from gateway.upstream.lifetime import NEVER
 from gateway.upstream.upstream import Upstream
 from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_section
 
@@ -106,8 +107,9 @@ class Forward:
             if await self._is_over_here(exchange, head, send):
                 return
             upgrade = upgrade_asked(head, self._upgrade)
+        introduced = head.introduced
         if self._prefix:
-            head.introduced = with_prefix(head.introduced or b"", self._prefix)
+            head.introduced = with_prefix(introduced or b"", self._prefix)
         key = b"" if self._key is None else self._key(exchange, head)
         bound = None if self._sticky is None else self._sticky.bound(cookie(head, self._sticky.cookie))
         course = self._course(exchange, head, receive) if self._is_careful or head.length else None
@@ -119,7 +121,10 @@ class Forward:
                     except Busy as busy:
                         lease = await self._wait(key, course, bound, busy)
                 except NoEndpoint as error:
+                    if course is not None and await self._starts_over(course):
+                        continue
                     if self._persistence.fallback is not None:
+                        head.introduced = introduced
                         await self._fall_back(scope, receive, send, course)
                         return
                     if course is not None and course.failure is not None:
@@ -127,7 +132,7 @@ class Forward:
                     raise error
                 exchange.endpoint = lease.endpoint.name
                 try:
-                    if course is not None and course.is_hedged and not upgrade:
+                    if course is not None and course.is_hedged and not upgrade and lease.endpoint is not bound:
                         last, trailers = await self._race(exchange, head, lease, key, course, send)
                     else:
                         with lease:
@@ -138,6 +143,7 @@ class Forward:
                         raise
                     if course is None:
                         course = Course(self._policy, head.method, exchange.started)
+                    lease = course.failed or lease
                     pause = self._pause(head, exchange, course, lease, error)
                     if pause is None:
                         raise
@@ -170,11 +176,15 @@ class Forward:
         course.is_hedged = self._hedging is not None and not head.length and head.method in policy.methods
         return course
 
-    def _wait(self, key: bytes, course: Course | None, bound: Endpoint | None, busy: Busy) -> Awaitable[Lease]:
+    async def _wait(self, key: bytes, course: Course | None, bound: Endpoint | None, busy: Busy) -> Lease:
         """A lease once there is room. Raises UpstreamError."""
         if course is None:
-            return self._upstream.wait(key, (), bound, busy)
-        return self._upstream.wait(key, course.tried, bound, busy, course.within(monotonic()))
+            return await self._upstream.wait(key, (), bound, busy)
+        lease = await self._upstream.wait(key, course.tried, bound, busy, course.left(monotonic()))
+        if course.is_over(monotonic()):
+            with lease:
+                raise OutOfTime(lease.endpoint.name, "there was room when the time for the request was over")
+        return lease
 
     def _pause(
         self, head: RequestHead, exchange: Any, course: Course, lease: Lease, error: UpstreamError
@@ -212,6 +222,16 @@ class Forward:
             course.asks_again = True
             least = error.retry_after if isinstance(error, Declined) else 0.0
         return course.pause(_chance, least)
+
+    async def _starts_over(self, course: Course) -> bool:
+        """Nobody is left to ask, though somebody was when the last attempt failed: whether all are asked again."""
+        if course.failure is None or not course.tried or course.asks_again:
+            return False
+        pause = self._paid(course, course.failure, False)
+        if pause is None or course.is_over(monotonic() + pause):
+            return False
+        await asyncio.sleep(pause)
+        return await self._is_granted(course)
 
     async def _is_granted(self, course: Course) -> bool:
         """Whether the budget allows the attempt that comes now. When it is used up it is asked for a while: retries are
@@ -258,16 +278,18 @@ class Forward:
         self, exchange: Any, head: RequestHead, lease: Lease, key: bytes, course: Course, send: Any
     ) -> tuple[bytes | None, Trailers | None]:
         """An attempt, and another beside it if it stays silent."""
-        asked = [lease]
+        facts: dict[Lease, tuple[bool, float]] = {}
+        lost: list[tuple[Lease, BaseException]] = []
 
         def second() -> Lease:
-            asked.append(self._upstream.lease(key, (*course.tried, lease.endpoint)))
-            return asked[-1]
+            return self._upstream.lease(key, (*course.tried, lease.endpoint))
 
         async def ask(one: Lease) -> ResponseHead:
             connection = await self._connected(exchange, one, course, True)
+            facts[one] = exchange.reused, exchange.connect_time
             request = self._onward.head(head, one.endpoint)
-            connection.send(request, head.method == b"HEAD", more=False, within=course.within(monotonic()))
+            within = course.within(monotonic(), one.began)
+            connection.send(request, head.method == b"HEAD", more=False, within=within, until=course.until)
             response = await connection.response()
             while response.status < 200:
                 if one is lease and not exchange.answered:
@@ -277,25 +299,49 @@ class Forward:
 
         assert self._hedging is not None
         try:
-            won, response = await self._hedging.race(lease, second, ask)
+            won, response = await self._hedging.race(lease, second, ask, lost)
         except UpstreamError:
-            course.tried = (*course.tried, *(one.endpoint for one in asked[1:]))
+            *others, (course.failed, _) = lost
+            course.tried = (*course.tried, *(self._lost(exchange, *other) for other in others))
             raise
         with won:
+            for other in lost:
+                self._lost(exchange, *other)
             exchange.endpoint = won.endpoint.name
+            exchange.reused, exchange.connect_time = facts[won]
             return await self._pass_on(exchange, head, won, response, send, course)
+
+    def _lost(self, exchange: Any, lease: Lease, error: BaseException) -> Endpoint:
+        """Note one of two attempts that did not win; its endpoint."""
+        why = error.reason if isinstance(error, UpstreamError) else "overtaken"
+        exchange.attempts.append((lease.endpoint.name, why, monotonic() - lease.began))
+        return lease.endpoint
 
     async def _connected(self, exchange: Any, lease: Lease, course: Course | None, repeatable: bool) -> Connection:
         """A connection for the request: a kept one, unless those have proved bad. Raises UpstreamError."""
         connection = None if course is not None and course.wants_new_connection else lease.take(repeatable)
         if connection is not None:
             exchange.reused = True
+            exchange.connect_time = 0.0
             return connection
         exchange.reused = False
         began = monotonic()
-        connection = await lease.connect(None if course is None else course.within(began))
+        if course is None:
+            connection = await lease.connect()
+        else:
+            connection = await self._dialled(lease, course, began)
         exchange.connect_time = monotonic() - began
         return connection
+
+    async def _dialled(self, lease: Lease, course: Course, now: float) -> Connection:
+        """A new connection within the time of the attempt, and of all attempts."""
+        bounds = [bound for bound in (course.within(now, lease.began), course.left(now)) if bound is not None]
+        try:
+            return await lease.connect(min(bounds, default=None))
+        except ConnectTimeout as error:
+            if course.is_over(monotonic()):
+                raise OutOfTime(lease.endpoint.name, "no connection before the time for the request was over") from None
+            raise error
 
     async def _is_over_here(self, exchange: Any, head: RequestHead, send: Any) -> bool:
         """Answer what must not go any further: what went round, and what has no hop left (RFC 9110, section 7.6)."""
@@ -336,26 +382,34 @@ class Forward:
         endpoint = lease.endpoint
         bodyless = head.method == b"HEAD"
         pump = tape = within = None
+        until = NEVER
         if course is not None:
-            within = course.within(monotonic())
+            within, until = course.within(monotonic(), lease.began), course.until
             tape = course.tape
             if tape is not None:
                 receive = tape.receive
         try:
             if not head.length:
                 request = self._onward.head(head, endpoint, upgrade)
-                connection.send(request, bodyless, more=False, upgrade=upgrade != b"", within=within)
+                connection.send(request, bodyless, more=False, upgrade=upgrade != b"", within=within, until=until)
             elif 0 < head.length <= WRITE and exchange.received:
-                # All of it: what is there and small is handed over in one part.
-                body = exchange.unsent = exchange.unsent or (await receive())["body"]
+                # All of it, and all of it is there: what was kept of a body may come in parts.
+                body = exchange.unsent
+                if not body:
+                    message = await receive()
+                    body = message["body"]
+                    while message["more_body"]:
+                        message = await receive()
+                        body += message["body"]
+                    exchange.unsent = body
                 request = self._onward.head(head, endpoint, expect=exchange.expects and not endpoint.is_old)
-                connection.send(request + body, bodyless, more=False, within=within)
+                connection.send(request + body, bodyless, more=False, within=within, until=until)
                 exchange.unsent = b""
             else:
                 # An endpoint of HTTP/1.0 knows nothing of a 100: there it is us who ask for the body.
                 expecting = exchange.expecting and not endpoint.is_old
                 request = self._onward.head(head, endpoint, expect=exchange.expects and not endpoint.is_old)
-                connection.send(request, bodyless, more=True, expecting=expecting, within=within)
+                connection.send(request, bodyless, more=True, expecting=expecting, within=within, until=until)
                 pump = exchange.listener.loop.create_task(_pump(exchange, head, connection, receive, expecting))
             response = await connection.response()
             while response.status < 200:

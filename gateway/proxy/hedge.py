@@ -43,8 +43,12 @@ class Hedging:
         """The seconds after which the first attempt counts as silent; None while that isn't known."""
         return self._after if self._quantile is None else self._quantile.value
 
-    async def race(self, first: Lease, second: Callable[[], Lease], ask: Ask) -> tuple[Lease, ResponseHead]:
+    async def race(
+        self, first: Lease, second: Callable[[], Lease], ask: Ask, lost: list[tuple[Lease, BaseException]]
+    ) -> tuple[Lease, ResponseHead]:
         """The lease that won, entered, and its response head. second: takes another lease, or raises UpstreamError.
+        lost: gets the others, the last to fail last, each with what it failed with.
+
         Raises what the last attempt failed with; no lease is left entered then."""
         self._credit = min(_SAVED, self._credit + self._part)
         began = asyncio.get_running_loop().time()
@@ -62,12 +66,11 @@ class Hedging:
                     self._cells[self._group + GROUP_HEDGED] += 1
             winner = await _winner(runners)
         except BaseException as error:
-            for runner in runners:
-                await runner.end(error)
+            if runners[0].failure is error:  # whose failure is told is the last
+                runners.reverse()
+            lost.extend((runner.lease, runner.end(error)) for runner in runners)
             raise
-        for runner in runners:
-            if runner is not winner:
-                await runner.end(None)
+        lost.extend((runner.lease, runner.end(asyncio.CancelledError())) for runner in runners if runner is not winner)
         if winner.lease is not first:
             self._cells[self._group + GROUP_HEDGES_WON] += 1
         if self._quantile is not None:
@@ -82,14 +85,17 @@ class _Runner:
         self.lease = lease.__enter__()
         self.task: asyncio.Future[ResponseHead] = asyncio.ensure_future(ask(lease))
 
-    async def end(self, error: BaseException | None) -> None:
-        """Give the lease back: with its own failure if it has one, else as cancelled."""
-        if not self.task.done():
-            self.task.cancel()
-            await asyncio.wait([self.task])
-        failed = None if self.task.cancelled() else self.task.exception()
-        own = failed or error or asyncio.CancelledError()
+    @property
+    def failure(self) -> BaseException | None:
+        return self.task.exception() if self.task.done() and not self.task.cancelled() else None
+
+    def end(self, error: BaseException) -> BaseException:
+        """Give the lease back: with its own failure, which is returned, or else this one. Awaits nothing: a client that
+        leaves just then must not keep the lease from it."""
+        own = self.failure or error
+        self.task.cancel()
         self.lease.__exit__(type(own), own, None)
+        return own
 
 
 async def _winner(runners: list[_Runner]) -> _Runner:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from math import inf
 from typing import Any, Protocol
 
 from gateway.config import model as configured
@@ -21,6 +22,7 @@ from gateway.errors import (
     Declined,
     DescriptorsExhausted,
     IdleTimeout,
+    OutOfTime,
     QueueTimeout,
     ResponseTimeout,
     UpstreamError,
@@ -36,7 +38,7 @@ _MOST_AGAIN = 2
 # How many times the first pause the longest is (Envoy's default).
 _LONGEST_PAUSE = 10
 # What is our own shortage, or a choice: nobody else could help.
-_OURS = (QueueTimeout, DescriptorsExhausted, Busy)
+_OURS = (QueueTimeout, DescriptorsExhausted, Busy, OutOfTime)
 _SILENCE = (ConnectTimeout, ResponseTimeout, IdleTimeout)
 
 
@@ -103,8 +105,8 @@ class Course:
     """The attempts of one request: of one that failed, or whose settings ask for it from the first attempt on."""
 
     __slots__ = (
-        "_ends", "_policy", "_repeatable", "_repeats", "asks_again", "failure", "has_budget", "is_hedged", "retries",
-        "tape", "tried",
+        "_ends", "_policy", "_repeatable", "_repeats", "asks_again", "failed", "failure", "has_budget", "is_hedged",
+        "retries", "tape", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -122,13 +124,21 @@ class Course:
         self.retries = 0  # that the policy paid for
         self.has_budget = False  # whether it is counted among the retries under way
         self.tried: tuple[Any, ...] = ()  # endpoints
+        self.failed: Any = None  # the lease of the last attempt, where there were two at once
 
-    def within(self, now: float) -> float | None:
-        """The seconds that the attempt beginning now may take to the head of its response; None for no bound."""
-        if self._ends is None:
-            return self._policy.per_try
-        left = max(0.0, self._ends - now)
-        return left if self._policy.per_try is None else min(left, self._policy.per_try)
+    def within(self, now: float, began: float) -> float | None:
+        """The seconds that an attempt which began then may still take, alone; None for no bound."""
+        per_try = self._policy.per_try
+        return None if per_try is None else max(0.0, began + per_try - now)
+
+    def left(self, now: float) -> float | None:
+        """The seconds that all attempts may still take; None for no bound."""
+        return None if self._ends is None else max(0.0, self._ends - now)
+
+    @property
+    def until(self) -> float:
+        """The moment at which they may not any more."""
+        return inf if self._ends is None else self._ends
 
     def is_over(self, now: float) -> bool:
         """Whether the time for all attempts has passed."""
@@ -180,11 +190,11 @@ def retry_after(response: ResponseHead, now: float) -> float:
     """The seconds for which the endpoint wants to be left alone, 0 when it doesn't say. now: unix time."""
     for name, value in response.pairs():
         if name == b"retry-after":
-            text = value.decode("latin-1").strip()
-            if text.isdigit() and len(text) < 10:
-                return float(text)
+            value = value.strip()
+            if value.isdigit() and len(value) < 10:
+                return float(value)
             try:
-                return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+                return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - now)
             except (ValueError, OverflowError):
                 return 0.0
     return 0.0

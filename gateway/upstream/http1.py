@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
 
-from gateway.errors import BadResponse, ConnectionCut, IdleTimeout, ResponseTimeout, UpstreamError
+from gateway.errors import BadResponse, ConnectionCut, IdleTimeout, OutOfTime, ResponseTimeout, UpstreamError
 from gateway.parts import add, take
 from gateway.peek import waiting
 from gateway.relay import End
@@ -38,8 +38,8 @@ class Connection(asyncio.Protocol):
     """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
 
     __slots__ = (
-        "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_error", "_fields", "_head", "_held",
-        "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_until",
+        "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_due", "_error", "_fields", "_head",
+        "_held", "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_until",
         "_upgrade", "_waiter", "_wheel", "_within", "announced", "busy", "choked", "closed", "counted", "deadline",
         "endpoint", "look", "made", "request_sent", "retire", "safe", "served", "since",
     )  # fmt: skip
@@ -63,7 +63,8 @@ class Connection(asyncio.Protocol):
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
         self._within: float | None = None  # a bound of this exchange for its response head
-        self._until = NEVER  # the moment at which it is over
+        self._due = NEVER  # the moment at which that is over
+        self._until = NEVER  # the moment at which the whole exchange must have one
         self._awaited = False  # a head is due: the deadline is for it
         self._buffer = b""
         self._chunks: list[bytes] = []
@@ -128,10 +129,12 @@ class Connection(asyncio.Protocol):
         expecting: bool = False,
         upgrade: bool = False,
         within: float | None = None,
+        until: float = NEVER,
     ) -> None:
         """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body
         follows; expecting: but not before the endpoint has asked for it. upgrade: it may switch protocols. within:
-        seconds for the response head when they are fewer than the upstream's; interim heads don't lengthen them.
+        seconds for the response head when they are fewer than the upstream's, counted from the end of the request;
+        interim heads don't lengthen them. until: the moment at which there must be one, however slow the client is.
 
         Raises ConnectionCut with `sent` false when it turns out to be closed and not one byte has left: any request
         may be made again then."""
@@ -144,9 +147,12 @@ class Connection(asyncio.Protocol):
         self._upgrade = upgrade
         self.request_sent = not more
         self._within = within
+        self._until = until
         self._awaited = not more or expecting
         if self._awaited:
             self._await_head()
+        elif until != NEVER:
+            self._wheel.arm(self, until)
         transport = self._transport
         # The transport writes at once unless something waits before it, and it ends when the first write fails. So this
         # is certain; what is not counts as sent.
@@ -163,13 +169,18 @@ class Connection(asyncio.Protocol):
     def _await_head(self) -> None:
         """From here on it is the endpoint that is waited for."""
         due = monotonic() + self._response_timeout
-        within = self._within
-        if within is None:
-            self._until = NEVER
+        if self._within is not None:
+            self._due = due - self._response_timeout + self._within
+            due = min(due, self._due)
+        self._wheel.arm(self, min(due, self._until) if self._until != NEVER else due)
+
+    def _await_client(self) -> None:
+        """From here on it is the client that is waited for: only the whole exchange has a bound."""
+        self._awaited = False
+        if self._until == NEVER:
+            self.deadline = 0.0
         else:
-            self._until = due - self._response_timeout + within
-            due = min(due, self._until)
-        self._wheel.arm(self, due)
+            self._wheel.arm(self, self._until)
 
     async def send_body(self, pieces: tuple[bytes, ...], more: bool) -> None:
         """Hand on a part of the request body; returns when the endpoint keeps up. A dead connection takes it silently:
@@ -178,14 +189,14 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         if self._head is None:
-            self._awaited = False
-            self.deadline = 0.0
+            self._await_client()
         self._transport.writelines(pieces)
         if self.choked is not None:
-            self._wheel.arm(self, monotonic() + self._idle_timeout)
+            idle = monotonic() + self._idle_timeout
+            self._wheel.arm(self, idle if self._head is not None else min(idle, self._until))
             await asyncio.shield(self.choked)
             if self._head is None:
-                self.deadline = 0.0
+                self._await_client()
         if not more:
             self.request_sent = True
             if self._head is None:
@@ -320,9 +331,10 @@ class Connection(asyncio.Protocol):
             if len(self._interim) > _MOST_INTERIM:
                 raise WireError(502, "too_many_interim_responses")
             if head.status == 100 and not self.request_sent:
-                self.deadline = 0.0  # now it is the client that is waited for
-            elif self.deadline:
-                self._wheel.arm(self, min(monotonic() + self._response_timeout, self._until))
+                self._await_client()
+            elif self._awaited and self.deadline:
+                due = monotonic() + self._response_timeout
+                self._wheel.arm(self, min(due, self._until, NEVER if self._within is None else self._due))
         self._buffer = b""
         self._head = head
         if head.fields is not self._fields:
@@ -425,9 +437,11 @@ class Connection(asyncio.Protocol):
     def overdue(self) -> None:
         if not self.busy:
             self.close()  # idle for long enough
+        elif self._head is None and monotonic() >= self._until:
+            self._fail(self._broken(OutOfTime, "no response before the time for the request was over"))
         elif self._head is None and self._awaited:
             seconds = self._response_timeout
-            if self._within is not None and monotonic() >= self._until:
+            if self._within is not None and monotonic() >= self._due:
                 seconds = self._within
             self._fail(self._broken(ResponseTimeout, f"no response within {round(seconds, 3):g} s"))
         else:

@@ -11,7 +11,15 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from gateway.errors import ConnectionCut, Declined, DescriptorsExhausted, PortsExhausted, QueueTimeout, UpstreamError
+from gateway.errors import (
+    ConnectionCut,
+    Declined,
+    DescriptorsExhausted,
+    OutOfTime,
+    PortsExhausted,
+    QueueTimeout,
+    UpstreamError,
+)
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 
@@ -91,6 +99,6 @@ class Lease:
 def _is_its_fault(error: UpstreamError) -> bool:
     """Whether an error says something about the endpoint: not that we ran out of connections, nor that a kept one had
     been closed by the time we used it."""
-    if isinstance(error, QueueTimeout | DescriptorsExhausted | PortsExhausted):
+    if isinstance(error, QueueTimeout | DescriptorsExhausted | PortsExhausted | OutOfTime):
         return False
     return not (isinstance(error, ConnectionCut) and error.reused)

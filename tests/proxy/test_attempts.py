@@ -174,6 +174,32 @@ async def test_time_for_all_attempts_together() -> None:
 
 
 @live
+async def test_time_for_all_attempts_holds_for_an_upload_too() -> None:
+    upstream = {"timeouts": {"total": "300ms"}}
+    turns = Turns(ok())
+    async with Origin(turns) as origin, Site(origin, upstream=upstream) as site:
+        client = await site.client(get(b"/", b"content-length: 10\r\n", b"POST") + b"first")
+        assert (await client.response(b"POST")).status == 504
+        exchange = await site.exchange()
+        assert exchange.reason == "deadline_exceeded" and site.well
+
+
+@live
+async def test_time_for_each_attempt_does_not_count_the_line() -> None:
+    held = Held()
+    upstream = {"max_requests": 1, "queue": {"timeout": "10s"}, "retry": {"per_try_timeout": "300ms"}}
+    async with Origin(held) as origin, Site(origin, upstream=upstream) as site:
+        clients = [await site.client(get()) for _ in range(3)]
+        await until(lambda: site.group(GROUP_WAITING) == 2)
+        for at, client in enumerate(clients):
+            arrived = at + 1
+            await until(lambda: held.arrived == arrived)  # noqa: B023
+            await asyncio.sleep(0.15)  # the last one waits for as long as an attempt may take
+            held.release()
+            assert (await client.response()).status == 200
+
+
+@live
 async def test_a_client_that_left_is_asked_for_nobody() -> None:
     turns = Turns(None)
     async with Origin(turns) as origin, Site(origin, upstream={"retry": {"per_try_timeout": "5s"}}) as site:
@@ -250,6 +276,27 @@ async def test_a_body_that_is_still_on_its_way_is_sent_from_its_beginning_and_go
             await client.send(b"5\r\nthird\r\n0\r\n\r\n")
             assert (await client.response(b"PUT")).status == 200
         assert [request.body for request in turns.seen] == [b"firstsecondthird"] * 2
+
+
+@live
+async def test_a_body_that_came_in_parts_is_sent_again_as_a_whole() -> None:
+    """What is missing of it would be taken from the next request on that connection."""
+
+    async def cuts(peer: Peer) -> None:
+        await peer.head()
+        await peer.reader.readexactly(5)
+        release.set()
+        await peer.reader.readexactly(5)
+
+    release = asyncio.Event()
+    turns = Turns(ok())
+    async with Origin(cuts) as bad, Origin(turns) as good, Site(bad, good) as site:
+        client = await site.client(get(b"/", b"content-length: 10\r\n", b"PUT") + b"first")
+        await release.wait()
+        await client.send(b"other")
+        assert (await client.response(b"PUT")).status == 200
+        assert [request.body for request in turns.seen] == [b"firstother"]
+        assert (await site.ask(get(b"/next"))).status == 200
 
 
 @live
@@ -366,6 +413,38 @@ async def test_what_may_not_be_made_twice_is_not_hedged() -> None:
         for request in (post(b""), post(b"x")):
             assert (await site.ask(request)).status == 504
         assert (one.accepted + two.accepted, site.group(GROUP_HEDGED)) == (2, 0)
+
+
+@live
+async def test_who_is_bound_to_an_endpoint_is_not_hedged() -> None:
+    async def slow(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await asyncio.sleep(0.1)
+            await peer.send(ok(b"slow"))
+
+    async with Origin(slow) as one, Origin(slow) as two, Site(one, two, upstream=hedged() | STICKY) as site:
+        first = await site.ask(get())
+        hedges = site.group(GROUP_HEDGED)
+        again = await site.ask(get(b"/", b"cookie: gw=" + value(first) + b"\r\n"))
+        assert b"set-cookie" not in again and site.group(GROUP_HEDGED) == hedges
+
+
+@live
+async def test_both_attempts_of_a_race_are_told() -> None:
+    upstream = hedged() | {"retry": {"attempts": 0}, "timeouts": {"response": "200ms"}} | FIRST_ALWAYS
+    async with Origin(Turns(None)) as one, Origin(Turns(None)) as two, Site(one, two, upstream=upstream) as site:
+        assert (await site.ask(get())).status == 504
+        lost = await site.exchange()
+        assert {name for name, _, _ in lost.attempts} == {one.address, two.address}
+        assert [reason for _, reason, _ in lost.attempts] == ["http_response_timeout"] * 2
+    async with Origin(Turns(None)) as one, Origin(Turns(ok())) as two, Site(one, two, upstream=hedged()) as site:
+        exchanges = []
+        for _ in range(2):
+            assert (await site.ask(get())).status == 200
+            exchanges.append(await site.exchange())
+        hedge = next(exchange for exchange in exchanges if exchange.attempts)
+        assert [(name, reason) for name, reason, _ in hedge.attempts] == [(one.address, "overtaken"), (two.address, "")]
 
 
 # Room.
@@ -542,6 +621,21 @@ async def test_the_fallback_answers_when_nobody_is_ready(why: str) -> None:
                 answer = await site.ask(request)
                 assert (answer.status, answer.body) == (200, b"spare")
             assert site.group(GROUP_FALLEN_BACK) == 3
+
+
+@live
+async def test_the_fallback_is_told_of_the_prefix_once() -> None:
+    routes = [
+        {"name": "a", "path": "/api", "upstream": "app", "fallback": "spare", "rewrite": {"strip_prefix": True}},
+    ]
+    turns = Turns(ok())
+    upstream = {"retry": {"attempts": 0}}
+    async with Origin(turns) as spare:
+        others = {"spare": {"endpoints": [spare.address]}}
+        refuses = f"127.0.0.1:{closed_port()}"
+        async with Site(refuses, upstream=upstream, others=others, routes=routes) as site:
+            assert (await site.ask(get(b"/api/x"))).status == 200
+            assert turns.seen[0][b"x-forwarded-prefix"] == b"/api"
 
 
 # Sticky.

@@ -23,6 +23,7 @@ OURS = (
     errors.Busy,
     errors.QueueFull,
     errors.WaitedTooLong,
+    errors.OutOfTime,
 )
 SAFE = (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE")
 EVERYTHING = Policy.of(Retry(on=("connect", "reset", "timeout", "malformed", "429", "500", "502", "503", "504")))
@@ -143,11 +144,15 @@ def test_the_pause_is_drawn_below_a_bound_that_doubles_up_to_ten_times() -> None
 
 def test_time_for_all_attempts() -> None:
     one = course(total=2.0)
-    assert one.within(100.5) == 1.5 and not one.is_over(101.9)
-    assert one.within(103.0) == 0.0 and one.is_over(102.0)
-    assert course().within(1e9) is None and not course().is_over(1e9)
-    both = course(policy=Policy(per_try=1.0), total=2.0)
-    assert (both.within(100.5), both.within(101.5)) == (1.0, 0.5)
+    assert (one.left(100.5), one.left(103.0), one.until) == (1.5, 0.0, 102.0)
+    assert not one.is_over(101.9) and one.is_over(102.0)
+    assert one.within(101.0, 100.0) is None
+    assert course().left(1e9) is None and not course().is_over(1e9)
+
+
+def test_time_for_each_attempt() -> None:
+    one = course(policy=Policy(per_try=1.0))
+    assert (one.within(100.0, 100.0), one.within(100.75, 100.0), one.within(103.0, 100.0)) == (1.0, 0.25, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +162,7 @@ def test_time_for_all_attempts() -> None:
         (b" 0 ", 0.0),
         (b"Thu, 01 Jan 1970 00:01:40 GMT", 40.0),
         (b"Thu, 01 Jan 1970 00:00:40 GMT", 0.0),
+        (b"\xb2", 0.0),
         (b"soon", 0.0),
         (b"-1", 0.0),
         (b"99999999999999999999", 0.0),
