@@ -36,7 +36,7 @@ from gateway.master.sockets import Listening
 from gateway.master.status import status
 from gateway.master.systemd import Notifier, forget, listen_fds
 from gateway.master.watch import Watch, is_hung
-from gateway.metrics.endpoints import drain, endpoints
+from gateway.metrics.endpoints import drain, endpoints, unprobed
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Fact, Role, Scoreboard, State, Word
 from gateway.truth import Truth
@@ -391,11 +391,18 @@ class Master:
             log.info("generation %d serves; %s", generation.number, "; ".join(changed) or "nothing changed")
         if old is not None and old.files is not generation.files:
             old.files.close()
+        self._bring_back()
         setproctitle(f"gateway: master [{self._path}] generation {generation.number}")
         self._notifier.ready(f"generation {generation.number}, {generation.wanted} workers")
         replies, self._waiting = self._waiting, []
         for reply in replies:
             reply({"ok": True, "generation": generation.number, "changes": changed})
+
+    def _bring_back(self) -> None:
+        """Endpoints that nobody probes any more don't stay down."""
+        if self._current is not None:
+            for upstream, endpoint in unprobed(Truth(self._board), self._plan, self._current.config):
+                log.warning("%s: endpoint %s is probation, was down: it is probed no more", upstream, endpoint)
 
     def _let_go(self, child: Child, generation: Generation) -> None:
         """A child is ready: its slot listens, and it may accept."""
@@ -536,6 +543,8 @@ class Master:
         self._events.unwatch(child.channel)
         child.channel.close()
         self._nursery.buried(child)
+        if child.role is Role.OBSERVER:
+            self._bring_back()  # its last probe may have failed after a generation without probes was promoted
         if was is State.DRAINING or self._stopping or child.doomed == "boot":
             if code != 0 and not child.doomed:
                 log.warning("%s ended with %s while it drained", child.name, _ending(code))
