@@ -68,7 +68,7 @@ class Master:
         self._new_sockets: list[Listening] = []
         self._waiting: list[Reply] = []  # who waits for the outcome of the reload under way
         self._next_reload: list[Reply] | None = None  # one more was asked for meanwhile
-        self._discovered = Discovered(self._board, self._plan, legacy.placed if legacy else ())
+        self._discovered = Discovered(self._board, self._plan)
         self._deaths = Deaths()
         self._watch = Watch(self._board.header)
         self._stopping = False
@@ -319,8 +319,8 @@ class Master:
         """Start the next generation. Raises GatewayError, and then nothing of it is left."""
         number = (self._current.number if self._current else 0) + 1
         generation = Generation(number, config, files, wanted=wanted_workers(config))
+        self._discovered.check(config)
         self._new_sockets = open_sockets(generation, self._open, self._inherited_fds)
-        self._plan.cover(config)
         self._discovered.begin(self._current, generation)
         self._starting = generation
         self._starting_until = time.monotonic() + config.process.boot_timeout
@@ -501,7 +501,6 @@ class Master:
             self._open,
             self._children,
             current.findings,
-            list(self._discovered.placed),
         )
         passed = [fd for fds in self._inherited_fds.values() for fd in fds]
         try:
