@@ -17,6 +17,8 @@ from gateway.config.positions import positions
 from gateway.config.problems import ConfigError, ConfigErrors, KeyPath, Problem
 from gateway.config.reading import parse, read
 
+_LARGEST = 1 << 20  # bytes; of what is found far less is taken
+
 
 class _Listed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,7 +28,7 @@ class _Listed(BaseModel):
 
 def load_endpoints(path: Path) -> tuple[Endpoint, ...]:
     """What the file lists, in its order. Raises ConfigErrors, and nothing else."""
-    text = read(path)
+    text = read(path, _LARGEST)
     data, lines = _json(path, text) if path.suffix == ".json" else (parse(path, text), _lines(path, text))
     document = Document(data, {key: Place(str(path), *place) for key, place in lines.items()}, [str(path)])
     try:

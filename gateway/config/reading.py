@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 from gateway.config.problems import ConfigError, ConfigErrors
 
 
-def read(path: Path) -> str:
-    """The text of a file, with a byte order mark and carriage returns gone. Raises ConfigErrors."""
+def read(path: Path, most: int | None = None) -> str:
+    """The text of a file, with a byte order mark and carriage returns gone. most: bytes of a regular file, which is
+    what it must be then, so that nobody waits for it. Raises ConfigErrors."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if most is None else _bounded(path, most)
     except OSError as error:
         reason = (error.strerror or str(error)).lower().replace("no such file or directory", "no such file")
         raise ConfigErrors([ConfigError(str(path), 0, 0, "", reason)]) from None
@@ -24,6 +27,22 @@ def read(path: Path) -> str:
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
         message = f"not UTF-8: byte 0x{content[error.start]:02x}"
         raise ConfigErrors([ConfigError(str(path), line, column, "", message)]) from None
+
+
+def _bounded(path: Path, most: int) -> bytes:
+    """Raises OSError."""
+    # Opening a FIFO waits for somebody who writes, unless it is told not to.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError("not a regular file")
+            content = file.read(most + 1)
+    finally:
+        os.close(fd)
+    if len(content) > most:
+        raise OSError(f"larger than {most} bytes")
+    return content
 
 
 def parse(path: Path, text: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What the observers have found: kept for those who come, told to those who are here.
 
 Only the master places series. So an endpoint that was found gets its cells here, and the lists that children are told
-say where these are, for each child has a plan of its own since it was forked. An endpoint that has been gone for long
-gives its cells back when nobody can write into them any more.
+say where these are, for each child has a plan of its own since it was forked. An endpoint that has been gone for long,
+found or listed, gives its cells back when nobody can write into them any more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.child import batch, is_read, tell
+from gateway.config import Config
 from gateway.config.model import Endpoint
+from gateway.errors import StartError
 from gateway.findings import read, written
 from gateway.master.children import Child
 from gateway.master.generation import Generation
@@ -40,22 +42,31 @@ class _Owed:
 
 
 class Discovered:
-    """placed: the endpoints that a program before this one has placed because they were found."""
-
-    def __init__(
-        self, board: Scoreboard, plan: Plan, placed: Iterable[Key] = (), clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, board: Scoreboard, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self._board = board
         self._truth = Truth(board)
         self._plan = plan
         self._clock = clock
-        self.placed: dict[Key, float | None] = dict.fromkeys(placed)  # and since when they have been nobody's
+        # The endpoints that have cells, also from a program before this one, and since when they have been nobody's.
+        self.placed: dict[Key, float | None] = dict.fromkeys(plan.endpoints())
         self._left_out: dict[tuple[int, str], tuple[Endpoint, ...]] = {}  # by generation: lists that found no room
         self._owed: dict[Child, _Owed] = {}
         self._next_sweep = 0.0
 
+    def check(self, config: Config) -> None:
+        """Raises StartError when there is no room for what a configuration lists: strangers must not be taken for one
+        another."""
+        if not self._plan.has_room(config):
+            raise StartError(
+                "the scoreboard has no room for the endpoints of this configuration beside those that have been here"
+                f" of late: one that is gone makes room after {_GONE / 60:g} minutes"
+            )
+
     def begin(self, old: Generation | None, new: Generation) -> None:
-        """A new generation takes over what is looked up as before."""
+        """A new generation gets its cells, and takes over what is looked up as before."""
+        self._plan.cover(new.config)
+        for key in self._plan.endpoints():
+            self.placed.setdefault(key, None)
         if old is None:
             return
         kept = old.findings.kept(old.config, new.config)

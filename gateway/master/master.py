@@ -36,7 +36,7 @@ from gateway.master.sockets import Listening
 from gateway.master.status import status
 from gateway.master.systemd import Notifier, forget, listen_fds
 from gateway.master.watch import Watch, is_hung
-from gateway.metrics.endpoints import drain, endpoints
+from gateway.metrics.endpoints import drain, endpoints, unprobed
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Fact, Role, Scoreboard, State, Word
 from gateway.truth import Truth
@@ -68,7 +68,7 @@ class Master:
         self._new_sockets: list[Listening] = []
         self._waiting: list[Reply] = []  # who waits for the outcome of the reload under way
         self._next_reload: list[Reply] | None = None  # one more was asked for meanwhile
-        self._discovered = Discovered(self._board, self._plan, legacy.placed if legacy else ())
+        self._discovered = Discovered(self._board, self._plan)
         self._deaths = Deaths()
         self._watch = Watch(self._board.header)
         self._stopping = False
@@ -319,8 +319,8 @@ class Master:
         """Start the next generation. Raises GatewayError, and then nothing of it is left."""
         number = (self._current.number if self._current else 0) + 1
         generation = Generation(number, config, files, wanted=wanted_workers(config))
+        self._discovered.check(config)
         self._new_sockets = open_sockets(generation, self._open, self._inherited_fds)
-        self._plan.cover(config)
         self._discovered.begin(self._current, generation)
         self._starting = generation
         self._starting_until = time.monotonic() + config.process.boot_timeout
@@ -391,11 +391,18 @@ class Master:
             log.info("generation %d serves; %s", generation.number, "; ".join(changed) or "nothing changed")
         if old is not None and old.files is not generation.files:
             old.files.close()
+        self._bring_back()
         setproctitle(f"gateway: master [{self._path}] generation {generation.number}")
         self._notifier.ready(f"generation {generation.number}, {generation.wanted} workers")
         replies, self._waiting = self._waiting, []
         for reply in replies:
             reply({"ok": True, "generation": generation.number, "changes": changed})
+
+    def _bring_back(self) -> None:
+        """Endpoints that nobody probes any more don't stay down."""
+        if self._current is not None:
+            for upstream, endpoint in unprobed(Truth(self._board), self._plan, self._current.config):
+                log.warning("%s: endpoint %s is probation, was down: it is probed no more", upstream, endpoint)
 
     def _let_go(self, child: Child, generation: Generation) -> None:
         """A child is ready: its slot listens, and it may accept."""
@@ -494,7 +501,6 @@ class Master:
             self._open,
             self._children,
             current.findings,
-            list(self._discovered.placed),
         )
         passed = [fd for fds in self._inherited_fds.values() for fd in fds]
         try:
@@ -536,6 +542,8 @@ class Master:
         self._events.unwatch(child.channel)
         child.channel.close()
         self._nursery.buried(child)
+        if child.role is Role.OBSERVER:
+            self._bring_back()  # its last probe may have failed after a generation without probes was promoted
         if was is State.DRAINING or self._stopping or child.doomed == "boot":
             if code != 0 and not child.doomed:
                 log.warning("%s ended with %s while it drained", child.name, _ending(code))

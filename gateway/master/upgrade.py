@@ -48,7 +48,6 @@ class Legacy:
     listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
-    placed: list[tuple[str, str]] = field(default_factory=list)  # endpoints that have cells because they were found
 
 
 class Rehearsal:
@@ -114,7 +113,7 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
         "listening": [listening.fds() for listening in legacy.listening.values()],
         "children": children,
         "found": {name: written(found) for name, found in legacy.findings.found.items()},
-        "placed": legacy.placed,
+        "placed": legacy.plan.endpoints(),  # for a program that knows this from here only
     }
     memory = os.memfd_create("gateway-upgrade", 0)
     os.write(memory, msgspec.json.encode(state))
@@ -176,7 +175,6 @@ def inherit() -> Legacy | None:
         listening={one.key: one for one in listening},
         children=children,
         findings=_found(state.get("found", {})),
-        placed=[(upstream, endpoint) for upstream, endpoint in state.get("placed", ())],
     )
 
 

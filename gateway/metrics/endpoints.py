@@ -10,6 +10,12 @@ from gateway.metrics.plan import Plan
 from gateway.scoreboard import Condition, Mark
 from gateway.truth import Truth, now_ms
 
+# What is forgotten of an endpoint that probes had taken down.
+_BEGUN_ANEW = (
+    Mark.FAILURES, Mark.TRIAL, Mark.TRIALS_PASSED, Mark.PROBES_PASSED, Mark.PROBES_FAILED, Mark.LATENCY,
+    Mark.LATENCY_AT,
+)  # fmt: skip
+
 
 def endpoints(truth: Truth, plan: Plan, config: Config, findings: Findings) -> list[dict[str, Any]]:
     """One row for each endpoint of a configuration, listed or found."""
@@ -50,3 +56,21 @@ def drain(truth: Truth, plan: Plan, upstream: str, endpoint: str, drained: bool)
         truth.record(at)[Mark.DRAINED] = int(drained)
         truth.changed()
     return True
+
+
+def unprobed(truth: Truth, plan: Plan, config: Config) -> list[tuple[str, str]]:
+    """Try again the endpoints that probes have taken down and that are probed no more, for nothing else would bring
+    them back. Returns which."""
+    names = {name for name, upstream in config.upstreams.items() if upstream.health is None}
+    back = []
+    with truth.changing():
+        for (upstream, endpoint), at in plan.blocks["endpoint"].items():
+            record = truth.record(at)
+            if upstream in names and record[Mark.CONDITION] == Condition.DOWN:
+                record[Mark.CONDITION], record[Mark.SINCE] = Condition.PROBATION, now_ms()
+                for mark in _BEGUN_ANEW:
+                    record[mark] = 0
+                back.append((upstream, endpoint))
+        if back:
+            truth.changed()
+    return back

@@ -1,11 +1,16 @@
 """Which cell of a seat belongs to which series.
 
 The master makes the plan and every process inherits it by fork. A series keeps its cells for as long as the scoreboard
-lives, also when a reload removes and brings back its route: that is what keeps counters monotonic. When the seat is
-full, further label sets share one block named "__other__": a count is never lost, only its name.
+lives, also when a reload removes and brings back its route: that is what keeps counters monotonic. Only an endpoint
+that has been gone for long gives its cells back. When the seat is full, further label sets share one block named
+"__other__": a count is never lost, only its name. But no two endpoints share a record, by which they are judged: the
+master asks before (`has_room`, `admit`).
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from gateway.config import Config
 from gateway.config.model import Upstream
@@ -119,6 +124,8 @@ class Plan:
 
     def cover(self, config: Config) -> None:
         """Place every series that this configuration can produce, before the processes that will count are forked."""
+        for kind, labels in _records(config):  # first, so that `has_room` is right
+            self.block(kind, *labels)
         for listener in config.listeners:
             self.block("listener", listener.name)
             self.block("tunnels", listener.name)
@@ -129,13 +136,8 @@ class Plan:
         self.block("latency", NO_ROUTE)
         for route in config.routes:
             self.block("latency", route.name)
-        for name, group in config.upstreams.items():
+        for name in config.upstreams:
             self.block("group", name)
-            if group.breaker is not None:
-                self.block("circuit", name)
-                self.block("window", name, "")
-            for endpoint in group.endpoints:
-                self.cover_endpoint(name, group, str(endpoint.address))
         for route in config.routes:
             if route.mirror is not None:
                 self.block("mirror", route.name)
@@ -147,20 +149,29 @@ class Plan:
             for code in (*routed, OTHER_REASON):
                 self.block("refusal", route.name, code)
 
-    def cover_endpoint(self, name: str, upstream: Upstream, endpoint: str) -> None:
-        """Place the series of one endpoint of an upstream."""
-        for kind in _kinds(upstream):
-            self.block(kind, name, endpoint)
+    def has_room(self, config: Config) -> bool:
+        """Whether each endpoint that a configuration lists, and each circuit, can have series of its own."""
+        return self._fit(kind for kind, labels in _records(config) if labels not in self.blocks[kind])
+
+    def _fit(self, kinds: Iterable[str]) -> bool:
+        """Whether there is room for so many more blocks of these kinds."""
+        wanted = Counter(kinds)
+        cells = sum(CELLS[kind] * max(0, number - len(self._given_back[kind])) for kind, number in wanted.items())
+        return self._next + cells <= SEAT_CELLS
 
     # Endpoints that come and go.
 
     def admit(self, name: str, upstream: Upstream, endpoint: str) -> bool:
         """Place the series of an endpoint if there is room for all of them: none that was found shares a record."""
-        missing = [kind for kind in _kinds(upstream) if (name, endpoint) not in self.blocks[kind]]
-        if self._next + sum(CELLS[kind] for kind in missing if not self._given_back[kind]) > SEAT_CELLS:
+        if not self._fit(kind for kind in _kinds(upstream) if (name, endpoint) not in self.blocks[kind]):
             return False
-        self.cover_endpoint(name, upstream, endpoint)
+        for kind in _kinds(upstream):
+            self.block(kind, name, endpoint)
         return True
+
+    def endpoints(self) -> list[tuple[str, str]]:
+        """Those that have a record, by upstream and address."""
+        return [(name, endpoint) for name, endpoint in self.blocks["endpoint"] if name != OTHER]
 
     def places(self, name: str, endpoint: str) -> dict[str, int]:
         """Where the series of an endpoint are, by kind: for a process with a plan of its own, which takes it by
@@ -214,3 +225,14 @@ class Plan:
 def _kinds(upstream: Upstream) -> tuple[str, ...]:
     """The kinds of series that each endpoint of an upstream has."""
     return _OF_ENDPOINT if upstream.outlier.failure_ratio is not None else _OF_ENDPOINT[:-1]
+
+
+def _records(config: Config) -> Iterator[tuple[str, Key]]:
+    """The series, by kind and labels, by which the endpoints that a configuration lists and its circuits are judged."""
+    for name, upstream in config.upstreams.items():
+        if upstream.breaker is not None:
+            yield "circuit", (name,)
+            yield "window", (name, "")
+        for endpoint in upstream.endpoints:
+            for kind in _kinds(upstream):
+                yield kind, (name, str(endpoint.address))

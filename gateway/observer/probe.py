@@ -6,6 +6,7 @@ Over a kept connection where the endpoint keeps one; each at its own time, so th
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 from copy import copy
@@ -16,7 +17,7 @@ from gateway.config import Config
 from gateway.config.model import Health as HealthConfig
 from gateway.config.model import Upstream as UpstreamConfig
 from gateway.config.values import Origin, TcpAddress
-from gateway.errors import BadResponse, ConnectionCut, UpstreamError
+from gateway.errors import BadResponse, ConnectionCut, DescriptorsExhausted, PortsExhausted, UpstreamError
 from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Mark
@@ -28,6 +29,8 @@ from gateway.upstream.health import Event, rules_of
 from gateway.upstream.http1 import Connection
 from gateway.upstream.upstream import tell
 from gateway.wheel import Wheel
+
+log = logging.getLogger("gateway")
 
 _BODY = 64 * 1024  # bytes in which `expect_body` is looked for
 _JITTER = 0.1  # of the interval, more or less
@@ -49,6 +52,7 @@ class Probes:
         self._wheel = wheel
         self._findings = findings
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._short = Short()
         self._runs = False
 
     def start(self) -> None:
@@ -68,7 +72,9 @@ class Probes:
             if key not in self._tasks:
                 endpoint = placed(name, upstream, one, self._plan, self._truth, self._cells)
                 context = self._contexts[name]
-                probe = _Probe(name, upstream, upstream.health, endpoint, context, self._truth, self._wheel)
+                probe = _Probe(
+                    name, upstream, upstream.health, endpoint, context, self._truth, self._wheel, self._short
+                )
                 task = self._tasks[key] = asyncio.get_running_loop().create_task(probe.go_on())
                 task.add_done_callback(partial(_over, probe))
 
@@ -76,6 +82,22 @@ class Probes:
         self._runs = False
         for task in self._tasks.values():
             task.cancel()
+
+
+class Short:
+    """What this process is short of. That says nothing about endpoints, and is told once for as long as it lasts."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()  # "" of descriptors, an endpoint of ports for connections to it
+
+    def of(self, what: str, error: UpstreamError) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("probes are not possible, and nothing is judged by them: %s", error)
+
+    def over(self, endpoint: str) -> None:
+        """There is a connection to an endpoint."""
+        self._told -= {"", endpoint}
 
 
 class _Probe:
@@ -90,6 +112,7 @@ class _Probe:
         context: ssl.SSLContext | None,
         truth: Truth,
         wheel: Wheel,
+        short: Short,
     ) -> None:
         self._upstream = upstream
         self._config = health
@@ -97,6 +120,7 @@ class _Probe:
         self._endpoint = endpoint
         self._truth = truth
         self._wheel = wheel
+        self._short = short
         self._kept: Connection | None = None
         self._target = endpoint if health.port is None else _at(endpoint, health.port)
         self._what = "probe" if self._target is endpoint else f"probe of port {health.port}"
@@ -121,6 +145,10 @@ class _Probe:
             except TimeoutError:
                 self._drop()
                 self._judge(f"{self._what}: no answer within {self._config.timeout:g} s")
+            except DescriptorsExhausted as error:
+                self._short.of("", error)
+            except PortsExhausted as error:
+                self._short.of(self._target.name, error)
             except UpstreamError as error:
                 self._drop()
                 self._judge(f"{self._what}: {str(error).removeprefix(f'{error.endpoint}: ')}")
@@ -145,7 +173,9 @@ class _Probe:
 
     async def _dial(self) -> Connection:
         timeout = self._config.timeout
-        return await dial(self._target, self._wheel, timeout, timeout, timeout, self._tls)
+        connection = await dial(self._target, self._wheel, timeout, timeout, timeout, self._tls)
+        self._short.over(self._target.name)
+        return connection
 
     async def _exchange(self, connection: Connection) -> None:
         connection.busy = True

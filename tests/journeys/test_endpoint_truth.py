@@ -136,3 +136,21 @@ def one_of_each_worker(one: Gateway, stack: ExitStack, workers: int) -> list[Cli
         known.setdefault(line["worker"], client)
         number += 1
     return list(known.values())
+
+
+@pytest.mark.parametrize("how", ["reload", "upgrade"])
+def test_who_is_probed_no_more_does_not_stay_down(gateway: Start, origins: list[Origin], how: str) -> None:
+    one = gateway(group(origins, PROBED.replace("/hello", "/status/503")))
+    for origin in origins:
+        eventually(lambda at=origin.address: condition(one, at) == "down")  # type: ignore[misc]
+    assert get(one.address()).status == 503
+    one.write(group(origins))
+    if how == "reload":
+        assert one.reload().returncode == 0
+    else:
+        one.upgrade()
+    for origin in origins:
+        eventually(lambda at=origin.address: is_ready(one, at))  # type: ignore[misc]
+        assert changes(one, origin.address)[:2] == ["down", "probation"]
+    assert one.log().count("is probation, was down: it is probed no more") >= len(origins)
+    assert get(one.address()).status == 200

@@ -96,6 +96,18 @@ def test_an_address_in_use_changes_nothing(gateway: Start, settings: Settings) -
         assert list(one.status()["listeners"]) == ["web"]
 
 
+def test_endpoints_for_which_there_is_no_room_change_nothing(gateway: Start, settings: Settings) -> None:
+    """Strangers must not share what is known of one of them."""
+    one = gateway(settings)
+    before = one.pids()
+    with Load(one.address()) as load:
+        one.write(settings.but(origin=tuple(f"127.0.0.1:{port}" for port in range(1, 2000))))
+        refused = one.reload()
+        assert refused.returncode == 1
+        assert "the scoreboard has no room for the endpoints of this configuration" in refused.stderr
+        unchanged(one, load, before, 1)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_that_do_not_come_up_change_nothing(gateway: Start, settings: Settings, workers: int) -> None:
     settings = settings.but(workers=workers)

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.child import hear
 from gateway.config import Config
+from gateway.errors import StartError
 from gateway.findings import Findings
 from gateway.log import Files
 from gateway.master.children import Child
@@ -41,7 +42,7 @@ class House:
         self.board = Scoreboard.create()
         self.plan = Plan()
         self.truth = Truth(self.board)
-        self.discovered = Discovered(self.board, self.plan, clock=lambda: self.now)
+        self.discovered = Discovered(self.board, self.plan, lambda: self.now)
         self.children: list[Child] = []
         self.theirs: dict[Child, socket.socket] = {}
         self.current = self.generation(1)
@@ -284,8 +285,84 @@ def test_who_finds_no_room_is_left_out_until_there_is_some(house: House, caplog:
 
 def test_what_a_program_before_us_has_placed_is_given_back_too(house: House) -> None:
     house.plan.admit("app", house.current.config.upstreams["app"], "a:1")
-    house.discovered = Discovered(house.board, house.plan, [("app", "a:1")], lambda: house.now)
+    house.discovered = Discovered(house.board, house.plan, lambda: house.now)
     house.current.findings = Findings()
     house.turn()
     house.turn(700)
     assert house.plan.places("app", "a:1") == {}
+
+
+# Endpoints that the configuration lists.
+
+
+def listed(*addresses: str) -> dict[str, Any]:
+    return {"endpoints": list(addresses)}
+
+
+def test_one_that_was_listed_gives_its_cells_back_too(house: House) -> None:
+    house.current = house.generation(1, app=listed("a:1", "b:1"))
+    house.discovered.begin(None, house.current)
+    child = house.child()
+    places = house.plan.places("app", "a:1")
+    house.record("a:1")[Mark.CONDITION] = Condition.DOWN
+    house.turn(700)
+    house.turn(700)
+    assert house.plan.places("app", "a:1") == places
+    new = house.generation(2, app=listed("b:1"))
+    house.discovered.begin(house.current, new)
+    house.current = new
+    house.turn(10)
+    house.turn(700)
+    assert house.plan.places("app", "a:1") == places, "a worker of the old generation drains"
+    house.children.remove(child)
+    child.cells[places["flight"] + FLIGHT] = 1
+    house.turn(10)
+    assert house.plan.places("app", "a:1") == places
+    child.cells[places["flight"] + FLIGHT] = 0
+    house.turn(10)
+    assert house.plan.places("app", "a:1") == {} and house.plan.places("app", "b:1")
+    house.discovered.begin(house.current, house.generation(3, app=listed("c:1")))
+    assert house.plan.places("app", "c:1") == places
+    assert house.record("c:1")[Mark.CONDITION] == Condition.UP
+
+
+def test_strangers_never_share_a_record(house: House) -> None:
+    """Twenty new addresses with each reload, for as long as one is not refused; time makes room."""
+
+    def deploy(number: int) -> Generation:
+        addresses = (f"10.0.{number}.test:{one + 1}" for one in range(20))
+        return house.generation(number, app=listed(*addresses) | {"outlier": {"failure_ratio": "50%"}})
+
+    def begin(number: int) -> None:
+        new = deploy(number)
+        house.discovered.check(new.config)
+        house.discovered.begin(house.current, new)
+        house.current = new
+        records = house.plan.blocks["endpoint"]
+        assert len({records["app", str(one.address)] for one in new.config.upstreams["app"].endpoints}) == 20
+
+    number = 2
+    with pytest.raises(StartError, match="no room for the endpoints of this configuration"):
+        while True:
+            before = house.plan.dump()
+            begin(number)
+            number += 1
+    assert number > 50
+    assert house.plan.dump() == before, "nothing was placed"
+    for again in range(number, number + 200):
+        house.turn(10)
+        house.turn(700)
+        begin(again)
+
+
+def test_what_is_judged_comes_before_what_is_only_counted() -> None:
+    """Where there is room for the records there is, whatever else there is too much of."""
+    many = {
+        "listeners": [{"name": "web", "listen": "127.0.0.1:0"}],
+        "upstreams": {"app": listed("a:1", "b:1")},
+        "routes": [{"name": f"r{number}", "path": f"/{number}", "upstream": "app"} for number in range(3000)],
+    }
+    plan, one = Plan(), Config.model_validate(many)
+    assert plan.has_room(one)
+    plan.cover(one)
+    assert plan.places("app", "a:1") and plan.places("app", "b:1") and plan.has_room(one)

@@ -14,13 +14,15 @@ import pytest
 import trustme
 
 from gateway.config import Config, load
-from gateway.errors import StartError
+from gateway.errors import DescriptorsExhausted, PortsExhausted, StartError, UpstreamError
 from gateway.findings import Findings
 from gateway.metrics.plan import Plan
+from gateway.observer import probe
 from gateway.observer.probe import Probes
 from gateway.scoreboard import Condition, Mark, Scoreboard
 from gateway.tls import client_context
 from gateway.truth import Truth
+from gateway.upstream.endpoint import Endpoint
 from gateway.worker.assembly import check, running_wheel
 from tests.upstream.peer import Message, Origin, Peer, always, closed_port, live, noting, ok
 
@@ -305,6 +307,45 @@ def test_a_handshake_that_never_ends_is_out_of_time(ca: str, caplog: pytest.LogC
 
     probed()
     assert "within 0.1 s" in cause(caplog)
+
+
+# What this process is short of says nothing about endpoints.
+
+
+@pytest.mark.parametrize("short", [DescriptorsExhausted, PortsExhausted])
+def test_a_shortage_of_its_own_is_told_once_and_judged_never(
+    short: type[UpstreamError], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def none_left(endpoint: Endpoint, *_: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise short(endpoint.name, "cannot connect (none left)")
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "none left" in record.getMessage()]
+
+    @live
+    async def probed() -> None:
+        nonlocal asked
+        async with Origin(always(ok())) as origin:
+            with monkeypatch.context() as patched:
+                patched.setattr(probe, "dial", none_left)
+                async with Probed(origin.address, kind="tcp") as probed:
+                    await until(lambda: asked > 3)
+                    assert probed.record[Mark.CONDITION] == UP
+                    assert probed.record[Mark.PROBES_FAILED] == 0
+                    assert len(told()) == 1
+                    patched.undo()
+                    await probed.passes()
+                    patched.setattr(probe, "dial", none_left)
+                    asked = 0
+                    await until(lambda: asked > 3)
+                    assert len(told()) == 2, "another shortage"
+
+    probed()
+    assert told()[0].startswith("probes are not possible, and nothing is judged by them: 127.0.0.1:")
 
 
 # What is wrong is said before anything starts.

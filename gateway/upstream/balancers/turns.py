@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from heapq import heapify, heapreplace
 from math import gcd
 from operator import add
@@ -30,16 +31,23 @@ def step(current: Sequence[int], weights: Sequence[int]) -> tuple[int, list[int]
 
 
 def period(weights: Sequence[int]) -> list[int]:
-    """The turns until they repeat, after sum(weights) / gcd(weights); [] when they are too many to be worked out."""
+    """The turns until they repeat, after sum(weights) / gcd(weights); [] when they are too many to be worked out. The
+    same list for the same weights, so not to be changed."""
     if not weights:
         return []
     divisor = gcd(*weights)
-    weights = [weight // divisor for weight in weights]
-    total = sum(weights)
-    if total == len(weights):
+    lowest = tuple(weight // divisor for weight in weights)
+    total = sum(lowest)
+    if total == len(lowest):
         return list(range(total))
-    if total > _LONGEST or total * len(weights) > _MOST_ADDITIONS:
+    if total > _LONGEST or total * len(lowest) > _MOST_ADDITIONS:
         return []
+    return _worked_out(lowest)
+
+
+@lru_cache(maxsize=32)  # a group is set out again with each change of any record, mostly another's
+def _worked_out(weights: tuple[int, ...]) -> list[int]:
+    total = sum(weights)
     current = [0] * len(weights)
     turns = []
     for _ in range(total):

@@ -214,3 +214,14 @@ def test_a_long_period_is_not_worked_out() -> None:
     assert period([1, 8192]) == []
     assert period([65535, 65534]) == []
     assert len(period([65534, 65534 * 3])) == 4
+
+
+def test_the_same_weights_are_worked_out_once() -> None:
+    weights = [97, *range(101, 140)]
+    turns = period(weights)
+    assert len(turns) == sum(weights) and period(weights) is turns
+    balancer, ready = balanced(*weights)
+    for _ in range(300):
+        next(balancer.order(b""))
+        balancer.observe(ready[0], 0.1, True)
+    assert period(weights) == turns and Counter(turns) == dict(enumerate(weights))

@@ -133,3 +133,27 @@ def test_a_broken_file_fails_until_it_is_mended(tmp_path: Path) -> None:
     assert fails(file) == f"{path}: no such file"
     path.mkdir()
     assert fails(file) == f"{path}: is a directory"
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_fifo_is_not_waited_for(tmp_path: Path, is_written: bool) -> None:
+    path = tmp_path / "a.toml"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR) if is_written else None
+    assert fails(reading(path)) == f"{path}: not a regular file"
+    if writer is not None:
+        os.close(writer)
+
+
+def test_what_has_no_end_is_not_read() -> None:
+    assert fails(reading(Path("/dev/zero"))) == "/dev/zero: not a regular file"
+
+
+def test_a_file_may_not_be_larger_than_a_list_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"endpoints = []" + b"\n" * ((1 << 20) - 14))
+    file = reading(path)
+    assert found(file).endpoints == ()
+    with path.open("ab") as more:
+        more.truncate(1 << 40)
+    assert fails(file) == f"{path}: larger than 1048576 bytes"
