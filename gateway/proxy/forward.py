@@ -96,6 +96,7 @@ class Forward:
         self._policy = policy = persistence.policy
         self._hedging = persistence.hedging
         self._sticky = upstream.sticky
+        self._is_alone = persistence.fallback is None  # nobody else can answer
         # Whether every request needs a course from its beginning, not only those that fail.
         self._is_careful = bool(policy.statuses or policy.per_try or persistence.total or self._hedging)
 
@@ -117,7 +118,8 @@ class Forward:
             while True:
                 try:
                     try:
-                        lease = self._upstream.lease(key, () if course is None else course.tried, bound)
+                        tried = () if course is None else course.tried
+                        lease = self._upstream.lease(key, tried, bound, None, self._is_alone)
                     except Busy as busy:
                         lease = await self._wait(key, course, bound, busy)
                 except NoEndpoint as error:
@@ -179,8 +181,9 @@ class Forward:
     async def _wait(self, key: bytes, course: Course | None, bound: Endpoint | None, busy: Busy) -> Lease:
         """A lease once there is room. Raises UpstreamError."""
         if course is None:
-            return await self._upstream.wait(key, (), bound, busy)
-        lease = await self._upstream.wait(key, course.tried, bound, busy, course.left(monotonic()))
+            return await self._upstream.wait(key, (), bound, busy, None, self._is_alone)
+        within = course.left(monotonic())
+        lease = await self._upstream.wait(key, course.tried, bound, busy, within, self._is_alone)
         if course.is_over(monotonic()):
             with lease:
                 raise OutOfTime(lease.endpoint.name, "there was room when the time for the request was over")
@@ -414,6 +417,7 @@ class Forward:
             response = await connection.response()
             while response.status < 200:
                 if response.status == 101:
+                    lease.answered(101)
                     await self._tunnel.run(exchange, connection, response, upgrade, send)
                     return None, None
                 await send({"type": "http.response.interim", "status": response.status, "headers": response})
@@ -431,6 +435,7 @@ class Forward:
         """The final response, as `_carry` has it."""
         connection, endpoint = lease.connection, lease.endpoint
         assert connection is not None
+        lease.answered(response.status)
         if course is not None:
             if response.status in self._policy.statuses and await self._declines(response, course, endpoint):
                 connection.take()  # what has come of it: when that is all, the connection stays in use

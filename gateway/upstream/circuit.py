@@ -45,11 +45,13 @@ class Circuit:
         """Whether the caller may be the one request that is let through. To be asked while the truth is `changing`."""
         return self.health.claims_trial(now_ms(), TRIAL)
 
-    def judged(self, failed: bool, on_trial: bool) -> None:
-        """An exchange is over."""
+    def judged(self, failed: bool, on_trial: bool, began: int) -> None:
+        """An exchange is over. began: milliseconds; of before the last change it says nothing."""
+        if began < self.health.since:
+            return
         now = now_ms()
         self._ratio.count(now, failed)
-        if on_trial:
+        if on_trial and not self.is_closed:
             self._observe(Event.FAILURE if failed else Event.SUCCESS, "its trial failed" if failed else "trials passed")
         elif failed and self.is_closed:
             since = self.health.since
@@ -57,10 +59,11 @@ class Circuit:
                 total, bad = self._ratio.sums(now, since)
                 self._observe(Event.ENOUGH, f"{bad} of the last {total} requests failed")
 
-    def undecided(self) -> None:
+    def undecided(self, began: int) -> None:
         """A trial ended without an outcome."""
         with self._truth.changing():
-            self.health.trial_over()
+            if began >= self.health.since:
+                self.health.trial_over()
 
     def look(self) -> None:
         """Half open it when its time is over."""

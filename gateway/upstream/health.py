@@ -76,10 +76,20 @@ class Health:
         return int(self.record[Mark.SINCE])
 
     @property
+    def is_up(self) -> bool:
+        """Whether it is asked without reserve."""
+        return self.record[Mark.CONDITION] == Condition.UP and not self.record[Mark.DRAINED]
+
+    @property
     def is_ready(self) -> bool:
         """Whether it may be asked, on trial at least."""
         record = self.record
         return record[Mark.CONDITION] in (Condition.UP, Condition.PROBATION) and not record[Mark.DRAINED]
+
+    @property
+    def is_resort(self) -> bool:
+        """Whether it is ejected, and asked nevertheless when there is nobody else."""
+        return self.record[Mark.CONDITION] == Condition.EJECTED and not self.record[Mark.DRAINED]
 
     @property
     def is_plain(self) -> bool:
@@ -100,10 +110,11 @@ class Health:
             record[Mark.FAILURES] += 1
             if record[Mark.CONDITION] == Condition.UP and record[Mark.FAILURES] >= rules.consecutive_failures:
                 event = Event.ENOUGH
-        if event is Event.ENOUGH and not may_eject:
-            return False
         before = self.condition
         after = NEXT.get((before, event), before)
+        if after is Condition.EJECTED and not may_eject:
+            record[Mark.TRIAL] = record[Mark.TRIALS_PASSED] = 0
+            return False
         if after is before:
             return False
         record[Mark.CONDITION] = after

@@ -64,6 +64,15 @@ def test_who_can_not_be_spared_stays() -> None:
     assert health.observe(FAILURE, 1, RULES, True)
 
 
+def test_who_can_not_be_spared_stays_on_probation_and_may_be_tried_again() -> None:
+    health = fresh(PROBATION)
+    assert health.claims_trial(100, 30_000)
+    assert not health.observe(FAILURE, 101, RULES, False)
+    assert health.condition is PROBATION and health.claims_trial(102, 30_000)
+    assert health.observe(FAILURE, 103, RULES, True)
+    assert health.condition is EJECTED
+
+
 def test_each_ejection_is_longer_until_the_longest_and_a_good_time_forgets() -> None:
     health = fresh(PROBATION)
     now, lengths = 0, []
@@ -114,7 +123,11 @@ def test_who_comes_back_has_no_latency() -> None:
 def test_drained_is_not_ready_whatever_else() -> None:
     health = fresh()
     health.record[Mark.DRAINED] = 1
-    assert not health.is_ready and health.condition is UP
+    assert not health.is_ready and not health.is_up and health.condition is UP
+    health.record[Mark.CONDITION] = EJECTED
+    assert not health.is_resort
+    health.record[Mark.DRAINED] = 0
+    assert health.is_resort and not health.is_ready
 
 
 @given(st.lists(st.sampled_from(Event)))

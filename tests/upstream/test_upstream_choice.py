@@ -14,15 +14,17 @@ from gateway.config.model import UpstreamTimeouts
 from gateway.errors import BadResponse, Busy, ConnectFailed, ConnectionCut, NoEndpoint, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_FAILURES
 from gateway.scoreboard import Condition, Mark
+from gateway.truth import now_ms
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.health import Rules
+from gateway.upstream.lease import Lease
 from gateway.upstream.pool import Pool
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
 from tests.upstream.parts import Parts
 
-UP, EJECTED, PROBATION = Condition.UP, Condition.EJECTED, Condition.PROBATION
+UP, EJECTED, PROBATION, DOWN = Condition
 
 
 class Group:
@@ -58,6 +60,26 @@ class Group:
         with pytest.raises(type(error)), lease:
             raise error
         return lease.endpoint
+
+    def becomes(self, *conditions: Condition) -> None:
+        """Change them, just now."""
+        for endpoint, condition in zip(self.endpoints, conditions, strict=True):
+            record = endpoint.health.record
+            record[Mark.CONDITION] = condition
+            record[Mark.SINCE] = now_ms()
+            record[Mark.UNTIL] = now_ms() + 10_000
+            record[Mark.TRIAL] = 0
+        self.upstream.refresh()
+
+    def resort(self, bound: Endpoint | None = None) -> Lease:
+        """For who has nobody else to ask."""
+        return self.upstream.lease(b"", (), bound, even_ejected=True)
+
+    @staticmethod
+    def answers(lease: Lease, status: int) -> None:
+        connection: Any = SimpleNamespace(status=status, closed=True)
+        lease.connection = connection
+        lease.answered(status)
 
     def later(self) -> None:
         """Long enough for everybody to be asked again."""
@@ -115,6 +137,7 @@ def test_a_failure_takes_an_endpoint_out(error: Exception, caplog: pytest.LogCap
     [
         QueueTimeout("", ""),
         ConnectionCut("", "", sent=True, reused=True),
+        ConnectionCut("", "", reused=True),
         KeyboardInterrupt(),
         RuntimeError("not the endpoint's fault"),
     ],
@@ -169,6 +192,167 @@ def test_the_last_one_is_never_taken_out() -> None:
     for _ in range(5):
         two.fails(REFUSED)
     assert sorted(two.conditions) == [UP, EJECTED]
+
+
+def test_of_a_single_one_a_trial_may_fail() -> None:
+    group = Group(1)
+    [endpoint] = group.endpoints
+    group.becomes(PROBATION)
+    for _ in range(3):
+        group.fails(REFUSED)  # the next may be one at once
+        assert group.conditions == [PROBATION]
+    assert group.cells[endpoint.cells + UPSTREAM_FAILURES] == 3
+    group.asked()
+    assert group.conditions == [UP]
+
+
+def test_who_is_on_probation_is_no_spare() -> None:
+    group = Group(2)
+    failed = group.fails(REFUSED)
+    group.later()
+    [other] = set(group.endpoints) - {failed}
+    group.upstream.failed(other, "")
+    assert (failed.health.condition, other.health.condition) == (PROBATION, UP)
+    group.upstream.failed(failed, "")
+    assert (failed.health.condition, other.health.condition) == (EJECTED, UP)
+
+
+def test_the_last_on_probation_stays_there() -> None:
+    group = Group(2)
+    group.becomes(PROBATION, EJECTED)
+    assert group.fails(REFUSED) is group.endpoints[0]
+    assert group.conditions == [PROBATION, EJECTED]
+
+
+def test_beside_its_trial_one_on_probation_is_the_last_resort() -> None:
+    group = Group(3)
+    group.becomes(PROBATION, EJECTED, DOWN)
+    a = group.endpoints[0]
+    trial = group.upstream.lease(b"", ())
+    assert trial.endpoint is a
+    with pytest.raises(NoEndpoint):
+        group.asked()
+    others = [group.resort() for _ in range(3)]
+    assert [lease.endpoint for lease in others] == [a, a, a]
+    with others[0]:
+        pass
+    assert group.conditions == [UP, EJECTED, DOWN]  # it answered
+    with pytest.raises(ConnectFailed), others[1]:
+        raise REFUSED
+    assert group.conditions == [UP, EJECTED, DOWN]  # the last that is up
+
+
+def test_when_all_are_ejected_they_are_asked_nevertheless() -> None:
+    group = Group(2, backups=1)
+    a, b, c = group.endpoints
+    group.becomes(EJECTED, EJECTED, EJECTED)
+    with pytest.raises(NoEndpoint):
+        group.upstream.lease(b"", (), a)
+    assert {group.resort().endpoint for _ in range(4)} == {a, b}
+    assert group.resort(b).endpoint is b
+    assert group.conditions == [EJECTED] * 3  # their time is not over
+    b.health.record[Mark.DRAINED] = 1
+    group.becomes(DOWN, EJECTED, EJECTED)
+    assert group.resort(b).endpoint is c
+    group.becomes(DOWN, EJECTED, DOWN)
+    with pytest.raises(NoEndpoint):
+        group.resort()
+
+
+def test_backups_come_before_the_last_resort() -> None:
+    group = Group(1, backups=1)
+    group.becomes(EJECTED, UP)
+    assert {group.asked() for _ in range(3)} == {group.endpoints[1]}
+    assert group.resort().endpoint is group.endpoints[1]
+
+
+def test_the_last_resort_has_limits_too() -> None:
+    group = Group(1, max_requests=1)
+    group.becomes(PROBATION)
+    with group.upstream.lease(b"", ()):
+        with pytest.raises(NoEndpoint):
+            group.asked()
+        with pytest.raises(Busy):
+            group.resort()
+
+
+@pytest.mark.parametrize("status", [200, 101])
+def test_a_trial_is_decided_when_it_is_answered(status: int) -> None:
+    group = Group(2)
+    a = group.endpoints[0]
+    group.becomes(PROBATION, UP)
+    lease = group.upstream.lease(b"", (), a)
+    with pytest.raises(KeyboardInterrupt), lease:
+        group.answers(lease, status)
+        assert a.health.condition is UP and a.in_flight == 1
+        raise KeyboardInterrupt
+    assert group.conditions == [UP, UP]
+
+
+def test_a_failed_trial_is_so_once() -> None:
+    group = Group(2)
+    a = group.endpoints[0]
+    group.becomes(PROBATION, UP)
+    with group.upstream.lease(b"", (), a) as lease:
+        group.answers(lease, 503)
+        assert a.health.condition is EJECTED
+        group.later()
+    assert a.health.condition is PROBATION
+    assert group.cells[a.cells + UPSTREAM_FAILURES] == 1
+
+
+def test_a_trial_that_is_cut_after_its_answer_has_failed_after_all() -> None:
+    group = Group(2)
+    a = group.endpoints[0]
+    group.becomes(PROBATION, UP)
+    a.health.record[Mark.SINCE] -= 1000
+    lease = group.upstream.lease(b"", (), a)
+    lease.began -= 0.5  # it has come back since
+    with pytest.raises(ConnectionCut), lease:
+        group.answers(lease, 200)
+        assert a.health.condition is UP
+        raise ConnectionCut("", "", sent=True)
+    assert group.conditions == [EJECTED, UP]
+
+
+@pytest.mark.parametrize("error", [None, REFUSED])
+@pytest.mark.parametrize("now", [UP, EJECTED, PROBATION])
+def test_what_began_before_a_change_says_nothing(now: Condition, error: Exception | None) -> None:
+    group = Group(2)
+    a = group.endpoints[0]
+    lease = group.upstream.lease(b"", (), a)
+    lease.began -= 1.0
+    group.becomes(now, UP)
+    if error is None:
+        with lease:
+            pass
+    else:
+        with pytest.raises(ConnectFailed), lease:
+            raise error
+    assert group.conditions == [now, UP] and not a.health.record[Mark.FAILURES]
+
+
+def test_a_trial_of_before_does_not_end_another() -> None:
+    group = Group(2)
+    a = group.endpoints[0]
+    group.becomes(PROBATION, UP)
+    old = group.upstream.lease(b"", (), a)
+    old.began -= 1.0
+    group.becomes(PROBATION, UP)
+    assert group.upstream.lease(b"", (), a).endpoint is a
+    with pytest.raises(KeyboardInterrupt), old:
+        raise KeyboardInterrupt
+    assert group.upstream.lease(b"", (), a).endpoint is not a
+
+
+def test_a_response_that_is_cut_on_a_kept_connection_is_a_failure() -> None:
+    group = Group(2)
+    lease = group.upstream.lease(b"", ())
+    connection: Any = SimpleNamespace(status=200, closed=True)
+    lease.connection = connection
+    with pytest.raises(ConnectionCut), lease:
+        raise ConnectionCut("", "", sent=True, reused=True)
+    assert lease.endpoint.health.condition is EJECTED
 
 
 def test_only_a_part_of_a_group_is_taken_out() -> None:
