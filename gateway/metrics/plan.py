@@ -33,6 +33,9 @@ TUNNELS_OPEN = 0
 FLIGHT = 0  # requests under way at an endpoint
 GROUP_RETRYING, GROUP_WAITING, GROUP_RETRIES_DENIED, GROUP_HEDGED, GROUP_HEDGES_WON, GROUP_FALLEN_BACK = range(6)
 WINDOW = 6  # cells of upstream/ratio.py
+# On a worker's seat the ticket of who is first in its line, 0 for nobody, and how often it made room; on the master's
+# the last ticket that anybody took.
+LINE_FIRST, LINE_LANDED = range(2)
 MIRROR_SENT, MIRROR_DROPPED, MIRROR_FAILED = range(3)
 CELLS = {
     "route": 8,
@@ -47,6 +50,7 @@ CELLS = {
     "circuit": int(Mark.SIZE),  # a record of an upstream as a whole, like those of endpoints
     "window": WINDOW,
     "mirror": 3,
+    "line": 2,
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
@@ -54,6 +58,7 @@ _GAUGES = {
     "tunnels": (TUNNELS_OPEN,),
     "flight": (FLIGHT,),
     "group": (GROUP_RETRYING, GROUP_WAITING),
+    "line": (LINE_FIRST,),
 }
 LABELS = {
     "route": ("listener", "route", "upstream"),
@@ -68,6 +73,7 @@ LABELS = {
     "circuit": ("upstream",),
     "window": ("upstream", "endpoint"),  # of all endpoints together where there is none
     "mirror": ("route",),
+    "line": ("upstream",),
 }
 OTHER = "__other__"
 NO_ROUTE = "-"  # the route of a request that matched none, and of one that the parser refused
@@ -150,7 +156,7 @@ class Plan:
                 self.block("refusal", route.name, code)
 
     def has_room(self, config: Config) -> bool:
-        """Whether each endpoint that a configuration lists, and each circuit, can have series of its own."""
+        """Whether each endpoint that a configuration lists, circuit and line can have series of its own."""
         return self._fit(kind for kind, labels in _records(config) if labels not in self.blocks[kind])
 
     def _fit(self, kinds: Iterable[str]) -> bool:
@@ -228,11 +234,13 @@ def _kinds(upstream: Upstream) -> tuple[str, ...]:
 
 
 def _records(config: Config) -> Iterator[tuple[str, Key]]:
-    """The series, by kind and labels, by which the endpoints that a configuration lists and its circuits are judged."""
+    """The series, by kind and labels, that decide something: strangers must not share them."""
     for name, upstream in config.upstreams.items():
         if upstream.breaker is not None:
             yield "circuit", (name,)
             yield "window", (name, "")
+        if upstream.queue is not None:
+            yield "line", (name,)
         for endpoint in upstream.endpoints:
             for kind in _kinds(upstream):
                 yield kind, (name, str(endpoint.address))

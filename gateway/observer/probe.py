@@ -145,10 +145,9 @@ class _Probe:
             except TimeoutError:
                 self._drop()
                 self._judge(f"{self._what}: no answer within {self._config.timeout:g} s")
-            except DescriptorsExhausted as error:
-                self._short.of("", error)
-            except PortsExhausted as error:
-                self._short.of(self._target.name, error)
+            except (DescriptorsExhausted, PortsExhausted) as error:
+                self._drop()
+                self._short.of("" if isinstance(error, DescriptorsExhausted) else self._target.name, error)
             except UpstreamError as error:
                 self._drop()
                 self._judge(f"{self._what}: {str(error).removeprefix(f'{error.endpoint}: ')}")

@@ -272,7 +272,9 @@ def _upstream(
     make = BALANCERS[config.balance]
     chance = Random()
     group = plan.block("group", name)
-    line = Line(name, config.queue, truth, wheel, cells, group + GROUP_WAITING) if config.queue is not None else None
+    line = None
+    if config.queue is not None:
+        line = Line(name, config.queue, truth, wheel, cells, group + GROUP_WAITING, plan.block("line", name))
     return Upstream(
         name,
         endpoints,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,6 +12,7 @@ import pytest
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import Client
 from tests.support.load import SLOW, Load
+from tests.support.metrics import Metrics
 from tests.support.origin import Origin
 from tests.support.settings import Settings
 from tests.support.waiting import eventually
@@ -76,3 +79,34 @@ def test_a_limit_is_never_exceeded(gateway: Start, origins: list[Origin]) -> Non
     load.clean()
     assert limited.most == 3
     assert max(origin.most for origin in others) > 3
+
+
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_is_no_more_keeps_nobody_waiting(
+    gateway: Start, origins: list[Origin], what: signal.Signals
+) -> None:
+    """One of its requests is the first that waits, and those of another worker go on all the same."""
+    upstream = {"max_requests": 1, "queue": {}}
+    settings = str(Settings(origins[0].address, workers=2, upstream=upstream))
+    one = gateway(settings.replace("queue = {}", 'queue = { size = 10, timeout = "30s" }'))
+    with clients_of_both(one, 12) as clients, ExitStack() as stack:
+        before = {worker.pid: worker.requests for worker in one.workers()}
+        its: dict[int, list[Client]] = {pid: [] for pid in before}
+        for client in clients:
+            assert client.get().status == 200
+            [pid] = eventually(lambda: [row.pid for row in one.workers() if row.requests > before[row.pid]])
+            before[pid] += 1
+            its[pid].append(client)
+        ill, well = sorted(its, key=lambda pid: len(its[pid]))
+        holder, waiter = its[well][:2]
+        holder.send("GET", "/held")
+        eventually(lambda: origins[0].under_way == 1)
+        for waiting, client in enumerate((its[ill][0], waiter), 1):
+            client.send("GET", "/hello")
+            eventually(lambda: Metrics(one.admin)("gateway_upstream_requests_waiting", upstream="app") == waiting)  # noqa: B023
+        os.kill(ill, what)
+        if what is signal.SIGSTOP:
+            stack.callback(os.kill, ill, signal.SIGCONT)
+        origins[0].release()
+        assert holder.answer().status == 200
+        assert waiter.answer().status == 200

@@ -115,7 +115,7 @@ def test_gauges_are_the_cells_that_do_not_outlive_a_process() -> None:
     assert not {upstream + UPSTREAM_OPENED, listener + LISTENER_ACCEPTED, *plan.blocks["route"].values()} & gauges
     assert plan.block("tunnels", "web") + TUNNELS_OPEN in gauges
     assert not set(plan.blocks["refusal"].values()) & gauges
-    assert len(gauges) == 2 * (1 + 2 + 1 + 1 + 2)  # of the configuration's own and of the catch-all
+    assert len(gauges) == 2 * (1 + 2 + 1 + 1 + 2) + 1  # of the configuration's own, and of the catch-all
 
 
 def test_a_refusal_is_counted_by_its_reason_where_that_is_known() -> None:
