@@ -21,6 +21,7 @@ from starlette.routing import Mount
 
 from gateway.config import Config
 from gateway.config import model as configured
+from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
 from gateway.listeners.admission import Admission
@@ -344,6 +345,8 @@ def _entry(
 def check(config: Config) -> None:
     """Build it all and throw it away: what can't be assembled must not reach a running gateway. Raises GatewayError."""
     plan = Plan()
+    if not plan.has_room(config):
+        raise StartError("there are more endpoints than the scoreboard has room for: no two may share a record")
     plan.cover(config)
     board = Scoreboard.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
