@@ -264,17 +264,18 @@ class Upstream:
         if circuit is not None:
             circuit.look()
         self._guarded = self._max_requests is not None or (circuit is not None and not circuit.is_closed)
-        for endpoint in self.endpoints:
-            if endpoint.health.condition is Condition.EJECTED and endpoint.health.until <= now:
-                self._observe(endpoint, Event.TIME_OVER, "its time is over")
         times = []
         if circuit is not None and circuit.is_open:
             times.append((circuit.health.until - now) / 1000)
         for endpoint in self.endpoints:
             health = endpoint.health
-            endpoint.guarded = health.condition is not Condition.UP or endpoint.max_requests is not None
+            condition = health.condition
+            if condition is Condition.EJECTED and health.until <= now:
+                self._observe(endpoint, Event.TIME_OVER, "its time is over")
+                condition = health.condition
+            endpoint.guarded = condition is not Condition.UP or endpoint.max_requests is not None
             endpoint.share = health.share(now, self._slow_start)
-            if health.condition is Condition.EJECTED:
+            if condition is Condition.EJECTED:
                 times.append((health.until - now) / 1000)
             if endpoint.share < 1:
                 times.append(_SLOWLY)
