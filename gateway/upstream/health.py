@@ -124,6 +124,7 @@ class Health:
                 record[Mark.EJECTIONS] = 0  # it has been well for so long that what was before is forgotten
             record[Mark.EJECTIONS] += 1
             record[Mark.EJECTED] += 1
+            record[Mark.PROBES_PASSED] = 0  # what passed before says nothing: only probes from here on end it early
             record[Mark.UNTIL] = now + min(rules.eject_for * record[Mark.EJECTIONS], rules.max_eject_for)
         if after in (Condition.UP, Condition.PROBATION):
             record[Mark.FAILURES] = 0

@@ -77,6 +77,8 @@ class Upstream:
         self._look = _Look(self)
         self._version = -1
         self._asked: frozenset[Endpoint] = frozenset()  # whom the balancers order
+        # What the balancers were built of: whom they order, the members and their weights.
+        self._built: dict[bool, tuple[list[Endpoint], list[Endpoint], list[int]]] = {}
         self._guarded = False  # the group as a whole is asked only with leave
         self.learns = balancers[0].learns  # whether `took` is to be told of every exchange
         self.counts = False  # whether `judged` is
@@ -262,26 +264,31 @@ class Upstream:
         if circuit is not None:
             circuit.look()
         self._guarded = self._max_requests is not None or (circuit is not None and not circuit.is_closed)
-        for endpoint in self.endpoints:
-            if endpoint.health.condition is Condition.EJECTED and endpoint.health.until <= now:
-                self._observe(endpoint, Event.TIME_OVER, "its time is over")
         times = []
         if circuit is not None and circuit.is_open:
             times.append((circuit.health.until - now) / 1000)
         for endpoint in self.endpoints:
             health = endpoint.health
-            endpoint.guarded = health.condition is not Condition.UP or endpoint.max_requests is not None
+            condition = health.condition
+            if condition is Condition.EJECTED and health.until <= now:
+                self._observe(endpoint, Event.TIME_OVER, "its time is over")
+                condition = health.condition
+            endpoint.guarded = condition is not Condition.UP or endpoint.max_requests is not None
             endpoint.share = health.share(now, self._slow_start)
-            if health.condition is Condition.EJECTED:
+            if condition is Condition.EJECTED:
                 times.append((health.until - now) / 1000)
             if endpoint.share < 1:
                 times.append(_SLOWLY)
-        asked = frozenset(endpoint for endpoint in self.endpoints if endpoint.health.is_ready)
+        ready = frozenset(endpoint for endpoint in self.endpoints if endpoint.health.is_ready)
         # When nobody is ready the balancers order who is ejected, for who asks even them.
-        self._asked = asked or frozenset(endpoint for endpoint in self.endpoints if endpoint.health.is_resort)
+        self._asked = ready or frozenset(endpoint for endpoint in self.endpoints if endpoint.health.is_resort)
         for balancer, is_backup in ((self._balancer, False), (self._reserve, True)):
             members = [endpoint for endpoint in self.endpoints if (endpoint in self._backups) is is_backup]
-            balancer.rebuild([endpoint for endpoint in members if endpoint in self._asked], members)
+            asked = [endpoint for endpoint in members if endpoint in self._asked]
+            weights = [endpoint.weight for endpoint in members]
+            if self._built.get(is_backup) != (asked, members, weights):
+                self._built[is_backup] = asked, members, weights
+                balancer.rebuild(asked, members)
         self.counts = circuit is not None or any(endpoint.ratio is not None for endpoint in self.endpoints)
         if self.sticky is not None:
             self.sticky.know(self.endpoints)

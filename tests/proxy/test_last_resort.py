@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 from gateway.scoreboard import Condition, Mark
 from gateway.truth import now_ms
 from tests.listeners.site import Site, get, until
-from tests.proxy.test_attempts import Turns, status
+from tests.proxy.test_attempts import BREAKER, Turns, status
 from tests.upstream.peer import Origin, Peer, always, live, ok
 
 
@@ -112,3 +113,32 @@ async def test_old_requests_end_without_a_word_on_health() -> None:
         held.set()
         assert [(await client.response()).status for client in clients] == [503] * 4
         assert site.well
+
+
+@live
+async def test_streams_that_begin_close_a_circuit() -> None:
+    numbers = count()
+
+    async def refuses_four(peer: Peer) -> None:
+        if next(numbers) < 4:
+            await peer.request()
+            await peer.send(status(503, b"connection: close\r\n"))
+        else:
+            await streams(peer)
+
+    async with Origin(refuses_four) as origin, Site(origin, upstream=BREAKER) as site:
+        for _ in range(4):
+            assert (await site.ask(get())).status == 503
+        circuit = site.upstream._circuit
+        assert circuit is not None
+        assert (await site.ask(get())).status == 503
+        await until(lambda: circuit.health.condition is Condition.PROBATION)
+        clients = []
+        clients.append(await site.client(get()))
+        await until(lambda: circuit.health.record[Mark.TRIALS_PASSED])
+        clients.append(await site.client(get()))
+        await until(lambda: circuit.is_closed)
+        for client in clients:
+            client.writer.transport.abort()
+        await until(lambda: not site.upstream.load())
+        assert circuit.is_closed

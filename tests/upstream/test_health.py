@@ -90,6 +90,14 @@ def test_each_ejection_is_longer_until_the_longest_and_a_good_time_forgets() -> 
     assert health.record[Mark.EJECTED] == 5
 
 
+@pytest.mark.parametrize(("before", "event"), [(UP, ENOUGH), (PROBATION, FAILURE)], ids=str)
+def test_probes_of_before_do_not_end_an_ejection(before: Condition, event: Event) -> None:
+    health = fresh(before)
+    health.record[Mark.PROBES_PASSED] = 7
+    assert health.observe(event, 1, RULES, True)
+    assert health.record[Mark.PROBES_PASSED] == 0
+
+
 def test_a_trial_is_one_at_a_time() -> None:
     health = fresh(PROBATION)
     assert health.claims_trial(100, 50) and not health.claims_trial(120, 50)

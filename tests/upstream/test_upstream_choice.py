@@ -399,6 +399,65 @@ def test_a_limit_of_requests_holds_over_all_workers() -> None:
     assert group.asked() is leases[0].endpoint
 
 
+def test_who_is_no_member_any_more_is_not_asked_by_who_is_bound_to_it() -> None:
+    group = Group(2)
+    a, b = group.endpoints
+    assert group.upstream.lease(b"", (), a).endpoint is a
+    group.upstream.update([b], [])
+    assert group.upstream.lease(b"", (), a).endpoint is b
+    assert group.resort(a).endpoint is b
+
+
+def test_balancers_are_rebuilt_only_by_what_they_go_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(2, backups=1)
+    built: list[int] = []
+    for balancer in (group.upstream._balancer, group.upstream._reserve):
+        monkeypatch.setattr(balancer, "rebuild", lambda ready, members: built.append(len(ready)))
+    with group.truth.changing():
+        group.truth.changed()  # of another upstream
+    group.asked(*group.endpoints[1:])
+    assert built == []
+    group.becomes(EJECTED, UP, UP)
+    assert built == [1]
+    group.endpoints[2].weight = 5
+    group.upstream.refresh()
+    assert built == [1, 1]
+    group.upstream.update(group.endpoints[:2], [])
+    assert built == [1, 1, 0]
+
+
+def test_only_who_learns_is_told_how_long_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the response began, and nothing of a tunnel; a failure behind that is told as well."""
+    told: list[tuple[float, bool]] = []
+    group = Group(1)
+    upstream = group.upstream
+    monkeypatch.setattr(upstream._balancer, "observe", lambda endpoint, *what: told.append(what))
+    with upstream.lease(b"", ()) as lease:
+        group.answers(lease, 200)
+    assert told == []
+    upstream.learns = True
+    with upstream.lease(b"", ()) as lease:
+        lease.began -= 1
+        group.answers(lease, 200)
+        [(seconds, failed)] = told
+        assert 1.0 <= seconds < 60.0 and not failed
+        lease.began -= 3600
+    with upstream.lease(b"", ()) as lease:
+        group.answers(lease, 101)
+    assert len(told) == 1
+    lease = upstream.lease(b"", ())
+    with pytest.raises(ConnectionCut), lease:
+        group.answers(lease, 200)
+        raise ConnectionCut("", "", sent=True)
+    assert [failed for _, failed in told] == [False, False, True]
+    with upstream.lease(b"", ()) as lease:
+        group.answers(lease, 503)
+    assert [failed for _, failed in told] == [False, False, True, True]
+    with pytest.raises(ConnectFailed), upstream.lease(b"", ()):
+        raise REFUSED
+    assert [failed for _, failed in told] == [False, False, True, True, True]
+
+
 def test_live_objects_tell_how_they_are() -> None:
     group = Group(2)
     group.fails(REFUSED)

@@ -49,7 +49,8 @@ class Balancer(ABC):
         """
 
     def observe(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:  # noqa: B027
-        """An exchange is over and took this long; failed: by the endpoint's fault. It may have left meanwhile."""
+        """An exchange took this long until it was answered; failed: by the endpoint's fault. It may have left
+        meanwhile."""
 
     def _start(self) -> float:
         """0 <= start < 1, where to begin after a rebuild: at the offset first, then each time elsewhere, so that not

@@ -5,6 +5,8 @@ once, a lower one draws it down with the time since the last, exp(-t / decay). W
 too, so that who was slow is tried again. It stands in the endpoint's record: all workers add to it and go by it, and a
 reload forgets nothing.
 
+* A sample is the time until the response began; what comes after may be a download or a tunnel. None counts for more
+  than ten times the default, so that nobody is shunned for minutes because of one.
 * Failures are slow samples, or an endpoint that fails fast would draw the traffic: at least the default, and twice the
   estimate the next time.
 * Who is cold, that is without a sample, costs nothing while it is idle and the default once it has something to do: one
@@ -21,7 +23,7 @@ from gateway.upstream.balancers.balancer import Chance, Clock
 from gateway.upstream.balancers.power_of_two import PowerOfTwo
 from gateway.upstream.endpoint import Endpoint
 
-# Failures raise an estimate to this many times the default, so that who is back is not shunned for minutes.
+# Samples and failures raise an estimate to this many times the default, so that who is back is not shunned for minutes.
 _WORST = 10.0
 
 
@@ -49,8 +51,10 @@ class PeakEWMA(PowerOfTwo):
     def observe(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
         now = self._now()
         old, at = endpoint.latency.read()
+        worst = _WORST * self._default
+        seconds = min(seconds, worst)
         if failed:
-            seconds = max(seconds, self._default, min(2.0 * old, _WORST * self._default))
+            seconds = max(seconds, self._default, min(2.0 * old, worst))
         if seconds < old:
             kept = exp((at - now) / self._decay)
             seconds = old * kept + seconds * (1.0 - kept)

@@ -117,7 +117,7 @@ def test_each_failure_counts_more_until_it_is_enough() -> None:
         costs.append(group.balancer.cost(a))
     assert costs == [1, 2, 4, 8, 10, 10]
     group.balancer.observe(a, 30.0, True)
-    assert group.balancer.cost(a) == 30
+    assert group.balancer.cost(a) == 10
 
 
 def test_the_cold_one_is_tried_at_once_with_one_request() -> None:
@@ -184,6 +184,14 @@ def test_what_one_worker_learns_all_go_by() -> None:
     for balancer in (group.balancer, other, later):
         assert balancer.cost(a) == pytest.approx(0.5 * exp(-0.1))
         assert {first(balancer) for _ in range(50)} == {b}
+
+
+def test_one_sample_shuns_nobody_for_minutes() -> None:
+    group = Group(1, 1)
+    a = group.ready[0]
+    for failed in (False, True):
+        group.balancer.observe(a, 3600.0, failed)
+        assert group.balancer.cost(a) == pytest.approx(10.0)
 
 
 def test_many_small_steps_go_as_far_as_a_large_one() -> None:
