@@ -80,7 +80,7 @@ def test_compression_is_between_the_two_ends(gateway: Start, settings: Settings,
     text = "all work and no play " * 50_000
     with opened(one) as socket:
         assert [extension.name for extension in socket.protocol.extensions] == ["permessage-deflate"]
-        assert chat.extensions == [["permessage-deflate"]]
+        eventually(lambda: chat.extensions == [["permessage-deflate"]], "the other end has heard of it")
         socket.send(text)
         assert socket.recv(10) == text
     [line] = lines(one, 1)
@@ -90,7 +90,7 @@ def test_compression_is_between_the_two_ends(gateway: Start, settings: Settings,
 def test_no_compression_where_none_was_asked_for(gateway: Start, settings: Settings, chat: Chat) -> None:
     with opened(gateway(settings), compression=None) as socket:
         assert not socket.protocol.extensions
-        assert chat.extensions == [[]]
+        eventually(lambda: chat.extensions == [[]], "the other end has heard of it")
 
 
 def test_a_message_of_100_megabytes_each_way(gateway: Start, settings: Settings) -> None:
