@@ -54,7 +54,7 @@ class Exchange:
         self.first_byte = 0.0
         self.reused = False
         self.retries = 0
-        # Where there was more than one: endpoint, why it failed ("" for the last one if it did not), seconds.
+        # Unless the first succeeded: endpoint, why it failed ("" for the last one if it did not), seconds.
         self.attempts: list[tuple[str, str, float]] = []
         self.reason = OK  # why it went wrong, where it did
         self.unsent = b""  # the whole body, taken from the client for an endpoint that turned out not to be there

@@ -178,7 +178,7 @@ _MILLISECONDS = [f"{number:03d}Z" for number in range(1000)]
 
 
 class Attempt(msgspec.Struct):
-    """One of several attempts at a request. reason: why it failed, "" if it did not."""
+    """One of the attempts at a request whose first failed. reason: why this one did, "" if it did not."""
 
     endpoint: str
     reason: str

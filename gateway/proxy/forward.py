@@ -145,7 +145,7 @@ class Forward:
                         raise
                     if course is None:
                         course = Course(self._policy, head.method, exchange.started)
-                    lease = course.failed or lease
+                    lease, course.failed = course.failed or lease, None
                     pause = self._pause(head, exchange, course, lease, error)
                     if pause is None:
                         raise
@@ -312,6 +312,7 @@ class Forward:
                 self._lost(exchange, *other)
             exchange.endpoint = won.endpoint.name
             exchange.reused, exchange.connect_time = facts[won]
+            course.failed = won  # if it is sent away after all
             return await self._pass_on(exchange, head, won, response, send, course)
 
     def _lost(self, exchange: Any, lease: Lease, error: BaseException) -> Endpoint:

@@ -346,7 +346,9 @@ def check(config: Config) -> None:
     """Build it all and throw it away: what can't be assembled must not reach a running gateway. Raises GatewayError."""
     plan = Plan()
     if not plan.has_room(config):
-        raise StartError("the scoreboard has no room for the endpoints of this configuration: no two may share a record")
+        raise StartError(
+            "the scoreboard has no room for the endpoints of this configuration: no two may share a record"
+        )
     plan.cover(config)
     board = Scoreboard.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)

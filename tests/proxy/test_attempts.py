@@ -447,6 +447,30 @@ async def test_both_attempts_of_a_race_are_told() -> None:
         assert [(name, reason) for name, reason, _ in hedge.attempts] == [(one.address, "overtaken"), (two.address, "")]
 
 
+@live
+async def test_a_second_attempt_that_is_sent_away_is_told_under_its_own_name() -> None:
+    """And it is that endpoint which is not asked again, not the one that it overtook."""
+    retry = {"on": ["503"], "attempts": 1, "backoff": "1ms"}
+    upstream = hedged() | FIRST_ALWAYS | {"retry": retry, "outlier": {"consecutive_failures": 1000}}
+    silent, declining = Turns(None), Turns(status(503))
+    async with (
+        Origin(silent) as one,
+        Origin(declining) as two,
+        Origin(declining) as three,
+        Site(one, two, three, upstream=upstream) as site,
+    ):
+        for number in range(20):  # until one comes to the silent endpoint first
+            answer = await site.ask(b"GET / HTTP/1.1\r\nhost: h%d\r\n\r\n" % number)
+            exchange = await site.exchange()
+            assert answer.status == 503
+            rows = [(name, reason) for name, reason, _ in exchange.attempts]
+            assert (one.address, "answered_503") not in rows
+            if (one.address, "overtaken") in rows:
+                break
+        assert rows[0] == (one.address, "overtaken")
+        assert rows[1][0] in (two.address, three.address) and rows[1][1] == "answered_503"
+
+
 # Room.
 
 
