@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from gateway.wheel import Wheel
+from tests.fuzz.acts import END, FREE, FULL, LOST, SPLIT, Act
 
 
 class Finding(AssertionError):
@@ -161,6 +162,19 @@ class Line(asyncio.Transport):
         protocol.connection_made(self)
 
     # What the peer does.
+
+    def does(self, act: Act) -> None:
+        """One of its acts. Letting time pass is the loop's to do."""
+        if act.mark == SPLIT:
+            self.send(act.data)
+        elif act.mark == END:
+            self.end()
+        elif act.mark == LOST:
+            self.reset()
+        elif act.mark == FULL:
+            self.stop_taking()
+        elif act.mark == FREE:
+            self.take_again()
 
     def send(self, data: bytes) -> None:
         if not (self.lost or self._closing or self._coming_end):

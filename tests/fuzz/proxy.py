@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.fuzz import opinions
-from tests.fuzz.acts import END, FREE, FULL, LATE, LOST, SPLIT, acts, sides
+from tests.fuzz.acts import acts, sides
 from tests.fuzz.loop import Finding, Line, Loop
 from tests.fuzz.opinions import Refused, Request, Response
 from tests.fuzz.site import Site
@@ -46,18 +46,7 @@ class Origin:
             return
         self.tunnels = b" 101" in first
         for act in acts(first):
-            if act.mark == SPLIT:
-                line.send(act.data)
-            elif act.mark == END:
-                line.end()
-            elif act.mark == LOST:
-                line.reset()
-            elif act.mark == FULL:
-                line.stop_taking()
-            elif act.mark == FREE:
-                line.take_again()
-            elif act.mark == LATE:
-                pass  # whose time it is decides the client
+            line.does(act)  # whose time it is decides the client
 
 
 def strictly(reader: opinions.Reader, data: bytes) -> list[Request]:

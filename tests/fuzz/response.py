@@ -16,7 +16,7 @@ from gateway.errors import UpstreamError
 from gateway.metrics.plan import Plan
 from gateway.worker.assembly import assemble
 from tests.fuzz import opinions
-from tests.fuzz.acts import END, FREE, FULL, LATE, LOST, SPLIT, Act, acts
+from tests.fuzz.acts import END, LATE, SPLIT, Act, acts
 from tests.fuzz.loop import Finding, Line, Loop, wheel
 from tests.fuzz.opinions import Refused
 from tests.fuzz.site import fresh_board, holds
@@ -103,17 +103,8 @@ def once(loop: Loop, kind: bytes, played: list[Act]) -> Outcome:
     task = loop.create_task(_ask(connection, kind, outcome))
     loop.settle()
     for act in played:
-        if act.mark == SPLIT:
-            line.send(act.data)
-        elif act.mark == END:
-            line.end()
-        elif act.mark == LOST:
-            line.reset()
-        elif act.mark == FULL:
-            line.stop_taking()
-        elif act.mark == FREE:
-            line.take_again()
-        elif act.mark == LATE:
+        line.does(act)
+        if act.mark == LATE:
             loop.passes(1.0)
         loop.settle()
         if holds(connection) > _MOST_HELD:

@@ -13,7 +13,7 @@ from gateway.listeners.http1 import Http1Connection
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Fact, Scoreboard
 from gateway.worker.assembly import assemble
-from tests.fuzz.acts import END, FREE, FULL, LATE, LOST, SPLIT, acts
+from tests.fuzz.acts import LATE, SPLIT, acts
 from tests.fuzz.loop import Finding, Line, Loop, wheel
 
 # Small enough for an input of a few hundred bytes to reach every limit.
@@ -84,16 +84,8 @@ class Site:
         for act in acts(data):
             if act.mark == SPLIT:
                 self.sent += act.data
-                line.send(act.data)
-            elif act.mark == END:
-                line.end()
-            elif act.mark == LOST:
-                line.reset()
-            elif act.mark == FULL:
-                line.stop_taking()
-            elif act.mark == FREE:
-                line.take_again()
-            elif act.mark == LATE:
+            line.does(act)
+            if act.mark == LATE:
                 self.loop.passes(1.0)
             self.loop.settle()
             self._within_bounds()

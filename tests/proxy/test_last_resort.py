@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 
 from gateway.scoreboard import Condition, Mark
 from gateway.truth import now_ms
 from tests.listeners.site import Site, get, until
-from tests.proxy.test_attempts import BREAKER, Turns, status
+from tests.proxy.test_attempts import BREAKER, Turns, refusing_four, status
 from tests.upstream.peer import Origin, Peer, always, live, ok
 
 
@@ -117,16 +116,7 @@ async def test_old_requests_end_without_a_word_on_health() -> None:
 
 @live
 async def test_streams_that_begin_close_a_circuit() -> None:
-    numbers = count()
-
-    async def refuses_four(peer: Peer) -> None:
-        if next(numbers) < 4:
-            await peer.request()
-            await peer.send(status(503, b"connection: close\r\n"))
-        else:
-            await streams(peer)
-
-    async with Origin(refuses_four) as origin, Site(origin, upstream=BREAKER) as site:
+    async with Origin(refusing_four(streams)) as origin, Site(origin, upstream=BREAKER) as site:
         for _ in range(4):
             assert (await site.ask(get())).status == 503
         circuit = site.upstream._circuit
