@@ -19,7 +19,7 @@ from gateway.errors import Busy, ConnectTimeout, Declined, NoEndpoint, OutOfTime
 from gateway.metrics.plan import GROUP_FALLEN_BACK, UPSTREAM_RETRIES
 from gateway.parts import WRITE
 from gateway.proxy.answers import answer
-from gateway.proxy.hash_key import HashKey, cookie
+from gateway.proxy.hash_key import HashKey
 from gateway.proxy.headers import (
     hops_malformed,
     last_hop,
@@ -41,7 +41,7 @@ from gateway.upstream.http1 import Connection
 from gateway.upstream.lease import Lease
 from gateway.upstream.lifetime import NEVER
 from gateway.upstream.upstream import Upstream
-from gateway.wire import RequestHead, ResponseHead, passable_trailers, trailer_section
+from gateway.wire import RequestHead, ResponseHead, cookie, passable_trailers, trailer_section
 
 Trailers = list[tuple[bytes, bytes]]
 
