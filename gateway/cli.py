@@ -410,6 +410,7 @@ def _table(answer: dict[str, Any]) -> str:
             f"listening: {listeners}" + (f"; admin on {answer['admin']}" if answer["admin"] else ""),
             f"workers wanted: {answer['workers_wanted']}; restarts: {restarts}",
             *(_trouble(one) for one in answer.get("discovery", ()) if one["trouble"]),
+            *(f"{one['url']}: fetching fails: {one['trouble']}" for one in answer.get("documents", ()) if one["trouble"]),
             "",
             "".join(
                 title.ljust(width) if index == 0 else title.rjust(width)

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "gateway"
 
 GROUND = {
     "config",
+    "documents",
     "errors",
     "findings",
     "scoreboard",
@@ -51,11 +52,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "middleware": {"", *GROUND, "upstream"},
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
-    "child": {"config", "errors", "findings", "log", "metrics", "scoreboard"},
+    "child": {"config", "documents", "errors", "findings", "log", "metrics", "scoreboard"},
     "findings": {"config"},
     "log": {"config", "errors", "exchange"},
     "metrics": {"config", "findings", "scoreboard", "exchange", "truth", "reasons"},
     "config": {"errors"},
+    "documents": {"errors"},
     "errors": set(),
     "exchange": set(),
     "parts": set(),

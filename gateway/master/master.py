@@ -29,6 +29,7 @@ from gateway.master.control import Control, Reply
 from gateway.master.deaths import Deaths
 from gateway.master.discovered import Discovered
 from gateway.master.events import Events, Handler, in_the_foreground
+from gateway.master.fetched import Fetched
 from gateway.master.generation import ADMIN, Generation, announce, key, open_sockets, wanted_workers
 from gateway.master.nursery import Nursery, Run
 from gateway.master.pidfile import PidFile
@@ -69,6 +70,7 @@ class Master:
         self._waiting: list[Reply] = []  # who waits for the outcome of the reload under way
         self._next_reload: list[Reply] | None = None  # one more was asked for meanwhile
         self._discovered = Discovered(self._board, self._plan)
+        self._fetched = Fetched()
         self._deaths = Deaths()
         self._watch = Watch(self._board.header)
         self._stopping = False
@@ -156,6 +158,7 @@ class Master:
         """After an upgrade: the workers of the program before us are the generation that serves. What comes next is a
         reload like any other, so whatever is wrong with the new configuration leaves them alone."""
         self._current = Generation(legacy.generation, config, files, wanted=legacy.wanted, findings=legacy.findings)
+        self._current.documents = legacy.documents
         named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
         for known_by, listening in self._open.items():
             if config.admin is not None and known_by == key(config.admin.listen, ADMIN):
@@ -172,7 +175,12 @@ class Master:
 
     def _patience(self) -> float:
         settling = self._starting or self._stopping or any(child.state != State.READY for child in self._children)
-        if settling or self._discovered.owes() or (self._current and len(self._children) < self._current.wanted):
+        if (
+            settling
+            or self._discovered.owes()
+            or self._fetched.owes()
+            or (self._current and len(self._children) < self._current.wanted)
+        ):
             return _SETTLING * 5
         return min(_TICK, self._current.config.process.heartbeat_timeout / 4 if self._current else _TICK)
 
@@ -252,7 +260,7 @@ class Master:
         def heard() -> None:
             while True:
                 try:
-                    message, _ = hear(child.channel)
+                    message, fds = hear(child.channel)
                 except BlockingIOError:
                     return
                 if message is None:
@@ -269,6 +277,11 @@ class Master:
                         for generation in (self._starting, self._current):
                             if generation is not None and generation.number == child.generation:
                                 self._discovered.heard(generation, self._children, message)
+                    case "document":
+                        generations = (self._starting, self._current)
+                        self._fetched.heard(child, generations, self._children, message, fds)
+                    case "refresh":
+                        self._fetched.asked(child, self._children, message)
 
         return heard
 
@@ -320,6 +333,7 @@ class Master:
         number = (self._current.number if self._current else 0) + 1
         generation = Generation(number, config, files, wanted=wanted_workers(config))
         self._discovered.check(config)
+        self._fetched.begin(self._current, generation)
         self._new_sockets = open_sockets(generation, self._open, self._inherited_fds)
         self._discovered.begin(self._current, generation)
         self._starting = generation
@@ -501,6 +515,7 @@ class Master:
             self._open,
             self._children,
             current.findings,
+            current.documents,
         )
         passed = [fd for fds in self._inherited_fds.values() for fd in fds]
         try:
@@ -573,6 +588,7 @@ class Master:
             self._abort_starting(f"not ready within {timeout:g} s: {', '.join(late) or 'no worker came up'}")
         self._watch.overdue(self._children)
         self._discovered.turn(current, self._starting, self._children)
+        self._fetched.turn(current, self._starting, self._children)
         if current is None:
             return
         settings = current.config.process
@@ -624,7 +640,7 @@ class Master:
             if self._starting is not generation:
                 return  # it could not be started, and nothing of it is left
         is_ready = all(key in there and there[key].state is State.READY for key in wanted)
-        if is_ready and not self._discovered.owes(generation):
+        if is_ready and not self._discovered.owes(generation) and not self._fetched.owes(generation):
             self._promote(generation)
 
     def _keep(self, current: Generation) -> None:
@@ -726,6 +742,7 @@ class Master:
             listeners={name: one.bound for name, one in current.listening.items()} if current else {},
             admin=current.admin.bound if current and current.admin else None,
             discovery=self._discovery(),
+            documents=current.documents.rows() if current else [],
             ok=True,
         )
 

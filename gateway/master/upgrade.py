@@ -21,6 +21,7 @@ import msgspec
 from gateway.config import Config
 from gateway.config.dump import restored
 from gateway.config.model import Log
+from gateway.documents import Documents
 from gateway.errors import StartError
 from gateway.findings import Findings, read, written
 from gateway.log import Files
@@ -48,6 +49,7 @@ class Legacy:
     listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    documents: Documents = field(default_factory=Documents)
 
 
 class Rehearsal:
@@ -113,10 +115,13 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
         "listening": [listening.fds() for listening in legacy.listening.values()],
         "children": children,
         "found": {name: written(found) for name, found in legacy.findings.found.items()},
+        "documents": legacy.documents.dump(),
         "placed": legacy.plan.endpoints(),  # for a program that knows this from here only
     }
     memory = os.memfd_create("gateway-upgrade", 0)
-    os.write(memory, msgspec.json.encode(state))
+    rest = memoryview(msgspec.json.encode(state))
+    while rest:
+        rest = rest[os.write(memory, rest) :]
     environ = {**os.environ, **environ, _VARIABLE: str(memory)}
     # Between exec and the new program's handlers a signal would have its default effect, which is the end.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -175,6 +180,7 @@ def inherit() -> Legacy | None:
         listening={one.key: one for one in listening},
         children=children,
         findings=_found(state.get("found", {})),
+        documents=Documents.load(state.get("documents", ())),
     )
 
 

@@ -21,6 +21,7 @@ from starlette.routing import Mount
 
 from gateway.config import Config
 from gateway.config import model as configured
+from gateway.documents import wanted
 from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
@@ -358,6 +359,9 @@ def check(config: Config) -> None:
         tls = upstream.health.tls if upstream.health is not None else None
         if tls is not None and tls.ca is not None:
             client_context(f"upstreams.{name}.health.tls.ca", tls.ca, tls.verify)
+    for document in wanted(config).values():
+        if document.ca is not None:
+            client_context(f"the ca for {document.url}", document.ca, True)
 
 
 def running_wheel() -> Wheel:
