@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import StartError
 
@@ -38,14 +38,19 @@ class Wanted:
     min_refresh: float = MIN_REFRESH
 
 
-def wanted(config: object) -> dict[str, Wanted]:
+class Wanting(Protocol):
+    """A configuration."""
+
+    def documents(self) -> Iterable[Wanted]: ...
+
+
+def wanted(config: Wanting) -> dict[str, Wanted]:
     """The documents of a configuration by URL; where several layers want the same, as often as one of them does.
 
     Raises StartError when they don't agree on whom to trust.
     """
     found: dict[str, Wanted] = {}
-    of: Callable[[], Iterable[Wanted]] = getattr(config, "documents", tuple)
-    for one in of():
+    for one in config.documents():
         known = found.get(one.url)
         if known is None:
             found[one.url] = one

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple
 
-from gateway.config.model import Pool as PoolConfig
-from gateway.config.model import UpstreamTimeouts
+from gateway.config.upstreams import Pool as PoolConfig
+from gateway.config.upstreams import UpstreamTimeouts
 from gateway.config.values import HttpUrl, parse_http_url
 from gateway.errors import AnswerTooLong, ConnectionCut, ConnectTimeout, OutOfTime, UpstreamError
 from gateway.metrics.plan import CELLS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config import model as configured
+from gateway.config import upstreams as configured
 from gateway.config.values import Origin
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells

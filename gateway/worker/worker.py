@@ -59,7 +59,15 @@ class _Worker:
         birth.documents.ask = lambda url: child.tell(birth.channel, {"say": "refresh", "url": url})
         offset = birth.slot / max(1, birth.workers)
         self._made = assemble(
-            config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset, birth.findings
+            config,
+            birth.plan,
+            birth.board,
+            self._cells,
+            running_wheel(),
+            finished,
+            offset,
+            birth.findings,
+            birth.documents,
         )
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
