@@ -92,12 +92,16 @@ REASONS: dict[str, Reason] = {
         "proxy_internal_error", "Who may use this can't be asked just now.", (503,), True, "forward_auth"
     ),
     "rate_limited": Reason(_DENIED, "Too many requests: come back later.", (429,), True, "rate_limit"),
-    "concurrency_limited": Reason(_DENIED, "Too many requests at the same time.", (429,), True, "concurrency_limit"),
+    "concurrency_limited": Reason(
+        _DENIED, "Too many requests at the same time.", (429,), True, "concurrency_limit"
+    ),
     "origin_denied": Reason(_DENIED, "Pages of this origin may not use this.", (403,), True, "cors"),
     "content_coding_unknown": Reason(
         _REQUEST, "The request body is coded in a way that is not known here.", (415,), True, "decompress"
     ),
-    "content_coding_broken": Reason(_REQUEST, "The request body is not coded as it says.", (400,), True, "decompress"),
+    "content_coding_broken": Reason(
+        _REQUEST, "The request body is not coded as it says.", (400,), True, "decompress"
+    ),
     "file_not_found": Reason("destination_not_found", "There is no such file.", (404,), True, "static"),
     # The endpoint.
     "connection_refused": Reason("connection_refused", "The server behind the gateway can't be reached.", (502,), True),

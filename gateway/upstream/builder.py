@@ -62,7 +62,9 @@ class Builder:
 
     def _endpoint(self, name: str, config: configured.Upstream, one: configured.Endpoint) -> Endpoint:
         endpoint = placed(name, config, one, self._plan, self._truth, self._cells)
-        endpoint.pool = Pool(endpoint, config.pool, config.timeouts, self._wheel, self._cells, config.source_addresses)
+        endpoint.pool = Pool(
+            endpoint, config.pool, config.timeouts, self._wheel, self._cells, config.source_addresses
+        )
         return endpoint
 
     def _line(self, name: str, config: configured.Queue) -> Line:
