@@ -86,7 +86,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "psutil": ("master/status.py", "observer/admin.py"),
     "pydantic": ("config/*", "middleware/*"),
     "pydantic_core": ("config/*",),
-    "setproctitle": ("child.py", "master/master.py"),
+    "setproctitle": ("child.py", "master/reload.py"),
     "starlette": ("worker/assembly.py", "observer/admin.py"),
     "uvicorn": ("listeners/http.py", "observer/observer.py"),
     "uvloop": ("worker/worker.py", "observer/observer.py"),

@@ -5,7 +5,7 @@ A worker that lacks something in a document says so here too; the observer of it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -64,7 +64,7 @@ class Fetched:
         """Whether anybody, or a child of this generation, was not told everything yet."""
         return any(generation is None or child.generation == generation.number for child in self._owed)
 
-    def turn(self, current: Generation | None, starting: Generation | None, children: list[Child]) -> None:
+    def turn(self, current: Generation | None, starting: Generation | None, children: Collection[Child]) -> None:
         """On each turn of the loop: tell who is ready to hear."""
         generations = {one.number: one for one in (current, starting) if one is not None}
         for child, owed in list(self._owed.items()):

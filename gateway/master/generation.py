@@ -12,7 +12,8 @@ from gateway.documents import Documents
 from gateway.findings import Findings
 from gateway.log import Files
 from gateway.master.bind import targets
-from gateway.master.limits import cpus, somaxconn, warnings
+from gateway.master.deaths import Deaths
+from gateway.master.limits import cpus, nofile, somaxconn, warnings
 from gateway.master.sockets import Listening
 
 log = logging.getLogger("gateway")
@@ -22,7 +23,7 @@ ADMIN = "the admin listener"  # its name where listeners have theirs; none of th
 
 @dataclass(slots=True)
 class Generation:
-    """number: counts up from 1. wanted: how many workers it should have now."""
+    """number: counts up from 1. wanted: how many workers it should have now, unless it is paused."""
 
     number: int
     config: Config
@@ -30,8 +31,10 @@ class Generation:
     listening: dict[str, Listening] = field(default_factory=dict)  # by listener name
     admin: Listening | None = None
     wanted: int = 0
+    paused: bool = False  # it has no workers, and its sockets stay open
     findings: Findings = field(default_factory=Findings)
     documents: Documents = field(default_factory=Documents)
+    deaths: Deaths = field(default_factory=Deaths)
 
     @property
     def is_observed(self) -> bool:
@@ -98,15 +101,15 @@ def open_sockets(
     return new
 
 
-def announce(generation: Generation, nofile: int) -> None:
-    """Say in the log what is served where, and what this machine can't hold of it. nofile: descriptors per process."""
+def announce(generation: Generation) -> None:
+    """Say in the log what is served where, and what this machine can't hold of it."""
     config = generation.config
     where = ", ".join(f"{name} on {listening.bound}" for name, listening in generation.listening.items())
     log.info("generation %d serves with %d workers: %s", generation.number, generation.wanted, where)
     if generation.admin is not None:
         log.info("admin on %s", generation.admin.bound)
     for warning in warnings(
-        nofile=nofile,
+        nofile=nofile(),
         workers=generation.wanted,
         connections_per_worker=sum(listener.limits.connections for listener in config.listeners),
         upstream_connections_per_worker=sum(

@@ -7,6 +7,7 @@ the old workers are the generation that serves; it starts the next one as for a 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -28,9 +29,12 @@ from gateway.findings import Findings, read, written
 from gateway.log import Files
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
+from gateway.master.generation import ADMIN, Generation, key
 from gateway.master.sockets import Listening
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Role, Scoreboard, State
+
+log = logging.getLogger("gateway")
 
 _VARIABLE = "GATEWAY_UPGRADE"
 _FORMAT = 1  # of the state below; a program that reads another one refuses in the rehearsal
@@ -84,6 +88,50 @@ class Rehearsal:
         with self._output as output:
             output.seek(0)
             return output.read().decode(errors="replace").strip()
+
+
+class Upgrade:
+    """The running program's side, from the wish to the exec.
+
+    config: path of the configuration. environ, fds: what the service manager gave us, for the next one to find as we
+    did.
+    """
+
+    def __init__(self, config: str, environ: Mapping[str, str], fds: Iterable[int]) -> None:
+        self._config = config
+        self._environ = environ
+        self._fds = list(fds)
+        self._rehearsal: Rehearsal | None = None
+        self.is_wanted = False  # it was asked for while a reload was under way
+
+    @property
+    def pid(self) -> int | None:
+        """Of the rehearsal, while there is one."""
+        return self._rehearsal.pid if self._rehearsal is not None else None
+
+    def rehearse(self) -> None:
+        """Let the installed program prove itself before it replaces this one."""
+        log.info("upgrade: the installed program reads the configuration")
+        try:
+            self._rehearsal = Rehearsal(self._config)
+        except OSError as error:
+            self.refuse(str(error.strerror))
+
+    def rehearsed(self, code: int) -> str:
+        """The rehearsal was reaped, with this exit status: why there is no upgrade, "" when there can be one."""
+        rehearsal, self._rehearsal = self._rehearsal, None
+        said = rehearsal.ended(code) if rehearsal is not None else ""
+        return (said or f"the installed one ended with {code}") if code != 0 else ""
+
+    def refuse(self, reason: str) -> None:
+        log.error("upgrade refused, this program goes on: %s", reason)
+
+    def become(self, legacy: Legacy) -> None:
+        """Returns only if that fails."""
+        try:
+            become(self._config, legacy, self._environ, self._fds)
+        except OSError as error:
+            self.refuse(str(error.strerror))
 
 
 def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterable[int]) -> None:
@@ -204,3 +252,19 @@ def logs_opened(config: Config) -> tuple[Config, Files]:
     except StartError:
         plain = Log()
         return config.model_copy(update={"log": plain}), Files(plain)
+
+
+def adopted(legacy: Legacy, config: Config, files: Files) -> Generation:
+    """The generation that an upgrade has found serving. config: what it runs by; files: the logs that its workers are
+    taken to write to."""
+    generation = Generation(legacy.generation, config, files, wanted=legacy.wanted, findings=legacy.findings)
+    generation.documents = legacy.documents
+    named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
+    for known_by, listening in legacy.listening.items():
+        if config.admin is not None and known_by == key(config.admin.listen, ADMIN):
+            generation.admin = listening
+        else:
+            generation.listening[named.get(known_by, known_by)] = listening
+    for child in legacy.children:
+        child.files = files
+    return generation

@@ -44,10 +44,11 @@ from gateway.middleware.middleware import Middleware, Place
 from gateway.middleware.onion import Onion
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
-from gateway.proxy.forward import Forward, Persistence
+from gateway.proxy.forward import Forward
 from gateway.proxy.hash_key import HashKey, hash_key
 from gateway.proxy.hedge import Hedging
 from gateway.proxy.mirror import Copies, Mirror
+from gateway.proxy.persistence import Persistence
 from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
@@ -142,9 +143,11 @@ def assemble(
     def forward(route: configured.Route, name: str, fallback: Any = None) -> Forward:
         one, upstream, group = config.upstreams[name], upstreams[name], plan.block("group", name)
         persistence = Persistence(
+            upstream,
             Policy.of(one.retry),
             Budget(one.retry.budget, upstream.load, truth, cells, group),
             shelf,
+            cells,
             group,
             one.timeouts.total,
             Hedging(one.hedge, cells, group) if one.hedge is not None else None,
