@@ -21,6 +21,7 @@ PACKAGE = ROOT / "gateway"
 GROUND = {
     "config",
     "answer",
+    "documents",
     "errors",
     "findings",
     "scoreboard",
@@ -53,11 +54,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
-    "child": {"config", "errors", "findings", "log", "metrics", "scoreboard"},
+    "child": {"config", "documents", "errors", "findings", "log", "metrics", "scoreboard"},
     "findings": {"config"},
     "log": {"config", "errors", "exchange"},
     "metrics": {"config", "findings", "scoreboard", "exchange", "truth", "reasons"},
-    "config": {"errors"},
+    "config": {"documents", "errors"},
+    "documents": {"errors"},
     "errors": set(),
     "exchange": set(),
     "parts": set(),

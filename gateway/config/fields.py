@@ -137,6 +137,20 @@ EndpointAddress = Annotated[
 ]
 
 
+def _http_url(value: object) -> str:
+    values.parse_http_url(value)
+    return str(value)
+
+
+HttpUrl = Annotated[
+    str,
+    PlainValidator(_http_url),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^https?://[^/?#@]+([/?][^#]*)?$", "examples": ["https://id.example.com/keys"]}
+    ),
+]
+
+
 def _matching(pattern: str, what: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):

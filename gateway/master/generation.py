@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.config import Config
 from gateway.config.values import Address, TcpAddress
+from gateway.documents import Documents
 from gateway.findings import Findings
 from gateway.log import Files
 from gateway.master.bind import targets
@@ -32,13 +33,15 @@ class Generation:
     wanted: int = 0
     paused: bool = False  # it has no workers, and its sockets stay open
     findings: Findings = field(default_factory=Findings)
+    documents: Documents = field(default_factory=Documents)
     deaths: Deaths = field(default_factory=Deaths)
 
     @property
     def is_observed(self) -> bool:
-        """Whether it needs an observer: somebody to answer, to probe or to look endpoints up."""
+        """Whether it needs an observer: somebody to answer, to probe, to look endpoints up or to fetch documents."""
         upstreams = self.config.upstreams.values()
-        return self.config.admin is not None or any(one.health or one.discovery for one in upstreams)
+        looks = any(one.health or one.discovery for one in upstreams)
+        return looks or self.config.admin is not None or bool(self.documents.wanted)
 
     def keys(self) -> set[str]:
         """What it listens on, as the master knows it."""

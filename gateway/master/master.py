@@ -29,6 +29,7 @@ from gateway.master.control import Control, Reply
 from gateway.master.discovered import Discovered
 from gateway.master.endpoints import Endpoints
 from gateway.master.events import Events, Handler, in_the_foreground
+from gateway.master.fetched import Fetched
 from gateway.master.generation import Generation
 from gateway.master.nursery import Nursery, Run
 from gateway.master.pidfile import PidFile
@@ -65,6 +66,7 @@ class Master:
         self._plan = legacy.plan if legacy else Plan()
         self._open: dict[str, Listening] = legacy.listening if legacy else {}
         self._discovered = Discovered(self._board, self._plan)
+        self._fetched = Fetched()
         self._endpoints = Endpoints(self._board, self._plan)
         self._watch = Watch(self._board.header)
         self._stopping = False
@@ -95,7 +97,7 @@ class Master:
             config, files = upgrade.logs_opened(legacy.config or self._load()[0])
             set_up(config.log, files)
         self._events = Events()
-        self._children = Roster(self._nursery, self._events, self._open, self._found, legacy.children if legacy else [])
+        self._children = Roster(self._nursery, self._events, self._open, self._told, legacy.children if legacy else [])
         self._reload = Reload(
             self._path,
             self._load,
@@ -105,6 +107,7 @@ class Master:
             self._inherited_fds,
             self._children,
             self._discovered,
+            self._fetched,
             self._endpoints,
             self._notifier,
             self._give_up,
@@ -171,7 +174,8 @@ class Master:
     def _patience(self) -> float:
         changing = self._reload.starting or self._stopping
         settling = changing or any(child.state != State.READY for child in self._children)
-        if settling or self._discovered.owes() or (self.current and len(self._children) < self.current.wanted):
+        owes = self._discovered.owes() or self._fetched.owes()
+        if settling or owes or (self.current and len(self._children) < self.current.wanted):
             return _SETTLING * 5
         return min(_TICK, self.current.config.process.heartbeat_timeout / 4 if self.current else _TICK)
 
@@ -223,11 +227,18 @@ class Master:
                 if self.current is not None:
                     self.current.paused = True
 
-    def _found(self, child: Child, message: dict[str, Any]) -> None:
-        """An observer's word about endpoints."""
-        for generation in (self._reload.starting, self.current):
-            if generation is not None and generation.number == child.generation:
-                self._discovered.heard(generation, self._children, message)
+    def _told(self, child: Child, message: dict[str, Any], fds: list[int]) -> None:
+        """A child's word about what others are to know as well."""
+        generations = (self._reload.starting, self.current)
+        match message["say"]:
+            case "endpoints":
+                for generation in generations:
+                    if generation is not None and generation.number == child.generation:
+                        self._discovered.heard(generation, self._children, message)
+            case "document":
+                self._fetched.heard(child, generations, self._children, message, fds)
+            case "refresh":
+                self._fetched.asked(child, self._children, message)
 
     # Orders, from signals and from the control socket.
 
@@ -328,6 +339,7 @@ class Master:
                 self._open,
                 list(self._children),
                 current.findings,
+                current.documents,
             )
         )
 
@@ -383,6 +395,7 @@ class Master:
         self._reload.abort_when_late()
         self._watch.overdue(self._children)
         self._discovered.turn(current, self._reload.starting, self._children)
+        self._fetched.turn(current, self._reload.starting, self._children)
         if current is None:
             return
         settings = current.config.process

@@ -81,6 +81,7 @@ class Questions:
             listeners={name: one.bound for name, one in current.listening.items()} if current else {},
             admin=current.admin.bound if current and current.admin else None,
             discovery=self._discovery(),
+            documents=current.documents.rows() if current else [],
             ok=True,
         )
 

@@ -22,6 +22,7 @@ from gateway.log import Files, set_up
 from gateway.master.control import Reply
 from gateway.master.discovered import Discovered
 from gateway.master.endpoints import Endpoints
+from gateway.master.fetched import Fetched
 from gateway.master.generation import Generation, announce, open_sockets, wanted_workers
 from gateway.master.queues import let_go
 from gateway.master.roster import Roster
@@ -48,6 +49,7 @@ class Reload:
         inherited: Mapping[str, Sequence[int]],
         children: Roster,
         discovered: Discovered,
+        fetched: Fetched,
         endpoints: Endpoints,
         notifier: Notifier,
         give_up: Callable[[str], None],
@@ -63,6 +65,7 @@ class Reload:
         self._inherited = inherited
         self._children = children
         self._discovered = discovered
+        self._fetched = fetched
         self._endpoints = endpoints
         self._notifier = notifier
         self._give_up = give_up
@@ -136,6 +139,7 @@ class Reload:
         number = (self.current.number if self.current else 0) + 1
         generation = Generation(number, config, files, wanted=wanted_workers(config))
         self._discovered.check(config)
+        self._fetched.begin(self.current, generation)
         self._new_sockets = open_sockets(generation, self._opened, self._inherited)
         self._discovered.begin(self.current, generation)
         self.starting = generation
@@ -159,7 +163,7 @@ class Reload:
                     self.abort(f"cannot start a worker: {error}")
                     return
         is_ready = all(place in there and there[place].state is State.READY for place in wanted)
-        if is_ready and not self._discovered.owes(generation):
+        if is_ready and not self._discovered.owes(generation) and not self._fetched.owes(generation):
             self._promote(generation)
 
     def abort_when_late(self) -> None:

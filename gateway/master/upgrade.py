@@ -23,6 +23,7 @@ from gateway.config import Config
 from gateway.config.dump import restored
 from gateway.config.layers import Kinds
 from gateway.config.model import Log
+from gateway.documents import Documents
 from gateway.errors import StartError
 from gateway.findings import Findings, read, written
 from gateway.log import Files
@@ -53,6 +54,7 @@ class Legacy:
     listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    documents: Documents = field(default_factory=Documents)
 
 
 class Rehearsal:
@@ -162,10 +164,13 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
         "listening": [listening.fds() for listening in legacy.listening.values()],
         "children": children,
         "found": {name: written(found) for name, found in legacy.findings.found.items()},
+        "documents": legacy.documents.dump(),
         "placed": legacy.plan.endpoints(),  # for a program that knows this from here only
     }
     memory = os.memfd_create("gateway-upgrade", 0)
-    os.write(memory, msgspec.json.encode(state))
+    rest = memoryview(msgspec.json.encode(state))
+    while rest:
+        rest = rest[os.write(memory, rest) :]
     environ = {**os.environ, **environ, _VARIABLE: str(memory)}
     # Between exec and the new program's handlers a signal would have its default effect, which is the end.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -224,6 +229,7 @@ def inherit(kinds: Kinds) -> Legacy | None:
         listening={one.key: one for one in listening},
         children=children,
         findings=_found(state.get("found", {})),
+        documents=Documents.load(state.get("documents", ())),
     )
 
 
@@ -252,6 +258,7 @@ def adopted(legacy: Legacy, config: Config, files: Files) -> Generation:
     """The generation that an upgrade has found serving. config: what it runs by; files: the logs that its workers are
     taken to write to."""
     generation = Generation(legacy.generation, config, files, wanted=legacy.wanted, findings=legacy.findings)
+    generation.documents = legacy.documents
     named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
     for known_by, listening in legacy.listening.items():
         if config.admin is not None and known_by == key(config.admin.listen, ADMIN):
