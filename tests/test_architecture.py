@@ -23,6 +23,7 @@ GROUND = {
     "errors",
     "findings",
     "scoreboard",
+    "ledger",
     "metrics",
     "log",
     "wire",
@@ -51,12 +52,13 @@ MAY_KNOW: dict[str, set[str]] = {
     "middleware": {"", *GROUND, "upstream"},
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
-    "child": {"config", "errors", "findings", "log", "metrics", "scoreboard"},
+    "child": {"config", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "findings": {"config"},
     "log": {"config", "errors", "exchange"},
     "metrics": {"config", "findings", "scoreboard", "exchange", "truth", "reasons"},
     "config": {"errors"},
     "errors": set(),
+    "ledger": {"scoreboard"},
     "exchange": set(),
     "parts": set(),
     "pages": {"errors", "refusals"},
@@ -94,7 +96,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "concurrent": ("*",),
     "multiprocessing": ("*",),
     "subprocess": ("listeners/*", "proxy/*", "upstream/*", "worker/*", "observer/*", "metrics/*", "config/*"),
-    "asyncio": ("master/*", "config/*", "metrics/*", "cli.py", "child.py", "log.py", "scoreboard.py"),
+    "asyncio": ("master/*", "config/*", "metrics/*", "cli.py", "child.py", "log.py", "scoreboard.py", "ledger.py"),
     "ssl": ("master/*",),
 }
 

@@ -22,6 +22,7 @@ from gateway.config import Config, ConfigError, ConfigErrors, load_and_lint
 from gateway.config.diff import changes
 from gateway.config.fields import MOST_WORKERS
 from gateway.errors import GatewayError, StartError
+from gateway.ledger import Ledger
 from gateway.log import Files, set_up
 from gateway.master import limits, queues, upgrade
 from gateway.master.children import Child
@@ -58,6 +59,7 @@ class Master:
         self._managed = forget(os.environ)
         legacy = upgrade.inherit()
         self._board = legacy.board if legacy else Scoreboard.create()
+        self._ledger = (legacy.ledger if legacy else None) or Ledger.create()
         self._plan = legacy.plan if legacy else Plan()
         self._children: list[Child] = legacy.children if legacy else []
         self._open: dict[str, Listening] = legacy.listening if legacy else {}
@@ -78,7 +80,7 @@ class Master:
         self._next_upgrade = False  # asked for while a reload was under way
         self._next_watchdog = 0.0
         taken = {child.seat for child in self._children} | {0}
-        self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken)
+        self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken, self._ledger)
         self._events: Events
         self._control: Control
         self._pid_file: PidFile | None = None
@@ -501,6 +503,7 @@ class Master:
             self._open,
             self._children,
             current.findings,
+            self._ledger,
         )
         passed = [fd for fds in self._inherited_fds.values() for fd in fds]
         try:

@@ -24,6 +24,7 @@ from gateway.config import model as configured
 from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
+from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
@@ -117,14 +118,18 @@ def assemble(
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
     findings: Findings | None = None,
+    *,
+    ledger: Ledger | None = None,
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
-    there. findings: the endpoints that discovery has found.
+    there. findings: the endpoints that discovery has found. ledger: what is counted over all workers, one of
+    its own without it.
     """
     truth = Truth(board)
     findings = findings or Findings()
+    ledger = ledger or Ledger.create()
     members = {
         name: Members(partial(_endpoint, name, upstream, plan, truth, cells, wheel))
         for name, upstream in config.upstreams.items()
@@ -350,10 +355,11 @@ def check(config: Config) -> None:
             "the scoreboard has no room for the endpoints of this configuration: no two may share a record"
         )
     plan.cover(config)
-    board = Scoreboard.create()
+    board, ledger = Scoreboard.create(), Ledger.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None)
+    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, ledger=ledger)
     board.close()
+    ledger.close()
     for name, upstream in config.upstreams.items():  # what the observer will need
         tls = upstream.health.tls if upstream.health is not None else None
         if tls is not None and tls.ca is not None:

@@ -57,8 +57,17 @@ class _Worker:
             self._access.write if self._access is not None else None,
         )
         offset = birth.slot / max(1, birth.workers)
+        birth.ledger.sit(birth.board, birth.seat)
         self._made = assemble(
-            config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset, birth.findings
+            config,
+            birth.plan,
+            birth.board,
+            self._cells,
+            running_wheel(),
+            finished,
+            offset,
+            birth.findings,
+            ledger=birth.ledger,
         )
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
