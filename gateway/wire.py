@@ -17,6 +17,8 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import filterfalse
+from typing import Any
+from urllib.parse import parse_qsl
 
 Pair = tuple[bytes, bytes]
 
@@ -120,7 +122,7 @@ class Fields:
     lower-case name; repeated ones are joined by a comma (RFC 9110, section 5.3).
     """
 
-    __slots__ = ("_lexicon", "_pairs", "asking", "block", "count", "named", "ordinary", "special")
+    __slots__ = ("_lexicon", "_lower", "_pairs", "_without", "asking", "block", "count", "named", "ordinary", "special")
 
     def __init__(self, block: bytes, lexicon: Lexicon) -> None:
         """block: the lines, CRLF between them. Raises WireError for one that can't be a field."""
@@ -128,6 +130,8 @@ class Fields:
         self.named: frozenset[bytes] = _NOTHING  # what Connection names beyond the usual
         self._lexicon = lexicon
         self._pairs: list[Pair] | None = None
+        self._lower = b""
+        self._without: dict[frozenset[bytes], Fields] | None = None
         self.special: dict[bytes, bytes] = {}
         self.count = 0
         self.asking = False  # whether a field asks something of an intermediary
@@ -184,6 +188,64 @@ class Fields:
             self._pairs = [pair for pair in pairs if _SPOOF not in pair[0]] if self._lexicon.is_request else pairs
         return self._pairs
 
+    def value(self, name: bytes) -> bytes | None:
+        """The first field of this lower-case name, None for none."""
+        value = self.special.get(name)
+        if value is None and self.ordinary:
+            if not self._lower:
+                self._lower = self.ordinary.lower()
+            value = _value_in(self.ordinary, name, self._lower)
+        return value
+
+    def without(self, names: frozenset[bytes]) -> Fields:
+        """The same without the fields of these lower-case names; itself when it has none of them. Remembered, for what
+        one layer takes from a request it takes from the next as well."""
+        if self._without is not None and names in self._without:
+            return self._without[names]
+        if not self._lower:
+            self._lower = self.ordinary.lower()
+        lower = self._lower
+        made = self
+        if not names.isdisjoint(self.special) or any(needle in lower for needle in _needles(names)):
+            made = Fields(b"", self._lexicon)
+            made.named = self.named
+            made.block = _kept(self.block, names)
+            made.ordinary = _kept(self.ordinary, names)
+            made.special = {name: value for name, value in self.special.items() if name not in names}
+            made.count = self.count
+            made.asking = not _ASKING.isdisjoint(made.special)
+            made._pairs = [pair for pair in self.pairs() if pair[0] not in names]
+        if self._without is None or len(self._without) >= _MOST_WITHOUT:
+            self._without = {}
+        self._without[names] = made
+        return made
+
+
+_MOST_WITHOUT = 16
+
+
+@lru_cache(maxsize=1024)
+def _needles(names: frozenset[bytes]) -> tuple[bytes, ...]:
+    """What fields of these names look like in a block, CRLF before each line."""
+    return tuple([b"\r\n" + name + b":" for name in names])
+
+
+def _kept(lines: bytes, names: frozenset[bytes]) -> bytes:
+    """A block without the lines of these names."""
+    return b"\r\n".join([line for line in lines.split(b"\r\n") if line.partition(b":")[0].lower() not in names])
+
+
+def _value_in(lines: bytes, name: bytes, lower: bytes | None = None) -> bytes | None:
+    """The value of the first field of a lower-case name among lines with CRLF before each. lower: the same in lower
+    case, when that is known."""
+    needle = b"\r\n" + name + b":"
+    at = (lines.lower() if lower is None else lower).find(needle)
+    if at < 0:
+        return None
+    at += len(needle)
+    end = lines.find(b"\r\n", at)
+    return lines[at : end if end >= 0 else len(lines)].strip(b" \t")
+
 
 _NOTHING: frozenset[bytes] = frozenset()
 # A sender must not name what framing, routing and trust stand on; hop-by-hop fields go without being named.
@@ -197,11 +259,14 @@ _USUAL_CONNECTION = frozenset(
 class Head:
     """A message head: an iterable of (lower-case name, value) pairs, as ASGI has it, that hasn't been taken apart yet.
 
-    lines: the start line and every ordinary field, without the last CRLF. special: as in Fields.
+    lines: the start line and every ordinary field, without the last CRLF. special: as in Fields. added: what `add` has
+    put behind them, CRLF before each line; it is in `lines` too. Each message has a head of its own, so whom it passes
+    may change it.
     """
 
-    __slots__ = ("fields", "length", "lines", "minor", "special")
+    __slots__ = ("added", "fields", "length", "lines", "minor", "special")
 
+    added: bytes
     length: int
     minor: int
     fields: Fields
@@ -211,6 +276,31 @@ class Head:
     def pairs(self) -> list[Pair]:
         """The fields of the message, in order."""
         return self.fields.pairs()
+
+    def value(self, name: bytes) -> bytes | None:
+        """The first field of this lower-case name, None for none."""
+        value = self.fields.value(name)
+        if value is None and self.added:
+            value = _value_in(self.added, name)
+        return value
+
+    def drop(self, names: frozenset[bytes]) -> None:
+        """Remove the fields of these lower-case names. Not for Host and what frames the message."""
+        fields = self.fields.without(names)
+        if fields is not self.fields:
+            if not names.isdisjoint(self.special):
+                self.special = {name: value for name, value in self.special.items() if name not in names}
+            self.fields = fields
+        elif not self.added:
+            return
+        if self.added:
+            self.added = _kept(self.added, names)
+        self.lines = self.lines.partition(b"\r\n")[0] + fields.ordinary + self.added
+
+    def add(self, lines: bytes) -> None:
+        """Put these field lines behind the others, CRLF before each."""
+        self.added += lines
+        self.lines += lines
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs())
@@ -241,6 +331,7 @@ class RequestHead(Head):
         self.target = target
         self.minor = minor = 0 if version == b"0" else 1  # a later one is read as ours (RFC 9110, section 2.5)
         self.fields = fields
+        self.added = b""
         self.lines = line + fields.ordinary
         self.special = special = fields.special
         host = special.get(b"host")
@@ -257,7 +348,30 @@ class RequestHead(Head):
 
     def lines_to(self, target: bytes) -> bytes:
         """`lines` for another target."""
-        return b"%b %b HTTP/1.1%b" % (self.method, target, self.fields.ordinary)
+        return b"%b %b HTTP/1.1%b%b" % (self.method, target, self.fields.ordinary, self.added)
+
+    def retarget(self, target: bytes) -> None:
+        """Ask for another target, in origin-form."""
+        self.target = target
+        self.lines = self.lines_to(target)
+
+    def reframe(self) -> None:
+        """How long the body is isn't known any more: it goes on in chunks."""
+        self.length = -1
+        self.special = {name: value for name, value in self.special.items() if name != b"content-length"}
+
+    def value(self, name: bytes) -> bytes | None:
+        """The first field of this lower-case name, None for none. Who the client is says the listener."""
+        if self.introduced is not None and (name in IDENTITY or name.startswith(IDENTITY_PREFIXES)):
+            return _value_in(self.introduced + self.added, name)
+        if name == b"host":
+            return self.special.get(name)
+        return super().value(name)
+
+    def drop(self, names: frozenset[bytes]) -> None:
+        super().drop(names)
+        if self.introduced and any(name in IDENTITY or name.startswith(IDENTITY_PREFIXES) for name in names):
+            self.introduced = _kept(self.introduced, names)
 
     def pairs(self) -> list[Pair]:
         """The fields of the request; Host is what the request is for, also where the target said so, and who the client
@@ -268,7 +382,7 @@ class RequestHead(Head):
         if self.introduced is not None:
             pairs = [pair for pair in pairs if pair[0] not in IDENTITY and not pair[0].startswith(IDENTITY_PREFIXES)]
             pairs += [_pair(line) for line in self.introduced.split(b"\r\n")[1:]]
-        return pairs
+        return pairs + _pairs_of(self.added) if self.added else pairs
 
     def _normalise(self) -> None:
         """Make `target` and the start line what the next hop gets: origin-form (or "*") in HTTP/1.1.
@@ -330,6 +444,7 @@ class ResponseHead(Head):
         self.minor, self.status = _read_status_line(line)
         self.fields = fields
         # The space behind the status must be there, with or without a reason phrase (RFC 9112, section 4).
+        self.added = b""
         self.lines = b"HTTP/1.1" + (line[8:] if len(line) > _BARE_STATUS else line[8:] + b" ") + fields.ordinary
         self.special = special = fields.special
         self.keep_alive = _keeps_alive(special.get(b"connection"), self.minor)
@@ -343,7 +458,60 @@ class ResponseHead(Head):
 
     def pairs(self) -> list[Pair]:
         """The end-to-end fields: a response is handed on, so what ends at this hop is not part of it."""
-        return [pair for pair in self.fields.pairs() if pair[0] not in HOP_BY_HOP]
+        pairs = [pair for pair in self.fields.pairs() if pair[0] not in HOP_BY_HOP]
+        if self.special is not self.fields.special:
+            pairs = [pair for pair in pairs if pair[0] != b"content-length" or pair[0] in self.special]
+        return pairs + _pairs_of(self.added) if self.added else pairs
+
+    def reframe(self) -> None:
+        """How long the body is isn't known any more."""
+        self.special = {name: value for name, value in self.special.items() if name != b"content-length"}
+
+
+# The fields of a message as ASGI has them: a head that came over the wire, or pairs that somebody made.
+
+
+def value_of(headers: Any, name: bytes) -> bytes | None:
+    """The first field of this lower-case name, None for none."""
+    if isinstance(headers, Head):
+        return headers.value(name)
+    return next((value for known, value in headers if known.lower() == name), None)
+
+
+def edited(headers: Any, drop: frozenset[bytes], add: bytes) -> Any:
+    """The same without the fields of some names, and with further lines, CRLF before each."""
+    if isinstance(headers, Head):
+        if drop:
+            headers.drop(drop)
+        if add:
+            headers.add(add)
+        return headers
+    return [pair for pair in headers if pair[0].lower() not in drop] + _pairs_of(add)
+
+
+def reframed(headers: Any) -> Any:
+    """The same for a body of which nobody knows how long it is."""
+    if type(headers) is ResponseHead:
+        headers.reframe()
+        return headers
+    return [pair for pair in headers if pair[0].lower() != b"content-length"]
+
+
+def cookie(head: RequestHead, name: bytes) -> bytes:
+    """The value of a cookie, b"" for none."""
+    for pair in (head.value(b"cookie") or b"").split(b";"):
+        known, _, value = pair.strip(b" \t").partition(b"=")
+        if known == name:
+            return value
+    return b""
+
+
+def parameter(target: bytes, name: bytes) -> bytes | None:
+    """The value of the first query parameter of this name, decoded; None for none."""
+    query = target.partition(b"?")[2].decode("latin-1")
+    wanted = name.decode("utf-8", "surrogateescape")
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape") if query else ()
+    return next((value.encode("utf-8", "surrogateescape") for known, value in pairs if known == wanted), None)
 
 
 def tokens(value: bytes) -> list[bytes]:
@@ -581,6 +749,11 @@ def _may_trail(name: bytes) -> bool:
 def trailer_section(trailers: list[Pair]) -> bytes:
     """The last chunk, these fields behind it, and the end (RFC 9112, section 7.1)."""
     return b"".join((b"0\r\n", *[b"%b: %b\r\n" % pair for pair in trailers], b"\r\n"))
+
+
+def _pairs_of(lines: bytes) -> list[Pair]:
+    """The pairs that these lines say, CRLF before each."""
+    return [_pair(line) for line in lines.split(b"\r\n")[1:]]
 
 
 def _pair(line: bytes) -> Pair:

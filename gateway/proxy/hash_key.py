@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
-from gateway.wire import RequestHead
+from gateway.wire import RequestHead, cookie, parameter
 
 HashKey = Callable[[Any, RequestHead], bytes]
 
@@ -24,26 +23,8 @@ def hash_key(spec: str) -> HashKey:
         case "host":
             return lambda exchange, head: exchange.host.lower()
         case "header":
-            return lambda exchange, head: _field(head, wanted.lower())
+            return lambda exchange, head: head.value(wanted.lower()) or b""
         case "cookie":
             return lambda exchange, head: cookie(head, wanted)
         case _:
-            return lambda exchange, head: _parameter(head.target, name)
-
-
-def _field(head: RequestHead, name: bytes) -> bytes:
-    return next((value for known, value in head.pairs() if known == name), b"")
-
-
-def cookie(head: RequestHead, name: bytes) -> bytes:
-    """The value of a cookie, b"" for none."""
-    for pair in _field(head, b"cookie").split(b";"):
-        known, _, value = pair.strip(b" \t").partition(b"=")
-        if known == name:
-            return value
-    return b""
-
-
-def _parameter(target: bytes, name: str) -> bytes:
-    query = target.partition(b"?")[2].decode("latin-1")
-    return next((value.encode() for known, value in parse_qsl(query, keep_blank_values=True) if known == name), b"")
+            return lambda exchange, head: parameter(head.target, wanted) or b""
