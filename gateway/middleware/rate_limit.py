@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from gateway.config.fields import Count, Duration, Flag, PrefixLength, Rate
+from gateway.metrics.plan import LAYER_SHADOWED
 from gateway.middleware.charges import charged, refunds
 from gateway.middleware.keys import LimitKey, Missing, key_of
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
@@ -109,7 +110,7 @@ class RateLimit(Middleware):
         if options.store is not None:
             where = f"route {place.route}, layer {place.layer}"
             self._store = RedisStore(options.store, options.store_timeout, place.identity, where)
-        self._would_refuse = 0
+        self._shadowed = 0
         self._next_line = 0.0
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -157,8 +158,7 @@ class RateLimit(Middleware):
         """There is not enough left. left: the time until there is, as a negative number."""
         exchange = scope["gateway"]
         if self._is_shadow:
-            self._place.refused()
-            self._note(exchange)
+            self._would_refuse(exchange)
             await self._app(scope, receive, send)
             return
         for waits in refunds(exchange):
@@ -175,29 +175,29 @@ class RateLimit(Middleware):
         """Nobody is named whom the request could be counted for."""
         exchange = scope["gateway"]
         if self._is_shadow:
-            self._place.refused()
-            self._note(exchange)
+            self._would_refuse(exchange)
             await self._app(scope, receive, send)
             return
         for waits in refunds(exchange):
             await waits
         await self._place.refuse(exchange, send, "limit_key_missing")
 
-    def _note(self, exchange: Any) -> None:
-        """Say in the log what would have been refused, now and then."""
-        self._would_refuse += 1
+    def _would_refuse(self, exchange: Any) -> None:
+        """Count it, and now and then say so in the log."""
+        place = self._place
+        place.cells[place.at + LAYER_SHADOWED] += 1
+        self._shadowed += 1
         now = monotonic()
         if now >= self._next_line:
             self._next_line = now + _QUIET
-            place = self._place
             log.warning(
                 "route %s, layer %s: would have refused %d requests, the last one of %s",
                 place.route,
                 place.layer,
-                self._would_refuse,
+                self._shadowed,
                 exchange.client,
             )
-            self._would_refuse = 0
+            self._shadowed = 0
 
     async def close(self) -> None:
         if self._store is not None:
