@@ -140,8 +140,8 @@ class RedisStore:
         self._next_try = monotonic() + _PAUSE
         if not self._is_away:
             self._is_away = True
-            # The kind only: what it says may hold what is in the URL.
-            kind = type(error).__name__
+            # The kind only: what it says may hold what is in the URL. Of a cause, the library tells in general terms.
+            kind = type(error.__cause__ if isinstance(error.__cause__, Exception) else error).__name__
             log.error("%s: the store %s is away (%s): this machine counts alone", self._where, self._server, kind)
 
     async def close(self) -> None:
