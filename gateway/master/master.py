@@ -22,6 +22,7 @@ from gateway.config import Config, load_and_lint
 from gateway.config.fields import MOST_WORKERS
 from gateway.config.layers import Kinds
 from gateway.errors import GatewayError, StartError
+from gateway.ledger import Ledger
 from gateway.log import Files, set_up
 from gateway.master import limits, queues, upgrade
 from gateway.master.children import Child
@@ -63,6 +64,7 @@ class Master:
         legacy = upgrade.inherit(kinds)
         self._legacy = legacy
         self._board = legacy.board if legacy else Scoreboard.create()
+        self._ledger = (legacy.ledger if legacy else None) or Ledger.create()
         self._plan = legacy.plan if legacy else Plan()
         self._open: dict[str, Listening] = legacy.listening if legacy else {}
         self._discovered = Discovered(self._board, self._plan)
@@ -73,7 +75,7 @@ class Master:
         self._exit = 0
         self._next_watchdog = 0.0
         taken = {child.seat for child in (legacy.children if legacy else ())} | {0}
-        self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken)
+        self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken, self._ledger)
         self._events: Events
         self._children: Roster
         self._reload: Reload
@@ -340,6 +342,7 @@ class Master:
                 list(self._children),
                 current.findings,
                 current.documents,
+                self._ledger,
             )
         )
 

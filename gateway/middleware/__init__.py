@@ -7,12 +7,20 @@ A kind is one file here and one line in the table below.
 from __future__ import annotations
 
 from gateway.config.layers import Kinds
+from gateway.middleware.bandwidth_limit import BandwidthLimit
+from gateway.middleware.body_limit import BodyLimit
+from gateway.middleware.concurrency_limit import ConcurrencyLimit
 from gateway.middleware.headers import Headers
 from gateway.middleware.middleware import Middleware
+from gateway.middleware.rate_limit import RateLimit
 from gateway.middleware.request_id import RequestId
 
 MIDDLEWARE: dict[str, type[Middleware]] = {
+    "bandwidth_limit": BandwidthLimit,
+    "body_limit": BodyLimit,
+    "concurrency_limit": ConcurrencyLimit,
     "headers": Headers,
+    "rate_limit": RateLimit,
     "request_id": RequestId,
 }
 
