@@ -37,6 +37,8 @@ GROUND = {
     "relay",
     "truth",
     "tls",
+    "ranges",
+    "respond",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -64,6 +66,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "relay": {"peek", "wheel"},
     "truth": {"scoreboard"},
     "tls": {"errors"},
+    "ranges": set(),
+    "respond": {"config"},
     "reasons": set(),
     "refusals": {"reasons"},
     "scoreboard": set(),
@@ -117,6 +121,7 @@ PURE = (
     "proxy/rewrite.py",
     "proxy/routes.py",
     "proxy/split.py",
+    "ranges.py",
     "reasons.py",
     "refusals.py",
     "upstream/balancers/*",

@@ -43,7 +43,6 @@ from gateway.proxy.hash_key import HashKey, hash_key
 from gateway.proxy.hedge import Hedging
 from gateway.proxy.mirror import Copies, Mirror
 from gateway.proxy.redirect import Redirect
-from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Router
@@ -52,6 +51,7 @@ from gateway.proxy.split import Choice, Side, Split
 from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
+from gateway.respond import Respond
 from gateway.scoreboard import Cells, Scoreboard
 from gateway.tls import client_context
 from gateway.truth import Truth
