@@ -1,8 +1,8 @@
 """One layer, an application inside that answers as told, and all that leaves: no socket, no process.
 
-    inner = Inner(b"hello", fields=b"etag: \"1\"")
-    answer = await ask(layer(Kind, inner, allow=["10.0.0.0/8"]), get("/x"), client="10.0.0.1")
-    assert answer.status == 200 and inner.asked[0].head.target == b"/x"
+inner = Inner(b"hello", fields=b"etag: \"1\"")
+answer = await ask(layer(Kind, inner, allow=["10.0.0.0/8"]), get("/x"), client="10.0.0.1")
+assert answer.status == 200 and inner.asked[0].head.target == b"/x"
 """
 
 from __future__ import annotations
@@ -256,5 +256,3 @@ async def ask(app: App, request: bytes, body: Iterable[bytes] = (), **facts: Any
 
     await app(scope_of(answer.exchange), receive, answer.send)
     return answer
-
-
