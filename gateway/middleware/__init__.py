@@ -7,13 +7,23 @@ A kind is one file here and one line in the table below.
 from __future__ import annotations
 
 from gateway.config.layers import Kinds
+from gateway.middleware.cors import Cors
 from gateway.middleware.headers import Headers
+from gateway.middleware.ip_allow import IpAllow
 from gateway.middleware.middleware import Middleware
+from gateway.middleware.redirect_https import RedirectHttps
 from gateway.middleware.request_id import RequestId
+from gateway.middleware.respond import Respond
+from gateway.middleware.security_headers import SecurityHeaders
 
 MIDDLEWARE: dict[str, type[Middleware]] = {
+    "cors": Cors,
     "headers": Headers,
+    "ip_allow": IpAllow,
+    "redirect_https": RedirectHttps,
     "request_id": RequestId,
+    "respond": Respond,
+    "security_headers": SecurityHeaders,
 }
 
 # What a configuration may say of each.

@@ -45,7 +45,7 @@ OriginText = Annotated[
 ]
 
 
-class CorsOptions(Base):
+class Options(Base):
     kind: Literal["cors"] = "cors"
     """Lets pages of other origins read responses (CORS)."""
     origins: tuple[OriginText, ...] = ()
@@ -97,11 +97,11 @@ class Cors(Middleware):
     Order: before authentication and limits, for preflights carry no credentials; and outside whatever refuses, so that
     pages can read refusals."""
 
-    Options = CorsOptions
+    OPTIONS = Options
     EXAMPLE = '{ kind = "cors", origins = ["https://app.example.com"], credentials = true, max_age = "10m" }'
 
-    def __init__(self, app: App, options: CorsOptions, place: Place) -> None:
-        self._app = app
+    def __init__(self, app: App, options: Options, place: Place) -> None:
+        super().__init__(app, options, place)
         self._place = place
         self._origins = frozenset([origin.encode() for origin in options.origins])
         self._regex = re.compile(options.origin_regex) if options.origin_regex is not None else None

@@ -17,7 +17,7 @@ from gateway.ranges import Ranges
 _MOST_BYTES = 64 * 1024 * 1024  # of a file: some three million networks
 
 
-class IpAllowOptions(Base):
+class Options(Base):
     kind: Literal["ip_allow"] = "ip_allow"
     """Lets clients in by their address."""
     allow: tuple[TrustedProxy, ...] = ()
@@ -49,11 +49,11 @@ class IpAllow(Middleware):
     Order: before everything that costs something, such as authentication, and inside whatever should see refusals too,
     such as CORS and compression."""
 
-    Options = IpAllowOptions
+    OPTIONS = Options
     EXAMPLE = '{ kind = "ip_allow", allow = ["10.0.0.0/8", "::1"], deny = ["10.6.0.0/16"] }'
 
-    def __init__(self, app: App, options: IpAllowOptions, place: Place) -> None:
-        self._app = app
+    def __init__(self, app: App, options: Options, place: Place) -> None:
+        super().__init__(app, options, place)
         self._place = place
         self._denied = Ranges([*options.deny, *_listed("deny_file", options.deny_file)])
         self._allowed: Ranges | None = None

@@ -18,7 +18,7 @@ _NOT_IN_URI = re.compile(rb"[^!#$%&'()*+,/:;=?@\[\]0-9A-Za-z\-._~]")
 _CROOKED = re.compile(rb"[%\\;]|/\.|//")
 
 
-class RedirectHttpsOptions(Base):
+class Options(Base):
     kind: Literal["redirect_https"] = "redirect_https"
     """Sends clients that come by http to https."""
     status: RedirectStatus = 308
@@ -38,11 +38,11 @@ class RedirectHttps(Middleware):
 
     Order: outermost, before anything is decided by what came over the open network."""
 
-    Options = RedirectHttpsOptions
+    OPTIONS = Options
     EXAMPLE = '{ kind = "redirect_https" }'
 
-    def __init__(self, app: App, options: RedirectHttpsOptions, place: Place) -> None:
-        self._app = app
+    def __init__(self, app: App, options: Options, place: Place) -> None:
+        super().__init__(app, options, place)
         self._place = place
         self._status = options.status
         self._port = b"" if options.port == 443 else b":%d" % options.port

@@ -12,7 +12,7 @@ from gateway.middleware.middleware import Options as Base
 from gateway.respond import Respond as FixedAnswer
 
 
-class RespondOptions(RespondConfig, Base):
+class Options(RespondConfig, Base):
     kind: Literal["respond"] = "respond"
     """Answers by itself."""
     methods: tuple[Method, ...] = ()
@@ -32,11 +32,11 @@ class Respond(Middleware):
     Order: inside what should wrap its answer too, such as compression and security headers. What stands inside of it
     gets only the requests that it lets pass."""
 
-    Options = RespondOptions
+    OPTIONS = Options
     EXAMPLE = '{ kind = "respond", status = 503, body = "Back at noon.", headers = { retry-after = "3600" } }'
 
-    def __init__(self, app: App, options: RespondOptions, place: Place) -> None:
-        self._app = app
+    def __init__(self, app: App, options: Options, place: Place) -> None:
+        super().__init__(app, options, place)
         self._methods = frozenset(options.methods)
         self._path = options.path
         self._below = None if options.path is None else options.path.rstrip("/") + "/"

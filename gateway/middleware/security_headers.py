@@ -69,7 +69,7 @@ NAMES = {
 }
 
 
-class SecurityHeadersOptions(Base):
+class Options(Base):
     kind: Literal["security_headers"] = "security_headers"
     """Adds fields that tell browsers what they must not do with a response."""
     preset: Literal["basic", "strict", "none"] = "basic"
@@ -130,11 +130,11 @@ class SecurityHeaders(Middleware):
 
     Order: outermost, or nearly, so that refusals of the layers inside get the fields too."""
 
-    Options = SecurityHeadersOptions
+    OPTIONS = Options
     EXAMPLE = '{ kind = "security_headers", preset = "strict", csp = "default-src \'self\'" }'
 
-    def __init__(self, app: App, options: SecurityHeadersOptions, place: Place) -> None:
-        self._app = app
+    def __init__(self, app: App, options: Options, place: Place) -> None:
+        super().__init__(app, options, place)
         fields = {
             name.encode(): b"\r\n%b: %b" % (name.encode(), value.encode()) for name, value in options.fields().items()
         }

@@ -197,7 +197,7 @@ def refused(there: Place) -> int:
 
 def layer(kind: type[Middleware], app: App, there: Place | None = None, **options: Any) -> Middleware:
     """A layer of this kind, its options as they are written in a file."""
-    made = kind.Options.model_validate({"kind": kind.Options.model_fields["kind"].default, **options})
+    made = kind.OPTIONS.model_validate({"kind": kind.OPTIONS.model_fields["kind"].default, **options})
     return kind(app, made, there or place())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.middleware.respond import Respond, RespondOptions
+from gateway.middleware.respond import Options, Respond
 from tests.middleware.rig import Inner, ask, get, layer
 from tests.upstream.peer import live
 
@@ -41,6 +41,6 @@ async def test_the_root_is_above_everything() -> None:
 
 
 def test_whether_anything_is_let_through() -> None:
-    assert RespondOptions.answers({"kind": "respond"})
-    assert not RespondOptions.answers({"kind": "respond", "path": "/x"})
-    assert not RespondOptions.answers({"kind": "respond", "methods": ["POST"]})
+    assert Options.answers({"kind": "respond"})
+    assert not Options.answers({"kind": "respond", "path": "/x"})
+    assert not Options.answers({"kind": "respond", "methods": ["POST"]})
