@@ -80,7 +80,10 @@ MAY_KNOW: dict[str, set[str]] = {
 
 # Where a foreign library may be imported. "*" in a pattern does not stop at folders.
 DOORS: dict[str, tuple[str, ...]] = {
+    "backports": ("middleware/codings.py",),
+    "brotli": ("middleware/codings.py",),
     "click": ("cli.py", "demo.py"),
+    "compression": ("middleware/codings.py",),
     "dns": ("upstream/discovery/dns.py",),
     "httptools": (),
     "httpx": ("upstream/transport.py",),
@@ -89,7 +92,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("config/*", "middleware/*"),
     "pydantic_core": ("config/*",),
     "setproctitle": ("child.py", "master/master.py"),
-    "starlette": ("worker/assembly.py", "observer/admin.py"),
+    "starlette": ("worker/assembly.py", "observer/admin.py", "middleware/static.py"),
     "uvicorn": ("listeners/http.py", "observer/observer.py"),
     "uvloop": ("worker/worker.py", "observer/observer.py"),
 }
@@ -113,6 +116,8 @@ PURE = (
     "metrics/plan.py",
     "metrics/text.py",
     "middleware/template.py",
+    "middleware/codings.py",
+    "middleware/lists.py",
     "parts.py",
     "proxy/hash_key.py",
     "proxy/headers.py",

@@ -7,7 +7,9 @@ A kind is one file here and one line in the table below.
 from __future__ import annotations
 
 from gateway.config.layers import Kinds
+from gateway.middleware.compress import Compress
 from gateway.middleware.cors import Cors
+from gateway.middleware.decompress import Decompress
 from gateway.middleware.headers import Headers
 from gateway.middleware.ip_allow import IpAllow
 from gateway.middleware.middleware import Middleware
@@ -17,7 +19,9 @@ from gateway.middleware.respond import Respond
 from gateway.middleware.security_headers import SecurityHeaders
 
 MIDDLEWARE: dict[str, type[Middleware]] = {
+    "compress": Compress,
     "cors": Cors,
+    "decompress": Decompress,
     "headers": Headers,
     "ip_allow": IpAllow,
     "redirect_https": RedirectHttps,
