@@ -211,7 +211,7 @@ class _Response:
         start, self._held = self._held, None
         assert start is not None
         body, more = message.get("body", b""), message.get("more_body", False)
-        if not more and len(body) < max(self._layer.min_size, 1):
+        if not more and len(body) < self._layer.min_size:
             await self._send(start)
             await self._send(message)
             return
