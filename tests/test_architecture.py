@@ -118,6 +118,7 @@ PURE = (
     "middleware/template.py",
     "middleware/codings.py",
     "middleware/lists.py",
+    "middleware/location.py",
     "parts.py",
     "proxy/hash_key.py",
     "proxy/headers.py",

@@ -17,6 +17,7 @@ from gateway.middleware.redirect_https import RedirectHttps
 from gateway.middleware.request_id import RequestId
 from gateway.middleware.respond import Respond
 from gateway.middleware.security_headers import SecurityHeaders
+from gateway.middleware.static import Static
 
 MIDDLEWARE: dict[str, type[Middleware]] = {
     "compress": Compress,
@@ -28,6 +29,7 @@ MIDDLEWARE: dict[str, type[Middleware]] = {
     "request_id": RequestId,
     "respond": Respond,
     "security_headers": SecurityHeaders,
+    "static": Static,
 }
 
 # What a configuration may say of each.

@@ -6,14 +6,12 @@ import re
 from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import quote_from_bytes
 
 from gateway.config.fields import Port, RedirectStatus, UrlPath
+from gateway.middleware.location import in_location
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 
-# What a URI is made of (RFC 3986); the rest of what a request target may hold is escaped.
-_NOT_IN_URI = re.compile(rb"[^!#$%&'()*+,/:;=?@\[\]0-9A-Za-z\-._~]")
 # A path with one of these may be read as another one further inside, and so is no exception.
 _CROOKED = re.compile(rb"[%\\;]|/\.|//")
 
@@ -68,7 +66,7 @@ class RedirectHttps(Middleware):
             return
         if not target.startswith(b"/"):
             target = b"/"  # "*"
-        target = _NOT_IN_URI.sub(_escaped, target)
+        target = in_location(target)
         exchange.begun = True
         fields = [(b"location", b"https://%b%b%b" % (host, self._port, target)), *self._fields]
         await send({"type": "http.response.start", "status": self._status, "headers": fields})
@@ -85,7 +83,3 @@ def _without_port(authority: bytes) -> bytes:
     """The host of an authority that is known to be one."""
     host, colon, port = authority.rpartition(b":")
     return host if colon and b"]" not in port else authority
-
-
-def _escaped(found: re.Match[bytes]) -> bytes:
-    return quote_from_bytes(found[0], safe="").encode()
