@@ -40,6 +40,8 @@ GROUND = {
     "relay",
     "truth",
     "tls",
+    "ranges",
+    "respond",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -70,6 +72,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "relay": {"peek", "wheel"},
     "truth": {"scoreboard"},
     "tls": {"errors"},
+    "ranges": set(),
+    "respond": {"config"},
     "reasons": set(),
     "refusals": {"reasons"},
     "scoreboard": set(),
@@ -80,7 +84,10 @@ MAY_KNOW: dict[str, set[str]] = {
 
 # Where a foreign library may be imported. "*" in a pattern does not stop at folders.
 DOORS: dict[str, tuple[str, ...]] = {
+    "backports": ("middleware/codings.py",),
+    "brotli": ("middleware/codings.py",),
     "click": ("cli.py", "demo.py"),
+    "compression": ("middleware/codings.py",),
     "dns": ("upstream/discovery/dns.py",),
     "httptools": (),
     "httpx": ("upstream/transport.py",),
@@ -90,7 +97,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic_core": ("config/*",),
     "redis": ("middleware/redis_store.py",),
     "setproctitle": ("child.py", "master/reload.py"),
-    "starlette": ("worker/assembly.py", "observer/admin.py"),
+    "starlette": ("worker/assembly.py", "observer/admin.py", "middleware/static.py"),
     "uvicorn": ("listeners/http.py", "observer/observer.py"),
     "uvloop": ("worker/worker.py", "observer/observer.py"),
 }
@@ -116,6 +123,9 @@ PURE = (
     "middleware/charges.py",
     "middleware/keys.py",
     "middleware/template.py",
+    "middleware/codings.py",
+    "middleware/lists.py",
+    "middleware/location.py",
     "parts.py",
     "proxy/hash_key.py",
     "proxy/headers.py",
@@ -127,6 +137,7 @@ PURE = (
     "proxy/rewrite.py",
     "proxy/routes.py",
     "proxy/split.py",
+    "ranges.py",
     "reasons.py",
     "refusals.py",
     "upstream/balancers/*",

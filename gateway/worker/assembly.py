@@ -51,7 +51,6 @@ from gateway.proxy.hedge import Hedging
 from gateway.proxy.mirror import Copies, Mirror
 from gateway.proxy.persistence import Persistence
 from gateway.proxy.redirect import Redirect
-from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Refusing, Router, inside
@@ -60,6 +59,7 @@ from gateway.proxy.split import Choice, Side, Split
 from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
+from gateway.respond import Respond
 from gateway.scoreboard import Cells, Scoreboard
 from gateway.tls import client_context
 from gateway.truth import Truth
