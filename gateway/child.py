@@ -33,6 +33,7 @@ from gateway.config.model import Process
 from gateway.documents import Documents
 from gateway.errors import GatewayError, StartError
 from gateway.findings import Findings, read
+from gateway.ledger import Ledger
 from gateway.log import Files, name_process
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State
@@ -69,6 +70,7 @@ class Birth:
     workers: int
     config: Config
     board: Scoreboard
+    ledger: Ledger
     plan: Plan
     seat: int
     sockets: dict[str, socket.socket]

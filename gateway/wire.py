@@ -279,6 +279,8 @@ class Head:
 
     def value(self, name: bytes) -> bytes | None:
         """The first field of this lower-case name, None for none."""
+        if name == b"content-length":
+            return self.special.get(name)
         value = self.fields.value(name)
         if value is None and self.added:
             value = _value_in(self.added, name)
@@ -378,7 +380,10 @@ class RequestHead(Head):
         is says the listener."""
         pairs = self.fields.pairs()
         if self.special is not self.fields.special:
-            pairs = [(b"host", self.special[b"host"])] + [pair for pair in pairs if pair[0] != b"host"]
+            host, length = self.special.get(b"host"), b"content-length" in self.special
+            pairs = [pair for pair in pairs if pair[0] != b"host" and (length or pair[0] != b"content-length")]
+            if host is not None:
+                pairs.insert(0, (b"host", host))
         if self.introduced is not None:
             pairs = [pair for pair in pairs if pair[0] not in IDENTITY and not pair[0].startswith(IDENTITY_PREFIXES)]
             pairs += [_pair(line) for line in self.introduced.split(b"\r\n")[1:]]

@@ -25,6 +25,7 @@ GROUND = {
     "errors",
     "findings",
     "scoreboard",
+    "ledger",
     "metrics",
     "log",
     "wire",
@@ -39,6 +40,8 @@ GROUND = {
     "relay",
     "truth",
     "tls",
+    "ranges",
+    "respond",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -54,13 +57,14 @@ MAY_KNOW: dict[str, set[str]] = {
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
-    "child": {"config", "documents", "errors", "findings", "log", "metrics", "scoreboard"},
+    "child": {"config", "documents", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "findings": {"config"},
     "log": {"config", "errors", "exchange"},
     "metrics": {"config", "findings", "scoreboard", "exchange", "truth", "reasons"},
     "config": {"documents", "errors"},
     "documents": {"errors"},
     "errors": set(),
+    "ledger": {"scoreboard"},
     "exchange": set(),
     "parts": set(),
     "pages": {"errors", "refusals"},
@@ -68,6 +72,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "relay": {"peek", "wheel"},
     "truth": {"scoreboard"},
     "tls": {"errors"},
+    "ranges": set(),
+    "respond": {"config"},
     "reasons": set(),
     "refusals": {"reasons"},
     "scoreboard": set(),
@@ -78,7 +84,10 @@ MAY_KNOW: dict[str, set[str]] = {
 
 # Where a foreign library may be imported. "*" in a pattern does not stop at folders.
 DOORS: dict[str, tuple[str, ...]] = {
+    "backports": ("middleware/codings.py",),
+    "brotli": ("middleware/codings.py",),
     "click": ("cli.py", "demo.py"),
+    "compression": ("middleware/codings.py",),
     "dns": ("upstream/discovery/dns.py",),
     "httptools": (),
     "httpx": ("upstream/transport.py",),
@@ -86,8 +95,9 @@ DOORS: dict[str, tuple[str, ...]] = {
     "psutil": ("master/status.py", "observer/admin.py"),
     "pydantic": ("config/*", "middleware/*"),
     "pydantic_core": ("config/*",),
+    "redis": ("middleware/redis_store.py",),
     "setproctitle": ("child.py", "master/reload.py"),
-    "starlette": ("worker/assembly.py", "observer/admin.py"),
+    "starlette": ("worker/assembly.py", "observer/admin.py", "middleware/static.py"),
     "uvicorn": ("listeners/http.py", "observer/observer.py"),
     "uvloop": ("worker/worker.py", "observer/observer.py"),
 }
@@ -98,7 +108,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "concurrent": ("*",),
     "multiprocessing": ("*",),
     "subprocess": ("listeners/*", "proxy/*", "upstream/*", "worker/*", "observer/*", "metrics/*", "config/*"),
-    "asyncio": ("master/*", "config/*", "metrics/*", "cli.py", "child.py", "log.py", "scoreboard.py"),
+    "asyncio": ("master/*", "config/*", "metrics/*", "cli.py", "child.py", "log.py", "scoreboard.py", "ledger.py"),
     "ssl": ("master/*",),
 }
 
@@ -110,7 +120,12 @@ PURE = (
     "listeners/identity.py",
     "metrics/plan.py",
     "metrics/text.py",
+    "middleware/charges.py",
+    "middleware/keys.py",
     "middleware/template.py",
+    "middleware/codings.py",
+    "middleware/lists.py",
+    "middleware/location.py",
     "parts.py",
     "proxy/hash_key.py",
     "proxy/headers.py",
@@ -122,6 +137,7 @@ PURE = (
     "proxy/rewrite.py",
     "proxy/routes.py",
     "proxy/split.py",
+    "ranges.py",
     "reasons.py",
     "refusals.py",
     "upstream/balancers/*",

@@ -113,6 +113,14 @@ def parse_rate(value: object) -> float:
     return float(count) / _PERIODS[period]
 
 
+def format_rate(rate: float) -> str:
+    for period, seconds in _PERIODS.items():
+        count = round(rate * seconds)
+        if count and count / seconds == rate:
+            return f"{count}/{period}"
+    return f"{Decimal(rate):f}/s"
+
+
 def parse_byte_rate(value: object) -> float:
     """Bytes per second."""
     if not isinstance(value, str) or not re.fullmatch(BYTE_RATE, value, re.ASCII):

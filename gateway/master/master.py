@@ -22,6 +22,7 @@ from gateway.config import Config, load_and_lint
 from gateway.config.fields import MOST_WORKERS
 from gateway.config.layers import Kinds
 from gateway.errors import GatewayError, StartError
+from gateway.ledger import Ledger
 from gateway.log import Files, set_up
 from gateway.master import limits, queues, upgrade
 from gateway.master.children import Child
@@ -63,6 +64,7 @@ class Master:
         legacy = upgrade.inherit(kinds)
         self._legacy = legacy
         self._board = legacy.board if legacy else Scoreboard.create()
+        self._ledger = (legacy.ledger if legacy else None) or Ledger.create()
         self._plan = legacy.plan if legacy else Plan()
         self._open: dict[str, Listening] = legacy.listening if legacy else {}
         self._discovered = Discovered(self._board, self._plan)
@@ -73,7 +75,7 @@ class Master:
         self._exit = 0
         self._next_watchdog = 0.0
         taken = {child.seat for child in (legacy.children if legacy else ())} | {0}
-        self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken)
+        self._nursery = Nursery(self._board, self._plan, run, self._close_in_child, taken, self._ledger)
         self._events: Events
         self._children: Roster
         self._reload: Reload
@@ -97,7 +99,7 @@ class Master:
             config, files = upgrade.logs_opened(legacy.config or self._load()[0])
             set_up(config.log, files)
         self._events = Events()
-        self._children = Roster(self._nursery, self._events, self._open, self._found, legacy.children if legacy else [])
+        self._children = Roster(self._nursery, self._events, self._open, self._told, legacy.children if legacy else [])
         self._reload = Reload(
             self._path,
             self._load,
@@ -227,8 +229,8 @@ class Master:
                 if self.current is not None:
                     self.current.paused = True
 
-    def _found(self, child: Child, message: dict[str, Any], fds: list[int]) -> None:
-        """An observer's word about endpoints and documents, or a worker's that it needs one of these anew."""
+    def _told(self, child: Child, message: dict[str, Any], fds: list[int]) -> None:
+        """A child's word about what others are to know as well."""
         generations = (self._reload.starting, self.current)
         match message["say"]:
             case "endpoints":
@@ -340,6 +342,7 @@ class Master:
                 list(self._children),
                 current.findings,
                 current.documents,
+                self._ledger,
             )
         )
 

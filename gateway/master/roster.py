@@ -17,9 +17,9 @@ from gateway.scoreboard import Role, State
 class Roster:
     """Iterates over them in the order of their birth.
 
-    opened: by key, all sockets the master has open. found: called with a child, what it says of endpoints and
-    documents, and the descriptors that came with it. inherited: the children of the master before an upgrade, ours from
-    now on.
+    opened: by key, all sockets the master has open. told: called with a child and what it says of other
+    things than itself, descriptors with it.
+    inherited: the children of the master before an upgrade, ours from now on.
     """
 
     def __init__(
@@ -27,13 +27,13 @@ class Roster:
         nursery: Nursery,
         events: Events,
         opened: dict[str, Listening],
-        found: Callable[[Child, dict[str, Any], list[int]], None],
+        told: Callable[[Child, dict[str, Any], list[int]], None],
         inherited: list[Child],
     ) -> None:
         self._nursery = nursery
         self._events = events
         self._opened = opened
-        self._found = found
+        self._told = told
         self._children = inherited
         for child in inherited:
             events.watch(child.channel, self._hearing(child))
@@ -85,7 +85,7 @@ class Roster:
                         child.why = message["why"]
                     case "left":
                         child.holds.clear()
-                    case "endpoints" | "document" | "refresh":
-                        self._found(child, message, fds)
+                    case _:
+                        self._told(child, message, fds)
 
         return heard

@@ -1,8 +1,9 @@
 """Upgrade in place (`USR2`): the newly installed program takes over under the same PID.
 
 First the new program reads the configuration in a process of its own; if it can't even do that, nothing happens. Then
-this process becomes it by exec, and finds in a memfd what it inherits: sockets, scoreboard, children. To the new master
-the old workers are the generation that serves; it starts the next one as for a reload, and if that fails they go on.
+this process becomes it by exec, and finds in a memfd what it inherits: sockets, scoreboard, ledger, children. To the
+new master the old workers are the generation that serves; it starts the next one as for a reload, and if that fails
+they go on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gateway.config.model import Log
 from gateway.documents import Documents
 from gateway.errors import StartError
 from gateway.findings import Findings, read, written
+from gateway.ledger import Ledger
 from gateway.log import Files
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
@@ -55,6 +57,7 @@ class Legacy:
     children: list[Child] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     documents: Documents = field(default_factory=Documents)
+    ledger: Ledger | None = None
 
 
 class Rehearsal:
@@ -153,12 +156,15 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
     control = [sock.fileno() for sock in legacy.control]
     for fd in (legacy.board.fd, *control, *fds):
         os.set_inheritable(fd, True)
+    if legacy.ledger is not None:
+        os.set_inheritable(legacy.ledger.fd, True)
     state = {
         "format": _FORMAT,
         "generation": legacy.generation,
         "wanted": legacy.wanted,
         "config": legacy.config.model_dump() if legacy.config is not None else None,
         "board": legacy.board.fd,
+        "ledger": legacy.ledger.fd if legacy.ledger is not None else None,
         "control": control,
         "plan": legacy.plan.dump(),
         "listening": [listening.fds() for listening in legacy.listening.values()],
@@ -207,6 +213,10 @@ def inherit(kinds: Kinds) -> Legacy | None:
     plan = Plan.load(state["plan"])
     if board is None:  # another layout: counters begin anew
         board, plan = Scoreboard.create(), Plan()
+    ledger = None
+    if state.get("ledger") is not None:
+        os.set_inheritable(state["ledger"], False)
+        ledger = Ledger.adopt(state["ledger"])
     children = []
     for row in state["children"]:
         channel = socket.socket(fileno=row.pop("channel"))
@@ -230,6 +240,7 @@ def inherit(kinds: Kinds) -> Legacy | None:
         children=children,
         findings=_found(state.get("found", {})),
         documents=Documents.load(state.get("documents", ())),
+        ledger=ledger,
     )
 
 

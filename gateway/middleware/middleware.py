@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from gateway.answer import answer
 from gateway.config.layers import LayerOptions
 from gateway.documents import Documents
+from gateway.ledger import Ledger
 from gateway.metrics.plan import LAYER_REFUSED
 from gateway.scoreboard import Cells
 from gateway.truth import Truth
@@ -44,7 +45,7 @@ class Place:
     cells: Cells
     at: int
     truth: Truth
-    ledger: Any
+    ledger: Ledger
     wheel: Wheel
     clients: Clients
     documents: Documents

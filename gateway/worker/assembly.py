@@ -27,6 +27,7 @@ from gateway.documents import Documents, wanted
 from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
+from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
@@ -50,7 +51,6 @@ from gateway.proxy.hedge import Hedging
 from gateway.proxy.mirror import Copies, Mirror
 from gateway.proxy.persistence import Persistence
 from gateway.proxy.redirect import Redirect
-from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Refusing, Router, inside
@@ -59,6 +59,7 @@ from gateway.proxy.split import Choice, Side, Split
 from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
+from gateway.respond import Respond
 from gateway.scoreboard import Cells, Scoreboard
 from gateway.tls import client_context
 from gateway.truth import Truth
@@ -119,15 +120,19 @@ def assemble(
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
     findings: Findings | None = None,
+    *,
     documents: Documents | None = None,
+    ledger: Ledger | None = None,
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
     there. findings: the endpoints that discovery has found. documents: what the observer has fetched.
+    ledger: what is counted over all workers, one of its own without it.
     """
     truth = Truth(board)
     findings = findings or Findings()
+    ledger = ledger or Ledger.create()
     build = Builder(plan, truth, cells, wheel, offset).upstream
     built = {name: build(name, one, findings.members(name, one)) for name, one in config.upstreams.items()}
     upstreams = {name: upstream for name, (upstream, _) in built.items()}
@@ -185,7 +190,9 @@ def assemble(
         return Split(Choice(route), {name: side(name, fallback) for name in names}, random)
 
     layers: list[Middleware] = []
-    place = partial(_place, plan=plan, cells=cells, truth=truth, wheel=wheel, clients=clients, documents=documents)
+    place = partial(
+        _place, plan=plan, cells=cells, truth=truth, ledger=ledger, wheel=wheel, clients=clients, documents=documents
+    )
 
     def onion(route: configured.Route | None, around: Onion | None = None) -> Onion:
         where = EVERY_ROUTE if route is None else route.name
@@ -266,6 +273,7 @@ def _place(
     plan: Plan,
     cells: Cells,
     truth: Truth,
+    ledger: Ledger,
     wheel: Wheel,
     clients: Clients,
     documents: Documents,
@@ -277,7 +285,7 @@ def _place(
         cells=cells,
         at=plan.block("layer", route, one.name),
         truth=truth,
-        ledger=None,
+        ledger=ledger,
         wheel=wheel,
         clients=clients,
         documents=documents,
@@ -335,10 +343,11 @@ def check(config: Config) -> None:
             "the scoreboard has no room for the endpoints of this configuration: no two may share a record"
         )
     plan.cover(config)
-    board = Scoreboard.create()
+    board, ledger = Scoreboard.create(), Ledger.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None)
+    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, ledger=ledger)
     board.close()
+    ledger.close()
     for name, upstream in config.upstreams.items():  # what the observer will need
         tls = upstream.health.tls if upstream.health is not None else None
         if tls is not None and tls.ca is not None:

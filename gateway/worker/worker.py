@@ -58,6 +58,7 @@ class _Worker:
         )
         birth.documents.ask = lambda url: child.tell(birth.channel, {"say": "refresh", "url": url})
         offset = birth.slot / max(1, birth.workers)
+        birth.ledger.sit(birth.board, birth.seat)
         self._made = assemble(
             config,
             birth.plan,
@@ -67,7 +68,8 @@ class _Worker:
             finished,
             offset,
             birth.findings,
-            birth.documents,
+            documents=birth.documents,
+            ledger=birth.ledger,
         )
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
