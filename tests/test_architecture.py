@@ -74,10 +74,13 @@ MAY_KNOW: dict[str, set[str]] = {
 
 # Where a foreign library may be imported. "*" in a pattern does not stop at folders.
 DOORS: dict[str, tuple[str, ...]] = {
+    "argon2": ("middleware/passwords.py",),
+    "bcrypt": ("middleware/passwords.py",),
     "click": ("cli.py", "demo.py"),
     "dns": ("upstream/discovery/dns.py",),
     "httptools": (),
     "httpx": ("upstream/transport.py",),
+    "jwt": ("middleware/keyset.py",),
     "msgspec": ("*",),  # an encoder, like json
     "psutil": ("master/status.py", "observer/admin.py"),
     "pydantic": ("config/*",),
@@ -106,6 +109,15 @@ PURE = (
     "listeners/identity.py",
     "metrics/plan.py",
     "metrics/text.py",
+    "middleware/challenge.py",
+    "middleware/claims.py",
+    "middleware/credential.py",
+    "middleware/htpasswd.py",
+    "middleware/jose.py",
+    "middleware/keyset.py",
+    "middleware/passwords.py",
+    "middleware/recent.py",
+    "middleware/told.py",
     "parts.py",
     "proxy/hash_key.py",
     "proxy/headers.py",
