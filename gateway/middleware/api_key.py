@@ -108,7 +108,7 @@ class ApiKey(Middleware):
     Order: inside `cors` and limits by address; outside of limits by user, caches and whatever else goes by who the
     client is."""
 
-    Options = Options
+    OPTIONS = Options
     EXAMPLE = (
         '{ kind = "api_key", header = "x-api-key", keys = [{ name = "ci", '
         'sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" }] }'

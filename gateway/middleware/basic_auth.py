@@ -80,7 +80,7 @@ class BasicAuth(Middleware):
     Order: inside `rate_limit` by address, which is what makes guessing slow, and inside `cors`; outside of caches and
     whatever else goes by who the client is. Only where clients come by TLS: the password is in each request."""
 
-    Options = Options
+    OPTIONS = Options
     EXAMPLE = '{ kind = "basic_auth", htpasswd = "conf/htpasswd", realm = "staff" }'
 
     def __init__(self, app: App, options: Options, place: Place) -> None:

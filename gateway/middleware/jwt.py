@@ -157,7 +157,7 @@ class Jwt(Middleware):
     Order: inside `cors`, so that a browser may read why it was refused and preflights need no token, and inside limits
     by address; outside of limits by user, caches and whatever else goes by who the client is."""
 
-    Options = Options
+    OPTIONS = Options
     EXAMPLE = (
         '{ kind = "jwt", jwks = "https://id.example/jwks.json", algorithms = ["RS256", "ES256", "EdDSA"], '
         'issuer = "https://id.example", audience = "api", claims_to_headers = { sub = "x-user" } }'
