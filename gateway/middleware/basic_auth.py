@@ -35,8 +35,8 @@ _AUTHORIZATION = frozenset((b"authorization",))
 class Options(Base):
     kind: Literal["basic_auth"] = "basic_auth"
     htpasswd: FilePath
-    """The users: a file with a line `name:hash` for each, as `htpasswd -B` writes it; read again when it changes. Hashes
-    are bcrypt or, with the extra "argon2", Argon2id."""
+    """The users: a file with a line `name:hash` for each, as `htpasswd -B` writes it; read again when it changes. The
+    hashes are bcrypt or, with the extra "argon2", Argon2id."""
     realm: FieldValue = "restricted"
     """What browsers tell people that the password is for."""
     user_header: FieldName | None = None

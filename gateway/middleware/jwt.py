@@ -149,10 +149,10 @@ class _Verified:
 
 class Jwt(Middleware):
     """Lets only requests pass that bear a token which the issuer signed, which has not expired and which is meant for
-    this place. Refuses others with 401 (`token_missing`, `token_invalid`, `token_expired`) or 403 (`scope_missing`), and
-    all with 503 (`keys_unavailable`) as long as it has never had any keys. A token that was found good is remembered
-    for up to five minutes. The token of a request waits up to two seconds when its key is not known and the issuer is
-    asked. Holds back no body.
+    this place. Refuses others with 401 (`token_missing`, `token_invalid`, `token_expired`) or 403 (`scope_missing`),
+    and all with 503 (`keys_unavailable`) as long as it has never had any keys. A token that was found good is
+    remembered for up to five minutes. A request waits up to two seconds when the key of its token is not known and the
+    issuer is asked for it. Holds back no body.
 
     Order: inside `cors`, so that a browser may read why it was refused and preflights need no token, and inside limits
     by address; outside of limits by user, caches and whatever else goes by who the client is."""

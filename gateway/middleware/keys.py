@@ -168,5 +168,3 @@ class KeysOfDocument(Keys):
 def _tell(where: str, keys: KeySet) -> None:
     for fault in keys.faults:
         log.warning("%s: %s", where, fault)
-
-

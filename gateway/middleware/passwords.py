@@ -10,7 +10,9 @@ from typing import Protocol
 
 # A bcrypt hash: cost, then 22 characters of salt and 31 of hash in its own base64. $2x$ is that of a buggy program.
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
-_ARGON2 = re.compile(r"\$argon2id\$v=19\$m=(\d{1,8}),t=(\d{1,3}),p=(\d{1,3})\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{16,86}")
+_ARGON2 = re.compile(
+    r"\$argon2id\$v=19\$m=(\d{1,8}),t=(\d{1,3}),p=(\d{1,3})\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{16,86}"
+)
 _MOST_COST = 16  # four seconds; each one more doubles it
 _MOST_MEMORY = 1024 * 1024  # KiB
 _MOST_PASSES = 50

@@ -68,8 +68,8 @@ def test_audiences() -> None:
     rules = Rules(audiences=frozenset(("api", "web")))
     for meant in ("api", "web", ["else", "api"], ["api", "web"]):
         rules.check(good(aud=meant), NOW)
-    for meant in (None, "", "ap", "API", [], ["else"], [["api"]], ["api", 1], {"api": 1}, 1, True, "api web"):
-        assert refused(rules, good(aud=meant))[1] == "The token is meant for somebody else"
+    for other in (None, "", "ap", "API", [], ["else"], [["api"]], ["api", 1], {"api": 1}, 1, True, "api web"):
+        assert refused(rules, good(aud=other))[1] == "The token is meant for somebody else"
     assert refused(rules, good())[1] == "The token is meant for somebody else"
     # Who isn't told who it is can't be the one that somebody else's token is for.
     Rules().check(good(), NOW)

@@ -111,7 +111,9 @@ def test_what_a_header_must_not_bring_along(name: str, value: object) -> None:
         read(headed(json.dumps({"alg": "ES256", name: value}).encode()))
 
 
-@pytest.mark.parametrize("payload", [b"", b"1", b"[]", b"{", b'{"a":1,"a":1}', b'{"a":{"b":1,"b":2}}', b'{"a":-Infinity}'])
+@pytest.mark.parametrize(
+    "payload", [b"", b"1", b"[]", b"{", b'{"a":1,"a":1}', b'{"a":{"b":1,"b":2}}', b'{"a":-Infinity}']
+)
 def test_not_claims(payload: bytes) -> None:
     with pytest.raises(TokenRefused, match="malformed"):
         claims_of(b64(payload))

@@ -82,7 +82,7 @@ def test_what_a_key_is_for() -> None:
     keys = keys_of(public_jwk("RS256"), public_jwk("ES384"), public_jwk("EdDSA"))
     fitting = {alg: [key.kid for key in keys.fitting(alg, None)] for alg in EVERY + HMAC}
     assert {alg: kids for alg, kids in fitting.items() if kids} == {
-        **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ["RS256-0"]),
+        **{alg: ["RS256-0"] for alg in ALGORITHMS[:6]},
         "ES384": ["ES384-0"],
         "EdDSA": ["EdDSA-0"],
         "Ed25519": ["EdDSA-0"],
@@ -235,5 +235,3 @@ def test_a_token_of_a_library() -> None:
         parts = read(token(alg))
         [key] = keys_of(public_jwk(alg)).fitting(parts.alg, parts.kid)
         assert key.verifies(parts.alg, parts.signed, parts.signature)
-
-
