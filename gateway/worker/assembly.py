@@ -39,7 +39,7 @@ from gateway.metrics.plan import (
 )
 from gateway.middleware import MIDDLEWARE
 from gateway.middleware.middleware import Middleware, Place
-from gateway.middleware.onion import wrapped
+from gateway.middleware.onion import Onion
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.forward import Forward, Persistence
@@ -176,29 +176,28 @@ def assemble(
 
     layers: list[Middleware] = []
 
-    def onion(route: configured.Route | None, app: Any, outer: Place | None) -> tuple[Any, Place | None]:
-        """An application within the layers of a route, and the place of the innermost."""
+    def onion(route: configured.Route | None, around: Onion | None = None) -> Onion:
         where = EVERY_ROUTE if route is None else route.name
-        standing = [
-            (MIDDLEWARE[one.options.kind], one.options, _place(one, where, plan, cells, truth, wheel))
-            for one in config.onion(route)
-        ]
-        app = wrapped(app, standing, outer, layers)
-        return app, standing[-1][2] if standing else outer
+        return Onion(
+            [
+                (MIDDLEWARE[one.options.kind], one.options, _place(one, where, plan, cells, truth, wheel))
+                for one in config.onion(route)
+            ],
+            around,
+        )
 
     routes = []
     # The onion, outermost first: answers (whatever is raised becomes a response), router, the layers around all routes,
-    # those of the route, answers again (so that these layers see what becomes of errors), the route's own application.
-    around, innermost = onion(None, inside, None) if config.middleware else (None, None)
+    # those of the route, a core (so that these layers see what becomes of errors), the route's own application.
+    everywhere = onion(None)
     for index, route in enumerate(config.routes):
         made = compiled(route, index, None)
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         made.app = application(route, made)
-        if config.middleware or route.middleware:
-            made.app, _ = onion(route, Answers(made.app), innermost)
+        made.app = onion(route, everywhere).around(made.app, layers)
         routes.append((route, made))
-    front = Answers(Router(Table(routes), around))
+    front = Answers(Router(Table(routes), everywhere.open(inside, layers) if config.middleware else None))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
