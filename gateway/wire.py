@@ -197,6 +197,15 @@ class Fields:
             value = _value_in(self.ordinary, name, self._lower)
         return value
 
+    def repeats(self, name: bytes) -> bool:
+        """Whether more than one ordinary field has this lower-case name."""
+        if not self._lower:
+            self._lower = self.ordinary.lower()
+        needle = b"\r\n" + name + b":"
+        lower = self._lower
+        at = lower.find(needle)
+        return at >= 0 and lower.find(needle, at + 1) >= 0
+
     def without(self, names: frozenset[bytes]) -> Fields:
         """The same without the fields of these lower-case names; itself when it has none of them. Remembered, for what
         one layer takes from a request it takes from the next as well."""
@@ -243,7 +252,7 @@ def _value_in(lines: bytes, name: bytes, lower: bytes | None = None) -> bytes | 
     if at < 0:
         return None
     at += len(needle)
-    end = lines.find(b"\r\n", at)
+    end = lines.find(b"\r", at)  # there is none without an LF; a single byte is found five times as fast
     return lines[at : end if end >= 0 else len(lines)].strip(b" \t")
 
 
@@ -283,6 +292,13 @@ class Head:
         if value is None and self.added:
             value = _value_in(self.added, name)
         return value
+
+    def repeats(self, name: bytes) -> bool:
+        """Whether more than one field has this lower-case name. Not for those that matter to an intermediary: theirs
+        are one already, joined by commas."""
+        if not self.added:
+            return self.fields.repeats(name)
+        return (self.fields.ordinary + self.added).lower().count(b"\r\n" + name + b":") > 1
 
     def drop(self, names: frozenset[bytes]) -> None:
         """Remove the fields of these lower-case names. Not for Host and what frames the message."""

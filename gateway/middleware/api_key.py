@@ -13,7 +13,7 @@ from gateway.config.fields import CookieName, FieldName, FieldValue, FilePath, F
 from gateway.config.section import Section
 from gateway.middleware import told
 from gateway.middleware.challenge import challenge
-from gateway.middleware.credential import Ambiguous, place_of
+from gateway.middleware.credential import Ambiguous, source_of
 from gateway.middleware.htpasswd import lines_of
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
@@ -123,9 +123,7 @@ class ApiKey(Middleware):
         if options.keys_file is not None:
             self._file = Watched(options.keys_file, self._with_own, _LONGEST_FILE)
             self._known = self._file.value
-        self._find, self._take_out = place_of(options.source)
-        # What stands in the target stands in logs as well.
-        self._always_out = options.query is not None
+        self._find, self._take_out, self._redact = source_of(options.source)
         self._forward = options.forward
         self._header = options.name_header
         self._names = frozenset(() if options.name_header is None else (options.name_header.encode(),))
@@ -148,6 +146,8 @@ class ApiKey(Middleware):
         head: RequestHead = scope["headers"]
         if self._names:
             head.drop(self._names)
+        if self._redact is not None:
+            self._redact(exchange)  # also a key that isn't known here may be one elsewhere
         try:
             key = self._find(head)
         except Ambiguous:
@@ -162,7 +162,7 @@ class ApiKey(Middleware):
             return self._place.refuse(exchange, send, "api_key_unknown", self._challenge)
         exchange.user = name
         if not self._forward:
-            self._take_out(exchange, head)
+            self._take_out(head)
         if self._header is not None:
             head.add(told.line(self._header, name))
         return self._app(scope, receive, send)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import time
 from base64 import b64decode
 from collections.abc import Awaitable, Mapping
-from hashlib import sha256
+from hashlib import blake2b
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -113,7 +112,7 @@ class BasicAuth(Middleware):
         if given is None or given[:6].lower() != b"basic ":
             return self._place.refuse(scope["gateway"], send, "credentials_missing", self._challenge)
         users = self._file.look()  # before what is remembered: a change makes it forget
-        digest = hmac.digest(self._key, given, sha256)
+        digest = self._code(given)
         known = self._right.get(digest)
         if known is not None and known.until > time.monotonic():
             self._admit(scope, head, known)
@@ -174,10 +173,14 @@ class BasicAuth(Middleware):
         self._right.put(digest, known)
         return known
 
+    def _code(self, text: bytes) -> bytes:
+        """A message authentication code (RFC 7693, section 2.9): a third of the time that HMAC takes."""
+        return blake2b(text, key=self._key, digest_size=32).digest()
+
     def _somebody(self, user: str, users: Mapping[str, Hash]) -> Hash:
         """Whose hash is computed for a user who doesn't exist: always the same one's for the same name, and nobody can
         tell whose. So an unknown name takes as long as a known one, also when their hashes cost differently."""
-        number = int.from_bytes(hmac.digest(self._key, user.encode(), sha256)[:8])
+        number = int.from_bytes(self._code(user.encode())[:8])
         return [*users.values()][number % len(users)]
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ are refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.wire import RequestHead
@@ -18,23 +18,31 @@ class Ambiguous(Exception):
 
 
 Find = Callable[[RequestHead], bytes | None]
-# Takes the exchange too: what the access log shows of the target must not hold a secret either.
-TakeOut = Callable[[Any, RequestHead], None]
+TakeOut = Callable[[RequestHead], None]
+Redact = Callable[[Any], None]
 
 
-def place_of(source: str) -> tuple[Find, TakeOut]:
-    """source: "header:NAME", "cookie:NAME" or "query:NAME". `header:authorization` is what follows the scheme Bearer
-    (RFC 6750, section 2.1). What is found is None for a request that has no such thing. Finding raises Ambiguous."""
-    kind, _, text = source.partition(":")
-    name = text.encode()
+class Source(NamedTuple):
+    """find: None for a request that has none; raises Ambiguous. take_out: so that it doesn't go on. redact: takes it
+    from what an exchange shows of the target, for the access log; None where it doesn't stand there."""
+
+    find: Find
+    take_out: TakeOut
+    redact: Redact | None = None
+
+
+def source_of(text: str) -> Source:
+    """text: "header:NAME", "cookie:NAME" or "query:NAME". `header:authorization` is what follows the scheme Bearer (RFC
+    6750, section 2.1)."""
+    kind, _, written = text.partition(":")
+    name = written.encode()
     if kind == "header":
         return _header(name.lower())
     return _cookie(name) if kind == "cookie" else _query(name)
 
 
-def _header(name: bytes) -> tuple[Find, TakeOut]:
+def _header(name: bytes) -> Source:
     names = frozenset((name,))
-    needle = b"\r\n" + name + b":"
 
     def bearer(head: RequestHead) -> bytes | None:
         """The parser sees to it that there is no second Authorization."""
@@ -45,14 +53,14 @@ def _header(name: bytes) -> tuple[Find, TakeOut]:
 
     def field(head: RequestHead) -> bytes | None:
         value = head.value(name)
-        if value is not None and (head.fields.ordinary + head.added).lower().count(needle) > 1:
+        if value is not None and head.repeats(name):
             raise Ambiguous
         return value
 
-    def take_out(exchange: Any, head: RequestHead) -> None:
+    def take_out(head: RequestHead) -> None:
         head.drop(names)
 
-    return bearer if name == b"authorization" else field, take_out
+    return Source(bearer if name == b"authorization" else field, take_out)
 
 
 _COOKIE = frozenset((b"cookie",))
@@ -60,21 +68,21 @@ _COOKIE = frozenset((b"cookie",))
 
 def _cookies(head: RequestHead) -> list[bytes]:
     """The pairs of all Cookie fields: there should be one (RFC 6265, section 5.4), and the next hop joins several."""
-    if (head.fields.ordinary + head.added).lower().count(b"\r\ncookie:") > 1:
+    if head.repeats(b"cookie"):
         values = [value for name, value in head.pairs() if name == b"cookie"]
     else:
         values = [head.value(b"cookie") or b""]
     return [pair.strip(b" \t") for value in values for pair in value.split(b";")]
 
 
-def _cookie(name: bytes) -> tuple[Find, TakeOut]:
+def _cookie(name: bytes) -> Source:
     def is_it(pair: bytes) -> bool:
         return pair.partition(b"=")[0].rstrip(b" \t") == name
 
     def find(head: RequestHead) -> bytes | None:
         return _only([_unquoted(pair.partition(b"=")[2].strip(b" \t")) for pair in _cookies(head) if is_it(pair)])
 
-    def take_out(exchange: Any, head: RequestHead) -> None:
+    def take_out(head: RequestHead) -> None:
         pairs = _cookies(head)
         kept = [pair for pair in pairs if pair and not is_it(pair)]
         if len(kept) != len(pairs):
@@ -82,14 +90,14 @@ def _cookie(name: bytes) -> tuple[Find, TakeOut]:
             if kept:
                 head.add(b"\r\ncookie: " + b"; ".join(kept))
 
-    return find, take_out
+    return Source(find, take_out)
 
 
 def _unquoted(value: bytes) -> bytes:
     return value[1:-1] if len(value) > 1 and value[:1] == value[-1:] == b'"' else value
 
 
-def _query(name: bytes) -> tuple[Find, TakeOut]:
+def _query(name: bytes) -> Source:
     def is_it(part: bytes) -> bool:
         return _decoded(part.partition(b"=")[0]) == name
 
@@ -105,13 +113,15 @@ def _query(name: bytes) -> tuple[Find, TakeOut]:
             return target
         return path + b"?" + b"&".join(kept) if kept else path
 
-    def take_out(exchange: Any, head: RequestHead) -> None:
+    def take_out(head: RequestHead) -> None:
         target = without(head.target)
         if target != head.target:
             head.retarget(target)
+
+    def redact(exchange: Any) -> None:
         exchange.target = without(exchange.target)
 
-    return find, take_out
+    return Source(find, take_out, redact)
 
 
 def _decoded(text: bytes) -> bytes:

@@ -29,7 +29,7 @@ from gateway.errors import StartError
 from gateway.middleware import told
 from gateway.middleware.challenge import challenge
 from gateway.middleware.claims import Claims, Rules, claim, field_text, scopes_of, user_of
-from gateway.middleware.credential import Ambiguous, Find, TakeOut, place_of
+from gateway.middleware.credential import Ambiguous, Find, Source, source_of
 from gateway.middleware.jose import TokenRefused, claims_of, read
 from gateway.middleware.keys import Keys, KeysOfDocument, KeysOfFile, keys_of_secret
 from gateway.middleware.keyset import Algorithm, KeySet
@@ -39,6 +39,7 @@ from gateway.middleware.recent import Recent
 from gateway.wire import RequestHead
 
 _LONGEST_BELIEVED = 300.0  # seconds until a token is verified again, though it lives longer
+_LONGEST_KEPT = 2048  # bytes
 _ANYBODY = "*"
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
 _LOOPBACK = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])(:\d+)?(/.*)?")
@@ -182,11 +183,11 @@ class Jwt(Middleware):
         self._names = frozenset(name.encode() for name in options.claims_to_headers.values())
         self._user_claim = options.user_claim
         self._optional = options.optional
-        places = [(source, *place_of(source)) for source in options.sources]
-        self._find = places[0][1] if len(places) == 1 else _any_of([find for _, find, _ in places])
-        # A target ends up in logs, also when its token is refused here and good elsewhere.
-        self._cleans: tuple[TakeOut, ...] = tuple(out for source, _, out in places if source.startswith("query:"))
-        self._drops: tuple[TakeOut, ...] = () if options.forward else tuple(out for _, _, out in places)
+        sources = [source_of(text) for text in options.sources]
+        self._find = sources[0].find if len(sources) == 1 else _any_of(sources)
+        # A target ends up in logs: ours, also when its token is refused here and good elsewhere, and the application's.
+        self._redacts = tuple(source.redact for source in sources if source.redact is not None)
+        self._drops = tuple(one.take_out for one in sources if not options.forward or one.redact is not None)
         self._missing = challenge("Bearer", realm=options.realm)
         self._realm = options.realm
         self._recent: Recent[_Verified] | None = Recent(options.cache) if options.cache else None
@@ -211,28 +212,23 @@ class Jwt(Middleware):
         head: RequestHead = scope["headers"]
         if self._names:
             head.drop(self._names)
+        for redact in self._redacts:
+            redact(scope["gateway"])
         try:
             token = self._find(head)
-            for clean in self._cleans:
-                clean(scope["gateway"], head)
         except Ambiguous:
-            for clean in self._cleans:
-                clean(scope["gateway"], head)
             return self._refuse(scope, send, TokenRefused("The request has more than one token"))
         if token is None:
             if self._optional:
                 return self._app(scope, receive, send)
             return self._place.refuse(scope["gateway"], send, "token_missing", self._missing)
         keys = self._keys.current()  # before what is remembered: a change makes it forget
-        digest = b""
         if self._recent is not None and keys is not None:
-            # Not the token itself: nobody finds one in a core dump, and all take the same room.
-            digest = sha256(token).digest()
-            found = self._recent.get(digest)
+            found = self._recent.get(_short(token))
             if found is not None and found.until > time.time():
                 self._admit(scope, head, found)
                 return self._app(scope, receive, send)
-        return self._verify(scope, receive, send, token, digest)
+        return self._verify(scope, receive, send, token)
 
     def _admit(self, scope: Scope, head: RequestHead, found: _Verified) -> None:
         exchange = scope["gateway"]
@@ -241,9 +237,9 @@ class Jwt(Middleware):
         if found.lines:
             head.add(found.lines)
         for take_out in self._drops:
-            take_out(exchange, head)
+            take_out(head)
 
-    async def _verify(self, scope: Scope, receive: Receive, send: Send, token: bytes, digest: bytes) -> None:
+    async def _verify(self, scope: Scope, receive: Receive, send: Send, token: bytes) -> None:
         try:
             found = await self._verified(token)
         except TokenRefused as refused:
@@ -253,7 +249,7 @@ class Jwt(Middleware):
             await self._place.refuse(scope["gateway"], send, "keys_unavailable")
             return
         if self._recent is not None:
-            self._recent.put(digest or sha256(token).digest(), found)
+            self._recent.put(_short(token), found)
         self._admit(scope, scope["headers"], found)
         await self._app(scope, receive, send)
 
@@ -304,9 +300,15 @@ class Jwt(Middleware):
         self._keys.close()
 
 
-def _any_of(finds: list[Find]) -> Find:
+def _short(token: bytes) -> bytes:
+    """What a token is remembered by: itself, for SHA-256 takes a microsecond and more, unless it is so long that many
+    of them would fill the memory. No token begins as the digests do."""
+    return token if len(token) <= _LONGEST_KEPT else b"\0" + sha256(token).digest()
+
+
+def _any_of(sources: list[Source]) -> Find:
     def find(head: RequestHead) -> bytes | None:
-        found = [token for one in finds if (token := one(head)) is not None]
+        found = [token for one in sources if (token := one.find(head)) is not None]
         if any(token != found[0] for token in found):
             raise Ambiguous
         return found[0] if found else None

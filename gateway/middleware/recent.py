@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Values by digest. At most `most` of them, and at least the last half of that."""
+    """Values by what they are known by. At most `most` of them, and at least the last half of that."""
 
     def __init__(self, most: int) -> None:
         self._half = max(1, most // 2)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.errors import StartError
-from gateway.middleware import jwt as kind
 from gateway.middleware import keys as keys_module
 from gateway.middleware import watched
 from gateway.middleware.jose import decode64
@@ -239,15 +239,15 @@ def test_a_remembered_token_expires(jwks: Path, monkeypatch: pytest.MonkeyPatch)
     layer = Lone(Jwt, jwks=str(jwks), **BOUND)
     written = bearer(token())
     assert asking(layer, written).passed
-    now = kind.time.time()
-    monkeypatch.setattr(kind.time, "time", lambda: now + 601)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 601)
     assert asking(layer, written).passed  # within the leeway
-    monkeypatch.setattr(kind.time, "time", lambda: now + 631)
+    monkeypatch.setattr(time, "time", lambda: now + 631)
     assert told(asking(layer, written))[1] == "token_expired"
     quick = Lone(Jwt, jwks=str(jwks), **BOUND, max_age="10s", leeway="1s")
-    monkeypatch.setattr(kind.time, "time", lambda: now + 1)
+    monkeypatch.setattr(time, "time", lambda: now + 1)
     assert asking(quick, written).passed
-    monkeypatch.setattr(kind.time, "time", lambda: now + 12)
+    monkeypatch.setattr(time, "time", lambda: now + 12)
     assert told(asking(quick, written))[2] == "The token is too old"
 
 
