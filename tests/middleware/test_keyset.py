@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.middleware.jose import read
 from gateway.middleware.keyset import KeySet, key_set, secret_set
@@ -192,6 +194,42 @@ def test_a_shared_key_is_for_the_hashes_that_it_is_long_enough_for() -> None:
 def test_not_a_set(document: bytes) -> None:
     with pytest.raises(ValueError, match=r"not (JSON|a JWK Set)"):
         key_set(document, EVERY)
+
+
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "kty": st.sampled_from(["RSA", "EC", "OKP", "oct", "x", None, 1, []]),
+        "crv": st.sampled_from(["P-256", "P-384", "Ed25519", "Ed448", "x", None, 1, {}]),
+        "alg": st.sampled_from(["RS256", "ES256", "EdDSA", "HS256", "none", None, 1, []]),
+        "use": st.sampled_from(["sig", "enc", None, 1, []]),
+        "key_ops": st.sampled_from([["verify"], [], ["sign"], [1], "verify", None, {}]),
+        "kid": st.one_of(st.text(max_size=5), st.none(), st.integers()),
+        **{
+            name: st.one_of(
+                st.sampled_from(["", "AQAB", b64(b"\xff" * 256).decode(), b64(b"\1" * 32).decode(), None, 1, []]),
+                st.text(max_size=5),
+            )
+            for name in ("n", "e", "x", "y", "k", "d")
+        },
+    },
+)
+
+
+@given(st.lists(MEMBERS, max_size=3))
+def test_members_of_any_kind(jwks: list[Any]) -> None:
+    keys = keys_of(*jwks)
+    assert len(keys) <= len(jwks)
+    for alg in EVERY + HMAC:
+        for key in keys.fitting(alg, None):
+            assert not key.verifies(alg, SIGNED, b"")
+            assert not key.verifies(alg, SIGNED, b"\0" * 64)
+
+
+@given(st.sampled_from(ALGORITHMS), st.binary(max_size=600))
+def test_any_bytes_as_a_signature(alg: str, data: bytes) -> None:
+    [key] = keys_of(public_jwk(alg)).fitting(named(alg), None)
+    assert not key.verifies(named(alg), SIGNED, data)
 
 
 def test_an_empty_set() -> None:
