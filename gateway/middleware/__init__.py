@@ -15,6 +15,7 @@ from gateway.middleware.compress import Compress
 from gateway.middleware.concurrency_limit import ConcurrencyLimit
 from gateway.middleware.cors import Cors
 from gateway.middleware.decompress import Decompress
+from gateway.middleware.forward_auth import ForwardAuth
 from gateway.middleware.headers import Headers
 from gateway.middleware.ip_allow import IpAllow
 from gateway.middleware.jwt import Jwt
@@ -35,6 +36,7 @@ MIDDLEWARE: dict[str, type[Middleware]] = {
     "concurrency_limit": ConcurrencyLimit,
     "cors": Cors,
     "decompress": Decompress,
+    "forward_auth": ForwardAuth,
     "headers": Headers,
     "ip_allow": IpAllow,
     "jwt": Jwt,

@@ -34,6 +34,7 @@ from gateway.wire import Pair, ResponseHead
 # us keep a pool for each.
 _MOST_POOLS = 64
 _MOST_BODY = 256 * 1024
+_DISCARDED = 64 * 1024  # of a body that nobody wants; a longer one costs its connection
 _TIMEOUT = 10.0
 # Requests that may be made twice though they may have arrived (RFC 9110, section 9.2.2).
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
@@ -351,6 +352,32 @@ class Reply:
         connection, self._connection = self._connection, None
         if connection is not None:
             _end(self._pool, connection, self._pump)
+
+    def discard(self) -> None:
+        """Done with it, but its body may be short and on its way: so much is waited for, by nobody, before it is
+        closed, and the connection is kept."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.take()
+        if connection.over or self.head.length > _DISCARDED:
+            self.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._discard(), name="sub-request")
+        _discarding.add(task)
+        task.add_done_callback(_discarding.discard)
+
+    async def _discard(self) -> None:
+        try:
+            await self.whole(_DISCARDED)
+        except UpstreamError:
+            pass
+        finally:
+            self.close()
+
+
+# The event loop itself remembers no tasks.
+_discarding: set[asyncio.Task[None]] = set()
 
 
 def _end(pool: Pool, connection: Connection, pump: asyncio.Task[None] | None) -> None:
