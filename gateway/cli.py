@@ -22,6 +22,7 @@ from gateway.config.files import control_path, find
 from gateway.errors import GatewayError
 from gateway.master.control import ask
 from gateway.master.upgrade import unlike_the_running_one
+from gateway.middleware import KINDS
 
 if TYPE_CHECKING:
     from gateway.proxy.explain import Candidate, Explanation, Outcome, Shaping
@@ -54,7 +55,7 @@ def _load(path: str | None) -> tuple[Path, Config, list[ConfigError]]:
     from gateway.worker.assembly import check
 
     found = find(path)
-    config, warnings = load_and_lint(found)
+    config, warnings = load_and_lint(found, kinds=KINDS)
     check(config)
     return found, config, warnings
 
@@ -77,7 +78,7 @@ def run(path: str | None) -> None:
 
     def start() -> int:
         found = find(path).absolute()
-        master = Master(found, {Role.WORKER: run_worker, Role.OBSERVER: run_observer}, check)
+        master = Master(found, {Role.WORKER: run_worker, Role.OBSERVER: run_observer}, check, KINDS)
         return master.run()
 
     sys.exit(_guarded(start))
@@ -107,7 +108,7 @@ def config(path: str | None) -> None:
 @main.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of the configuration file."""
-    click.echo(schema(), nl=False)
+    click.echo(schema(KINDS), nl=False)
 
 
 def _fields(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> list[tuple[str, str]]:

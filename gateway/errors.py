@@ -27,6 +27,17 @@ class DiscoveryError(GatewayError):
         self.again = again
 
 
+class Refused(GatewayError):
+    """A request can't go on, as was found while it was already on its way: its body is too large, or no body at all.
+
+    reason: a code of the table in `reasons.py`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class UpstreamError(GatewayError):
     """An exchange with an endpoint failed.
 

@@ -18,16 +18,21 @@ class Exchange:
 
     __slots__ = (
         "attempts",
+        "begun",
         "bytes_in",
         "bytes_out",
+        "claims",
         "client",
         "connect_time",
         "endpoint",
+        "entered",
         "first_byte",
         "host",
+        "inner",
         "listener",
         "method",
         "reason",
+        "refunds",
         "request_id",
         "retries",
         "reused",
@@ -35,7 +40,9 @@ class Exchange:
         "started",
         "status",
         "target",
+        "trace",
         "unsent",
+        "user",
     )
 
     def __init__(self, listener: Any, client: str, started: float) -> None:
@@ -59,3 +66,11 @@ class Exchange:
         self.reason = OK  # why it went wrong, where it did
         self.unsent = b""  # the whole body, taken from the client for an endpoint that turned out not to be there
         self.request_id = ""  # what a person quotes to have this one found; only some have one
+        self.trace = ""  # the trace-id of W3C Trace Context, 32 hexadecimal digits
+        # What the layers of an onion tell each other.
+        self.begun = False  # an answer is on its way out: nobody may begin another one
+        self.user = ""  # who the client has proved to be
+        self.claims: dict[str, Any] | None = None  # of its token, once that is verified
+        self.entered = 0  # when the layer that is asked now was entered, in monotonic nanoseconds
+        self.inner: Any = None  # the application inside the layers that wrap all routes
+        self.refunds: list[Any] | None = None  # what takes back the charges of limits, should a later one refuse

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.config.model import Config, Endpoint, Upstream
+from gateway.config.model import Config
+from gateway.config.upstreams import Endpoint, Upstream
 
 MOST = 512  # endpoints of one upstream that are taken
 

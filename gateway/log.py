@@ -208,6 +208,8 @@ class Line(msgspec.Struct):
     attempts: list[Attempt]
     reason: str
     request_id: str
+    trace: str
+    user: str
 
 
 class AccessLog:
@@ -299,6 +301,8 @@ class AccessLog:
             [Attempt(endpoint, reason, int(taken * 1e6)) for endpoint, reason, taken in x.attempts],
             x.reason,
             x.request_id,
+            x.trace,
+            x.user,
         )
 
     def common_line(self, x: Exchange, now: float, duration: float) -> msgspec.Raw:
@@ -325,7 +329,8 @@ def _common(x: Exchange, now: float) -> bytes:
     version = getattr(getattr(x, "head", None), "minor", 1)  # a refused one has no head
     request = b"%b %b HTTP/1.%d" % (x.method, _escaped(x.target), version) if x.method else b"-"
     size = b"%d" % x.bytes_out if x.bytes_out else b"-"
-    return b'%b - - [%b] "%b" %d %b' % (x.client.encode(), when, request, x.status, size)
+    user = _escaped(x.user.encode()).replace(b" ", b"%20") or b"-"
+    return b'%b - %b [%b] "%b" %d %b' % (x.client.encode(), user, when, request, x.status, size)
 
 
 def _escaped(text: bytes) -> bytes:

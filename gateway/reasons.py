@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _REQUEST = "http_request_error"
+_DENIED = "http_request_denied"
 # A reason that a newer or older program, or a plug-in, speaks of.
 OTHER = "other"
 
@@ -15,12 +16,14 @@ OTHER = "other"
 class Reason(NamedTuple):
     """error: the error type of RFC 9209, section 2.3, "" for what no client is told of. text: one sentence for people.
     statuses: what is answered, the usual one first; none for what comes too late for an answer. routed: whether it
-    happens when the route is known already."""
+    happens when the route is known already. kind: of the layer that alone has
+    this reason, if one has."""
 
     error: str
     text: str
     statuses: tuple[int, ...] = ()
     routed: bool = False
+    kind: str = ""
 
     @property
     def status(self) -> int | None:
@@ -67,8 +70,39 @@ REASONS: dict[str, Reason] = {
     "ports_exhausted": Reason("proxy_internal_error", "The gateway can't open more connections there.", (503,), True),
     # Routing, and what an intermediary answers in the origin's place.
     "no_route": Reason("destination_not_found", "Nothing is served at this address.", (404,)),
-    "method_not_allowed": Reason("http_request_denied", "This method is not allowed here.", (405,)),
+    "method_not_allowed": Reason(_DENIED, "This method is not allowed here.", (405,)),
     "loop_detected": Reason("proxy_loop_detected", "The request came by this gateway before.", (508,), True),
+    # The layers around a route.
+    "middleware_failed": Reason("proxy_internal_error", "A policy of the gateway failed.", (500,), True),
+    "hook_timeout": Reason("proxy_internal_error", "A plug-in took too long.", (500,), True, "hooks"),
+    "address_denied": Reason(_DENIED, "Your address may not use this.", (403,), True, "ip_allow"),
+    "token_missing": Reason(_DENIED, "A token is needed here.", (401,), True, "jwt"),
+    "token_invalid": Reason(_DENIED, "The token is not valid.", (401,), True, "jwt"),
+    "token_expired": Reason(_DENIED, "The token has expired.", (401,), True, "jwt"),
+    "scope_missing": Reason(_DENIED, "The token does not allow this.", (403,), True, "jwt"),
+    "keys_unavailable": Reason("proxy_internal_error", "Tokens can't be verified just now.", (503,), True, "jwt"),
+    "credentials_missing": Reason(_DENIED, "A user name and password are needed here.", (401,), True, "basic_auth"),
+    "credentials_wrong": Reason(_DENIED, "The user name or password is wrong.", (401,), True, "basic_auth"),
+    "auth_busy": Reason(
+        "connection_limit_reached", "Too many passwords are being checked already.", (503,), True, "basic_auth"
+    ),
+    "api_key_missing": Reason(_DENIED, "A key is needed here.", (401,), True, "api_key"),
+    "api_key_unknown": Reason(_DENIED, "The key is not known.", (401,), True, "api_key"),
+    "auth_unavailable": Reason(
+        "proxy_internal_error", "Who may use this can't be asked just now.", (503,), True, "forward_auth"
+    ),
+    "rate_limited": Reason(_DENIED, "Too many requests: come back later.", (429,), True, "rate_limit"),
+    "concurrency_limited": Reason(
+        _DENIED, "Too many requests at the same time.", (429,), True, "concurrency_limit"
+    ),
+    "origin_denied": Reason(_DENIED, "Pages of this origin may not use this.", (403,), True, "cors"),
+    "content_coding_unknown": Reason(
+        _REQUEST, "The request body is coded in a way that is not known here.", (415,), True, "decompress"
+    ),
+    "content_coding_broken": Reason(
+        _REQUEST, "The request body is not coded as it says.", (400,), True, "decompress"
+    ),
+    "file_not_found": Reason("destination_not_found", "There is no such file.", (404,), True, "static"),
     # The endpoint.
     "connection_refused": Reason("connection_refused", "The server behind the gateway can't be reached.", (502,), True),
     "connection_timeout": Reason(

@@ -468,19 +468,19 @@ class ResponseHead(Head):
         self.special = {name: value for name, value in self.special.items() if name != b"content-length"}
 
 
-# The fields of a response as ASGI messages have them: a head that came from an endpoint, or pairs that somebody made.
+# The fields of a message as ASGI has them: a head that came over the wire, or pairs that somebody made.
 
 
 def value_of(headers: Any, name: bytes) -> bytes | None:
     """The first field of this lower-case name, None for none."""
-    if type(headers) is ResponseHead:
+    if isinstance(headers, Head):
         return headers.value(name)
     return next((value for known, value in headers if known.lower() == name), None)
 
 
 def edited(headers: Any, drop: frozenset[bytes], add: bytes) -> Any:
     """The same without the fields of some names, and with further lines, CRLF before each."""
-    if type(headers) is ResponseHead:
+    if isinstance(headers, Head):
         if drop:
             headers.drop(drop)
         if add:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from gateway.config import Config
-from gateway.config.model import Endpoint
+from gateway.config.upstreams import Endpoint
 from gateway.findings import Findings, read, written
 
 A = Endpoint.model_validate("10.0.0.1:80")

@@ -46,6 +46,8 @@ KEYS = [
     "attempts",
     "reason",
     "request_id",
+    "trace",
+    "user",
 ]
 PIPE_BUF = 4096
 
@@ -108,6 +110,8 @@ def test_a_json_line_says_everything() -> None:
         reused=True,
         retries=1,
         request_id="0123456789abcdef",
+        trace="0af7651916cd43dd8448eb211c80319c",
+        user="alice",
     )
     [line] = logged("json", one)
     told = json.loads(line)
@@ -119,6 +123,10 @@ def test_a_json_line_says_everything() -> None:
     assert (told["upstream"], told["route"], told["listener"], told["worker"]) == ("10.0.0.1:80", "app", "web", 3)
     assert (told["reused"], told["retries"], told["reason"]) == (True, 1, "")
     assert told["request_id"] == "0123456789abcdef"
+    assert (told["trace"], told["user"]) == ("0af7651916cd43dd8448eb211c80319c", "alice")
+    assert logged("common", one)[0].startswith(b"192.0.2.7 - alice [")
+    one.user = 'eve "x'
+    assert logged("common", one)[0].startswith(b'192.0.2.7 - eve%20\\"x [')
 
 
 def test_a_request_that_was_refused_has_a_line_too() -> None:

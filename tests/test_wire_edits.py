@@ -5,10 +5,26 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire import RequestHead, ResponseHead, cookie, edited, parameter, read_request, read_response, reframed, value_of
+from gateway.wire import (
+    RequestHead,
+    ResponseHead,
+    cookie,
+    edited,
+    parameter,
+    read_request,
+    read_response,
+    reframed,
+    value_of,
+)
 
-REQUEST = b"GET /x?a=1&b=%20c&a=2 HTTP/1.1\r\nHost: a\r\nX-User: eve\r\nAccept: */*\r\nTE: trailers\r\nx-user: mallory\r\nCookie: a=1; b=2\r\n\r\n"
-RESPONSE = b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 3\r\nDate: now\r\nX-A: 1\r\nx-a: 2\r\nVia: 1.1 b\r\n\r\nabc"
+REQUEST = (
+    b"GET /x?a=1&b=%20c&a=2 HTTP/1.1\r\nHost: a\r\nX-User: eve\r\nAccept: */*\r\nTE: trailers\r\n"
+    b"x-user: mallory\r\nCookie: a=1; b=2\r\n\r\n"
+)
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 3\r\nDate: now\r\nX-A: 1\r\nx-a: 2\r\n"
+    b"Via: 1.1 b\r\n\r\nabc"
+)
 
 
 def request(data: bytes = REQUEST) -> RequestHead:

@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gateway.config.layers import Kinds, tables
 from gateway.config.model import Route
 from gateway.config.problems import KeyPath, Problem, closest, dotted
 from gateway.config.values import Address, TcpAddress, parse_listen, shown
 
 
-def check(data: dict[str, Any]) -> list[Problem]:
+def check(data: dict[str, Any], kinds: Kinds) -> list[Problem]:
     listeners = [*_tables(data, "listeners")]
     routes = [*_tables(data, "routes")]
     upstreams = data.get("upstreams", {})
@@ -24,7 +25,8 @@ def check(data: dict[str, Any]) -> list[Problem]:
         *_names(listeners),
         *_names(routes),
         *_addresses(data, listeners),
-        *_answers(routes),
+        *_answers(routes, kinds),
+        *_sets(data),
         *(_destinations(routes, upstreams) if isinstance(upstreams, dict) else ()),
         *(_origins(upstreams) if isinstance(upstreams, dict) else ()),
         *_unreachable(routes),
@@ -79,10 +81,10 @@ def _clash(one: Address, two: Address) -> bool:
 _EVERYWHERE = {"": "::", "localhost": "127.0.0.1"}
 
 
-def _answers(routes: list[_Item]) -> Iterator[Problem]:
+def _answers(routes: list[_Item], kinds: Kinds) -> Iterator[Problem]:
     for path, route in routes:
         given = [key for key in ("upstream", "respond", "redirect") if key in route]
-        if not given:
+        if not given and not _is_answered(route, kinds):
             yield Problem(path, "a route needs one of upstream, respond and redirect")
         elif len(given) > 1:
             yield Problem((*path, given[1]), f"a route has either {' or '.join(given)}, not both")
@@ -95,6 +97,28 @@ def _answers(routes: list[_Item]) -> Iterator[Problem]:
         rewrite = route.get("rewrite")
         if isinstance(rewrite, dict) and rewrite.get("strip_prefix") and not _has_prefix(route):
             yield Problem((*path, "rewrite", "strip_prefix"), "strip_prefix needs a prefix as the path of the route")
+
+
+def _is_answered(route: dict[str, Any], kinds: Kinds) -> bool:
+    """Whether a layer of the route answers what comes to it, all of it."""
+    for _, layer in tables({"routes": [route]}):
+        options = kinds.get(str(layer.get("kind")))
+        if options is not None and options.answers(layer):
+            return True
+    return False
+
+
+def _sets(data: dict[str, Any]) -> Iterator[Problem]:
+    """Where sets of layers are named."""
+    sets = data.get("middleware_sets", {})
+    known = list(sets) if isinstance(sets, dict) else []
+    items = [((), data), *_tables(data, "routes")]
+    for path, item in items:
+        layers = item.get("middleware")
+        for index, name in enumerate(layers if isinstance(layers, list) else ()):
+            if isinstance(name, str) and name not in known:
+                message = f"there is no set {shown(name)} in middleware_sets"
+                yield Problem((*path, "middleware", index), message, closest(name, known))
 
 
 def _has_prefix(route: dict[str, Any]) -> bool:
@@ -165,7 +189,7 @@ def _unreachable(routes: list[_Item]) -> Iterator[Problem]:
     valid: list[tuple[KeyPath, Route]] = []
     for path, item in routes:
         try:
-            valid.append((path, Route.model_validate(item)))
+            valid.append((path, Route.model_validate({**item, "middleware": []})))
         except ValidationError:
             continue
     takers: dict[object, KeyPath] = {}

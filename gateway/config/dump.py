@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
+from gateway.config import layers
 from gateway.config.document import INCLUDE
-from gateway.config.model import Config, Section
+from gateway.config.layers import Kinds, LayerOptions
+from gateway.config.model import Config
+from gateway.config.section import Section
 from gateway.config.values import HIDDEN, Secret
 
 _REFERENCE = r"\$\{"  # a string with a reference to the environment may become anything
@@ -29,18 +33,19 @@ def _without_secrets(value: Any) -> Any:
     return HIDDEN if isinstance(value, Secret) else value
 
 
-def restored(dumped: object) -> Config | None:
+def restored(dumped: object, kinds: Kinds) -> Config | None:
     """The configuration that `model_dump` was called on; None when a program of another version did, and we don't
     understand it."""
     try:
-        return Config.model_validate(dumped)
+        return Config.model_validate(dumped, context=kinds)
     except ValidationError:
         return None
 
 
-def schema() -> str:
+def schema(kinds: Kinds) -> str:
     """The JSON Schema of a configuration file, for editors. Also true of files before their `${NAME}` are expanded."""
-    found = _open(_with_written_defaults(Config.model_json_schema(schema_generator=_Untitled)))
+    described = _with_written_defaults(Config.model_json_schema(schema_generator=_Untitled), Config)
+    found = _open(_with_layers(described, kinds))
     found["properties"][INCLUDE] = {
         "type": "array",
         "items": {"type": "string"},
@@ -66,17 +71,71 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
-def _with_written_defaults(found: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with defaults such as "30s", where pydantic gives the number that it stands for."""
-    for section in Section.__subclasses__():
+def _with_layers(found: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
+    """The same with all kinds of layers. What belongs to one kind has its name before its own."""
+    definitions = found["$defs"]
+    for kind, options in sorted(kinds.items()):
+        described = options_schema(options)
+        inner = described.pop("$defs", {})
+        own = {f"#/$defs/{name}": f"#/$defs/{kind}.{name}" for name in inner}
+        definitions[kind] = _renamed(described, own)
+        definitions |= {f"{kind}.{name}": _renamed(one, own) for name, one in inner.items()}
+    definitions["Layer"] = {"anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in sorted(kinds)]}
+
+    def put(node: Any) -> Any:
+        if node == layers.SCHEMA:
+            return {"$ref": "#/$defs/Layer"}
+        if isinstance(node, list):
+            return [put(item) for item in node]
+        return {key: put(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+    placed: dict[str, Any] = put(found)
+    return placed
+
+
+def _renamed(node: Any, names: dict[str, str]) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: names.get(value, value) if key == "$ref" else _renamed(value, names) for key, value in node.items()
+        }
+    return [_renamed(item, names) for item in node] if isinstance(node, list) else node
+
+
+def options_schema(options: type[LayerOptions]) -> dict[str, Any]:
+    """The JSON Schema of one kind of layer."""
+    described = _with_written_defaults(options.model_json_schema(schema_generator=_Untitled), options)
+    kind = described["properties"].pop("kind")
+    described["properties"] = {"kind": kind, **described["properties"]}
+    described["required"] = ["kind", *(name for name in described.get("required", ()) if name != "kind")]
+    return described
+
+
+def _with_written_defaults(found: dict[str, Any], root: type[Section]) -> dict[str, Any]:
+    """The schema of root with defaults such as "30s", where pydantic gives the number that it stands for."""
+    for section in _sections(Section):
+        definition = found if section is root else found.get("$defs", {}).get(section.__name__)
+        if definition is None or (section is not root and section.__module__ not in _modules(root)):
+            continue
         # A section that may be a bare string is described by the last of its forms.
-        definition = found if section is Config else found["$defs"][section.__name__]
         table = definition["anyOf"][-1] if "anyOf" in definition else definition
-        written = section.model_construct().model_dump()
+        written = section.model_construct().model_dump(warnings=False)
         for name, described in table["properties"].items():
             if described.get("default") is not None:
                 described["default"] = written[name]
     return found
+
+
+def _sections(section: type[Section]) -> Iterator[type[Section]]:
+    """All that derive from it."""
+    for one in section.__subclasses__():
+        yield one
+        yield from _sections(one)
+
+
+def _modules(root: type[Section]) -> set[str]:
+    """Where the sections of root may be written: two kinds may each have one of the same name."""
+    room = Section.__module__.rpartition(".")[0]
+    return {root.__module__, *(one.__module__ for one in _sections(Section) if one.__module__.startswith(room))}
 
 
 def _open(node: Any) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.config import layers
 from gateway.config.document import INCLUDE
+from gateway.config.layers import Kinds, LayerOptions
 from gateway.config.model import Config
 from gateway.config.problems import KeyPath, Problem, closest
 from gateway.config.values import shown
 
+_NONE: Kinds = MappingProxyType({})
 _EXPECTED = {
     "string_type": "a string",
     "tuple_type": "an array",
@@ -21,24 +25,30 @@ _EXPECTED = {
 }
 
 
-def explain(error: ValidationError, data: dict[str, Any], root: type[BaseModel] = Config) -> list[Problem]:
-    """root: what was validated."""
-    return [_problem(details, data, root) for details in error.errors(include_url=False)]
+def explain(
+    error: ValidationError, data: dict[str, Any], root: type[BaseModel] = Config, kinds: Kinds = _NONE
+) -> list[Problem]:
+    """root: what was validated, with these kinds of layers."""
+    types = _Types(root, data, kinds)
+    return [_problem(details, data, types) for details in error.errors(include_url=False)]
 
 
-def _problem(details: ErrorDetails, data: dict[str, Any], root: type[BaseModel]) -> Problem:
+def _problem(details: ErrorDetails, data: dict[str, Any], types: _Types) -> Problem:
     path, value, kind = _written_path(details["loc"], data), details["input"], details["type"]
     context = details.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            return Problem(path, f"unknown key {shown(path[-1])}", closest(path[-1], known_keys(path[:-1], root)))
+            return Problem(path, f"unknown key {shown(path[-1])}", closest(path[-1], types.keys(path[:-1])))
         case "missing":
             return Problem(path, "required, but missing")
         case "value_error":
             return Problem(path, str(context["error"]))
         case "literal_error":
-            words = list(get_args(_type_at(path, root)))
+            words = list(get_args(types.at(path)))
             return Problem(path, f"expected {_either(words)}, got {shown(value)}", closest(value, words))
+        case layers.UNKNOWN_KIND:
+            named, known = context["kind"], context["known"]
+            return Problem((*path, "kind"), f"there is no kind {shown(named)} of middleware", closest(named, known))
         case _ if kind in _EXPECTED:
             return Problem(path, f"expected {_EXPECTED[kind]}, got {shown(value)}")
         case _:
@@ -66,18 +76,45 @@ def _written_path(location: KeyPath, data: Any) -> KeyPath:
     return path
 
 
-def _type_at(path: KeyPath, root: type[BaseModel]) -> Any:
-    """The type that the model has at a key path."""
-    at: Any = root
-    for part in path:
-        if isinstance(part, int):
-            at = get_args(at)[0]
-        elif isinstance(at, type) and issubclass(at, BaseModel):
-            at = at.model_fields[part].annotation
-        else:
-            at = get_args(at)[1]
-        at = _unwrapped(at)
-    return at
+class _Types:
+    """What type the model has where in a document."""
+
+    def __init__(self, root: type[BaseModel], data: dict[str, Any], kinds: Kinds) -> None:
+        self._root = root
+        self._data = data
+        self._kinds = kinds
+
+    def at(self, path: KeyPath) -> Any:
+        at: Any = self._root
+        data: Any = self._data
+        for part in path:
+            if isinstance(part, int):
+                at = get_args(at)[0]
+            elif isinstance(at, type) and issubclass(at, BaseModel):
+                at = at.model_fields[part].annotation
+            else:
+                at = get_args(at)[1]
+            at = _unwrapped(at)
+            data = _part(data, part)
+            if isinstance(data, dict) and _is_layer(at):
+                at = self._kinds.get(str(data.get("kind")), LayerOptions)
+        return at
+
+    def keys(self, path: KeyPath) -> list[str]:
+        """The keys that the table at this path may have."""
+        keys = list(self.at(path).model_fields)
+        return [*keys, INCLUDE] if not path and self._root is Config else keys
+
+
+def _part(data: Any, part: str | int) -> Any:
+    try:
+        return data[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _is_layer(at: Any) -> bool:
+    return at is LayerOptions or LayerOptions in get_args(at)
 
 
 def _unwrapped(at: Any) -> Any:
@@ -90,9 +127,3 @@ def _unwrapped(at: Any) -> Any:
             at = choices[0]
         else:
             return at
-
-
-def known_keys(path: KeyPath, root: type[BaseModel] = Config) -> list[str]:
-    """The keys that the table at this path may have."""
-    keys = list(_type_at(path, root).model_fields)
-    return [*keys, INCLUDE] if not path and root is Config else keys

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.config.document import gather
 from gateway.config.environment import SECRETS, expand_text
+from gateway.config.layers import Kinds, tables
 from gateway.config.model import DEFAULT_CONTROL
 from gateway.config.problems import ConfigError, ConfigErrors, KeyPath, Problem
 from gateway.config.reading import parse, read
@@ -32,8 +33,14 @@ def find(path: Path | str | None) -> Path:
     raise ConfigErrors([ConfigError(here, 0, 0, "", f"no such file, nor {there}; name one with -c FILE")])
 
 
-def anchor(data: dict[str, Any], base: Path) -> None:
+def anchor(data: dict[str, Any], base: Path, kinds: Kinds) -> None:
     """Make the relative paths of files in `data` start at `base`, in place."""
+    _anchor_each(data.get("process"), "python_path", base)
+    for _, layer in tables(data):
+        options = kinds.get(str(layer.get("kind")))
+        for key in options.FILES if options is not None else ():
+            _anchor(layer, key, base)
+            _anchor_each(layer, key, base)
     for section, key in _FILE_KEYS:
         table = data.get(section)
         if isinstance(table, dict):
@@ -79,8 +86,14 @@ def _anchor_in(table: Any, path: tuple[str, ...], base: Path) -> None:
 
 def _anchor(table: dict[str, Any], key: str, base: Path) -> None:
     value = table.get(key)
-    if isinstance(value, str) and value not in _NO_FILES:
+    if isinstance(value, str) and value not in _NO_FILES and "://" not in value:
         table[key] = str(base / value)
+
+
+def _anchor_each(table: Any, key: str, base: Path) -> None:
+    values = table.get(key) if isinstance(table, dict) else None
+    if isinstance(values, list):
+        table[key] = [str(base / value) if isinstance(value, str) and value else value for value in values]
 
 
 def control_path(path: Path | str | None, environ: Mapping[str, str] = os.environ) -> str:
@@ -97,7 +110,7 @@ def control_path(path: Path | str | None, environ: Mapping[str, str] = os.enviro
     if wrong:
         raise ConfigErrors([ConfigError(str(path), 0, 0, "process.control", message) for message in wrong])
     data = {"process": {"control": expanded}}
-    anchor(data, path.absolute().parent)
+    anchor(data, path.absolute().parent, {})
     return data["process"]["control"]
 
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.config.document import Document, Place
 from gateway.config.explain import explain
-from gateway.config.model import Endpoint
 from gateway.config.positions import positions
 from gateway.config.problems import ConfigError, ConfigErrors, KeyPath, Problem
 from gateway.config.reading import parse, read
+from gateway.config.upstreams import Endpoint
 
 _LARGEST = 1 << 20  # bytes; of what is found far less is taken
 

@@ -287,7 +287,7 @@ class Http1Exchange(Exchange):
         """Make the response head. It leaves with the first body message, as ASGI has it."""
         if self._answered:
             raise RuntimeError("the response was started twice")
-        self._answered = True
+        self._answered = self.begun = True
         self.status = status
         if not self._received:
             self._connection.watch_body()
@@ -410,6 +410,16 @@ class Http1Exchange(Exchange):
     def answered(self) -> bool:
         """Whether a final response head was given to us: from here on there is no other answer."""
         return self._answered
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the request came from a proxy that is believed."""
+        return self._connection.peer.trusted
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client is not there any more: nobody needs an answer."""
+        return self._connection.closed
 
     def cut(self, reason: str) -> None:
         """End the exchange in the middle of its answer, visibly: the client must not take what it has for the whole."""

@@ -294,14 +294,14 @@ class Introducer:
 
 
 class Peer:
-    """The other side of one connection: a client, or a proxy that speaks for some."""
+    """The other side of one connection: a client, or a proxy that speaks for some; `trusted` when it is believed."""
 
-    __slots__ = ("_by", "_last", "_last_host", "_last_special", "_trusted", "address")
+    __slots__ = ("_by", "_last", "_last_host", "_last_special", "address", "trusted")
 
     def __init__(self, by: Introducer, address: str) -> None:
         self.address = address
         self._by = by
-        self._trusted = by.trust.covers(address)
+        self.trusted = by.trust.covers(address)
         self._last: Introduction | None = None
         self._last_host = b""
         self._last_special: Mapping[bytes, bytes] | None = None
@@ -309,16 +309,16 @@ class Peer:
     def introduce(self, special: Mapping[bytes, bytes], host: bytes) -> Introduction:
         """Who a request's client is; what is the same as before is not worked out again. special: the fields that
         matter, as wire's Fields has them, not changed afterwards; host: what the request is for, b"" for unknown."""
-        if self._last is None or host != self._last_host or (self._trusted and special is not self._last_special):
+        if self._last is None or host != self._last_host or (self.trusted and special is not self._last_special):
             self._last = self._introduced(special, host)
             self._last_host = host
-            if self._trusted:
+            if self.trusted:
                 self._last_special = special
         return self._last
 
     def _introduced(self, special: Mapping[bytes, bytes], host: bytes) -> Introduction:
         by = self._by
-        said = {name: value for name, value in special.items() if _is_identity(name)} if self._trusted else {}
+        said = {name: value for name, value in special.items() if _is_identity(name)} if self.trusted else {}
         if not said:
             nothing = _Told(self.address, b"", b"")
             return Introduction(self.address, by.scheme, self._lines(nothing, b"", b"", host))

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.child import batch, is_read, tell
 from gateway.config import Config
-from gateway.config.model import Endpoint
+from gateway.config.upstreams import Endpoint
 from gateway.errors import StartError
 from gateway.findings import read, written
 from gateway.master.children import Child

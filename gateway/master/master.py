@@ -21,6 +21,7 @@ from gateway.child import EXIT_BOOT, hear, ids, tell
 from gateway.config import Config, ConfigError, ConfigErrors, load_and_lint
 from gateway.config.diff import changes
 from gateway.config.fields import MOST_WORKERS
+from gateway.config.layers import Kinds
 from gateway.errors import GatewayError, StartError
 from gateway.log import Files, set_up
 from gateway.master import limits, queues, upgrade
@@ -48,15 +49,17 @@ _SETTLING = 0.02  # the same while something is under way
 
 
 class Master:
-    """run: by role, what a child does. check: builds everything a configuration asks for and raises GatewayError."""
+    """run: by role, what a child does. check: builds everything a configuration asks for and raises GatewayError.
+    kinds: of layers that a configuration may have."""
 
-    def __init__(self, path: Path, run: dict[Role, Run], check: Callable[[Config], None]) -> None:
+    def __init__(self, path: Path, run: dict[Role, Run], check: Callable[[Config], None], kinds: Kinds) -> None:
         self._path = path
         self._check = check
+        self._kinds = kinds
         self._notifier = Notifier(os.environ)
         self._inherited_fds = listen_fds(os.environ, os.getpid())
         self._managed = forget(os.environ)
-        legacy = upgrade.inherit()
+        legacy = upgrade.inherit(kinds)
         self._board = legacy.board if legacy else Scoreboard.create()
         self._plan = legacy.plan if legacy else Plan()
         self._children: list[Child] = legacy.children if legacy else []
@@ -90,14 +93,14 @@ class Master:
         self._nofile = limits.raise_nofile()
         legacy = self._legacy
         if legacy is None:
-            config, warnings = load_and_lint(self._path)
+            config, warnings = load_and_lint(self._path, kinds=self._kinds)
             ids(config.process)
             files = Files(config.log)
             set_up(config.log, files)
             _warn(warnings)
             self._check(config)
         else:
-            config, files = upgrade.logs_opened(legacy.config or load_and_lint(self._path)[0])
+            config, files = upgrade.logs_opened(legacy.config or load_and_lint(self._path, kinds=self._kinds)[0])
             set_up(config.log, files)
         self._events = Events()
         self._claim(config)
@@ -289,7 +292,7 @@ class Master:
         current = self._current
         files = None
         try:
-            config, warnings = load_and_lint(self._path)
+            config, warnings = load_and_lint(self._path, kinds=self._kinds)
             _warn(warnings)
             ids(config.process)
             self._stays(config)

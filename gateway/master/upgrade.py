@@ -20,6 +20,7 @@ import msgspec
 
 from gateway.config import Config
 from gateway.config.dump import restored
+from gateway.config.layers import Kinds
 from gateway.config.model import Log
 from gateway.errors import StartError
 from gateway.findings import Findings, read, written
@@ -138,8 +139,8 @@ def unlike_the_running_one(environ: Mapping[str, str]) -> str:
     return "this version cannot take over from the running one: stop it and start this one instead"
 
 
-def inherit() -> Legacy | None:
-    """What the master before us left, None when we are the first or can't read it."""
+def inherit(kinds: Kinds) -> Legacy | None:
+    """What the master before us left, None when we are the first or can't read it. kinds: of layers that we know."""
     fd = os.environ.pop(_VARIABLE, None)
     if fd is None:
         return None
@@ -171,7 +172,7 @@ def inherit() -> Legacy | None:
         board=board,
         plan=plan,
         control=control,
-        config=restored(state.get("config")),
+        config=restored(state.get("config"), kinds),
         listening={one.key: one for one in listening},
         children=children,
         findings=_found(state.get("found", {})),

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from gateway.config import Config
-from gateway.config.model import Upstream
+from gateway.config.upstreams import Upstream
 from gateway.reasons import OTHER as OTHER_REASON
 from gateway.reasons import REASONS
 from gateway.scoreboard import SEAT_CELLS, Fact, Mark
@@ -37,6 +37,8 @@ WINDOW = 6  # cells of upstream/ratio.py
 # the last ticket that anybody took.
 LINE_FIRST, LINE_LANDED = range(2)
 MIRROR_SENT, MIRROR_DROPPED, MIRROR_FAILED = range(3)
+# Requests that came to a layer; those it did not let pass, those it only would not have, its mistakes; nanoseconds.
+LAYER_REQUESTS, LAYER_REFUSED, LAYER_SHADOWED, LAYER_FAILED, LAYER_TIME = range(5)
 CELLS = {
     "route": 8,
     "latency": 2 * _HISTOGRAM,
@@ -51,6 +53,7 @@ CELLS = {
     "window": WINDOW,
     "mirror": 3,
     "line": 2,
+    "layer": 5,
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
@@ -74,8 +77,10 @@ LABELS = {
     "window": ("upstream", "endpoint"),  # of all endpoints together where there is none
     "mirror": ("route",),
     "line": ("upstream",),
+    "layer": ("route", "layer"),
 }
 OTHER = "__other__"
+EVERY_ROUTE = "*"  # the route of a layer around all of them
 NO_ROUTE = "-"  # the route of a request that matched none, and of one that the parser refused
 # Nobody reads this cell. Counted here is only what a plan that was full before a kind was thought of has no room for.
 _LOST = Fact.SERIES - 1
@@ -147,13 +152,23 @@ class Plan:
         for route in config.routes:
             if route.mirror is not None:
                 self.block("mirror", route.name)
-        # Last, for they are many and mostly zero.
-        for reason in (*REASONS, OTHER_REASON):
-            self.block("refusal", NO_ROUTE, reason)
-        routed = [code for code, reason in REASONS.items() if reason.routed]
+        around = [one.options.kind for one in config.onion(None)]
+        for one in config.onion(None):
+            self.block("layer", EVERY_ROUTE, one.name)
         for route in config.routes:
-            for code in (*routed, OTHER_REASON):
-                self.block("refusal", route.name, code)
+            for one in config.onion(route):
+                self.block("layer", route.name, one.name)
+        # Last, for they are many and mostly zero.
+        for code, reason in REASONS.items():
+            if not reason.kind or reason.kind in around:
+                self.block("refusal", NO_ROUTE, code)
+        self.block("refusal", NO_ROUTE, OTHER_REASON)
+        for route in config.routes:
+            kinds = {*around, *(one.options.kind for one in config.onion(route))}
+            for code, reason in REASONS.items():
+                if reason.routed and (not reason.kind or reason.kind in kinds):
+                    self.block("refusal", route.name, code)
+            self.block("refusal", route.name, OTHER_REASON)
 
     def has_room(self, config: Config) -> bool:
         """Whether each endpoint that a configuration lists, circuit and line can have series of its own."""

@@ -27,6 +27,7 @@ def exposition(
     out: list[str] = []
     _routes(out, plan, totals)
     _refusals(out, plan, totals)
+    _layers(out, plan, totals)
     _mirrors(out, plan, totals)
     _latencies(out, plan, totals)
     _upstreams(out, plan, totals)
@@ -93,6 +94,21 @@ def _refusals(out: list[str], plan: Plan, totals: list[int]) -> None:
     for key, start in plan.blocks["refusal"].items():
         if totals[start]:
             _line(out, "refusals_total", zip(p.LABELS["refusal"], key, strict=True), totals[start])
+
+
+def _layers(out: list[str], plan: Plan, totals: list[int]) -> None:
+    for name, offset, text in (
+        ("layer_requests_total", p.LAYER_REQUESTS, "Requests that came to a layer of middleware."),
+        ("layer_refused_total", p.LAYER_REFUSED, "Requests that a layer did not let pass."),
+        ("layer_shadowed_total", p.LAYER_SHADOWED, "Requests that a layer in shadow mode would not have let pass."),
+        ("layer_failures_total", p.LAYER_FAILED, "Mistakes of a layer."),
+    ):
+        _family(out, name, "counter", text)
+        for labels, start in _known(plan, "layer", totals):
+            _line(out, name, labels, totals[start + offset])
+    _family(out, "layer_seconds_total", "counter", "Time that a layer held requests on their way in.")
+    for labels, start in _known(plan, "layer", totals):
+        _line(out, "layer_seconds_total", labels, totals[start + p.LAYER_TIME] / 1e9)
 
 
 def _mirrors(out: list[str], plan: Plan, totals: list[int]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.child import batch, is_read, tell
 from gateway.config import Config
-from gateway.config.model import Endpoint
+from gateway.config.upstreams import Endpoint
 from gateway.errors import DiscoveryError
 from gateway.findings import MOST, Findings, written
 from gateway.upstream.discovery import Discovery, discovery_of

@@ -14,8 +14,8 @@ from functools import partial
 from time import monotonic
 
 from gateway.config import Config
-from gateway.config.model import Health as HealthConfig
-from gateway.config.model import Upstream as UpstreamConfig
+from gateway.config.upstreams import Health as HealthConfig
+from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.config.values import Origin, TcpAddress
 from gateway.errors import BadResponse, ConnectionCut, DescriptorsExhausted, PortsExhausted, UpstreamError
 from gateway.findings import Findings

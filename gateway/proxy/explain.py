@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.config import Config
 from gateway.config.model import Route as RouteConfig
-from gateway.config.model import Upstream as UpstreamConfig
+from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.errors import GatewayError
 from gateway.proxy.paths import ambiguity, canonical
 from gateway.proxy.redirect import Redirect

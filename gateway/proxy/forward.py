@@ -15,10 +15,10 @@ from random import Random
 from time import monotonic, time
 from typing import Any
 
+from gateway.answer import answer
 from gateway.errors import Busy, ConnectTimeout, Declined, NoEndpoint, OutOfTime, UpstreamError
 from gateway.metrics.plan import GROUP_FALLEN_BACK, UPSTREAM_RETRIES
 from gateway.parts import WRITE
-from gateway.proxy.answers import answer
 from gateway.proxy.hash_key import HashKey
 from gateway.proxy.headers import (
     hops_malformed,
@@ -141,7 +141,7 @@ class Forward:
                             last, trailers = await self._carry(exchange, head, upgrade, lease, receive, send, course)
                     break
                 except UpstreamError as error:
-                    if exchange.answered:
+                    if exchange.begun:
                         raise
                     if course is None:
                         course = Course(self._policy, head.method, exchange.started)
@@ -295,7 +295,7 @@ class Forward:
             connection.send(request, head.method == b"HEAD", more=False, within=within, until=course.until)
             response = await connection.response()
             while response.status < 200:
-                if one is lease and not exchange.answered:
+                if one is lease and not exchange.begun:
                     await send({"type": "http.response.interim", "status": response.status, "headers": response})
                 response = await connection.response()
             return response
@@ -427,7 +427,7 @@ class Forward:
         finally:
             if pump is not None:
                 pump.cancel()
-                if tape is not None and not exchange.answered:
+                if tape is not None and not exchange.begun:
                     await asyncio.wait([pump])  # two must not listen to the same body
 
     async def _pass_on(
@@ -450,6 +450,7 @@ class Forward:
         if self._sticky is not None:
             response = self._bound(exchange, head, response, endpoint)
         trailing = response.length == -1
+        exchange.begun = True
         await send(
             {"type": "http.response.start", "status": response.status, "headers": response, "trailers": trailing}
         )
@@ -486,6 +487,13 @@ _chance = Random()
 
 async def _pump(exchange: Any, head: RequestHead, connection: Connection, receive: Any, expecting: bool) -> None:
     """Pass the request body on until it ends or the connection does. expecting: the endpoint asks for it first."""
+    try:
+        await _pass_body(exchange, head, connection, receive, expecting)
+    except Exception as error:  # of a layer, or what a layer found in the body: the exchange ends with it
+        connection.give_up(error)
+
+
+async def _pass_body(exchange: Any, head: RequestHead, connection: Connection, receive: Any, expecting: bool) -> None:
     if expecting:
         await exchange.prompted()
     chunked = head.length < 0

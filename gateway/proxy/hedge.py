@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.config import model as configured
+from gateway.config import upstreams as configured
 from gateway.config.values import parse_duration
 from gateway.errors import NoEndpoint, UpstreamError
 from gateway.metrics.plan import GROUP_HEDGED, GROUP_HEDGES_WON

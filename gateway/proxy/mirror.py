@@ -14,7 +14,7 @@ from copy import copy
 from typing import Any
 
 from gateway.config.model import Mirror as MirrorConfig
-from gateway.config.model import Upstream as UpstreamConfig
+from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.errors import ConnectFailed, ConnectionCut, ConnectTimeout, UpstreamError
 from gateway.metrics.plan import MIRROR_DROPPED, MIRROR_FAILED, MIRROR_SENT
 from gateway.parts import add

@@ -13,7 +13,7 @@ from enum import Enum
 from math import inf
 from typing import Any, Protocol
 
-from gateway.config import model as configured
+from gateway.config import upstreams as configured
 from gateway.errors import (
     BadResponse,
     Busy,

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from gateway.proxy.answers import answer
+from gateway.answer import answer
 from gateway.proxy.paths import ambiguity, canonical
 from gateway.proxy.routes import Asked, NoRoute, Route, Table
 
 
 class Router:
-    """An ASGI application over a table of routes."""
+    """An ASGI application over a table of routes. around: the layers that wrap every route and every refusal here, the
+    innermost of which hands on to `inside`; None when there are none."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, around: Any = None) -> None:
         self._table = table
         self._only = table.only
+        self._around = around
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """Not a coroutine: finding a route awaits nothing, and the route's own application is what's to be awaited."""
@@ -23,7 +25,7 @@ class Router:
         route: Route | NoRoute
         raw = scope["raw_path"]
         if exchange.listener.strict_paths and ambiguity(raw) is not None:
-            return answer(exchange, send, "ambiguous_path")
+            return self._refuse(scope, receive, send, "ambiguous_path")
         if self._only is not None:
             route = self._only
         else:
@@ -32,8 +34,34 @@ class Router:
             route = self._table.find(exchange.host, path, asked)
             if type(route) is NoRoute:
                 if not route.allow:
-                    return answer(exchange, send, "no_route")
+                    return self._refuse(scope, receive, send, "no_route")
                 fields = [(b"allow", b", ".join(route.allow))]
-                return answer(exchange, send, "method_not_allowed", fields)
+                return self._refuse(scope, receive, send, "method_not_allowed", fields)
         exchange.route = route
-        return route.app(scope, receive, send)  # type: ignore[union-attr, no-any-return]
+        app = route.app  # type: ignore[union-attr]
+        if self._around is None:
+            return app(scope, receive, send)  # type: ignore[no-any-return]
+        exchange.inner = app
+        return self._around(scope, receive, send)  # type: ignore[no-any-return]
+
+    def _refuse(self, scope: Any, receive: Any, send: Any, reason: str, fields: Any = ()) -> Awaitable[None]:
+        if self._around is None:
+            return answer(scope["gateway"], send, reason, fields)
+        scope["gateway"].inner = Refusing(reason, fields)
+        return self._around(scope, receive, send)  # type: ignore[no-any-return]
+
+
+class Refusing:
+    """An ASGI application that refuses, always for one reason."""
+
+    def __init__(self, reason: str, fields: Any = ()) -> None:
+        self._reason = reason
+        self._fields = fields
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        return answer(scope["gateway"], send, self._reason, self._fields)
+
+
+def inside(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+    """The ASGI application inside the layers around all routes: that of the route that was found."""
+    return scope["gateway"].inner(scope, receive, send)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from gateway.config.model import Breaker
+from gateway.config.upstreams import Breaker
 from gateway.scoreboard import CIRCUIT, Condition
 from gateway.truth import Truth, now_ms
 from gateway.upstream.health import Event, Health, Rules

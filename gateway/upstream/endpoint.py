@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.config import model as configured
+from gateway.config import upstreams as configured
 from gateway.config.values import Origin
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from gateway.config.model import Outlier
+from gateway.config.upstreams import Outlier
 from gateway.scoreboard import Cells, Condition, Mark
 
 

@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._decoder: ChunkedBody | None = None
         self._left = 0
         self._done = True
-        self._error: UpstreamError | None = None
+        self._error: Exception | None = None
 
     # What the pool asks.
 
@@ -265,7 +265,12 @@ class Connection(asyncio.Protocol):
         elif self._error is not None:
             waiter.set_exception(self._error)
 
-    def _fail(self, error: UpstreamError) -> None:
+    def give_up(self, error: Exception) -> None:
+        """The exchange can't go on from our side: who waits for the response gets this error."""
+        if not self._done:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
         if self._error is None:
             self._error = error
         self.close()

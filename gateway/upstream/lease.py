@@ -86,6 +86,7 @@ class Lease:
             upstream.took(self.endpoint, self._answered - self.began, failed)
         if is_trial:
             self._report(failed, f"answered {status}", self.began)
+            self._answered = monotonic()  # what comes now comes after the change that this was
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

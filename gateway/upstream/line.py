@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from time import monotonic, monotonic_ns
 
-from gateway.config.model import Queue
+from gateway.config.upstreams import Queue
 from gateway.errors import QueueFull, WaitedTooLong
 from gateway.metrics.plan import LINE_FIRST, LINE_LANDED
 from gateway.scoreboard import Cells, Fact

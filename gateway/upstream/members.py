@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gateway.config import model as configured
+from gateway.config import upstreams as configured
 from gateway.upstream.endpoint import Endpoint
 
 

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 from time import monotonic
 
-from gateway.config.model import Pool as PoolConfig
-from gateway.config.model import UpstreamTimeouts
+from gateway.config.upstreams import Pool as PoolConfig
+from gateway.config.upstreams import UpstreamTimeouts
 from gateway.errors import ConnectFailed, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.scoreboard import Cells, Fact

@@ -11,7 +11,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from hashlib import sha256
 
-from gateway.config.model import Sticky as StickyConfig
+from gateway.config.upstreams import Sticky as StickyConfig
 from gateway.upstream.endpoint import Endpoint
 
 _LONG = 22  # characters of base64: 128 bits and a little more

@@ -10,10 +10,8 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import blake2s
-from random import Random, random
-from time import monotonic
+from random import random
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,6 +19,9 @@ from starlette.routing import Mount
 
 from gateway.config import Config
 from gateway.config import model as configured
+from gateway.config.layers import Standing
+from gateway.config.upstreams import Endpoint as EndpointConfig
+from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
@@ -28,7 +29,7 @@ from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
 from gateway.metrics.plan import (
-    GROUP_WAITING,
+    EVERY_ROUTE,
     LISTENER_ACCEPTED,
     LISTENER_IDLE,
     LISTENER_OPEN,
@@ -36,6 +37,9 @@ from gateway.metrics.plan import (
     TUNNELS_OPEN,
     Plan,
 )
+from gateway.middleware import MIDDLEWARE
+from gateway.middleware.middleware import Middleware, Place
+from gateway.middleware.onion import wrapped
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.forward import Forward, Persistence
@@ -46,7 +50,7 @@ from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
 from gateway.proxy.rewrite import Rewrite
-from gateway.proxy.router import Router
+from gateway.proxy.router import Refusing, Router, inside
 from gateway.proxy.routes import Route, Table, compiled
 from gateway.proxy.split import Choice, Side, Split
 from gateway.proxy.tape import Shelf
@@ -55,16 +59,9 @@ from gateway.refusals import Style
 from gateway.scoreboard import Cells, Scoreboard
 from gateway.tls import client_context
 from gateway.truth import Truth
-from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.budget import Budget
-from gateway.upstream.circuit import Circuit
-from gateway.upstream.endpoint import Endpoint, placed
-from gateway.upstream.health import Health, rules_of
-from gateway.upstream.line import Line
+from gateway.upstream.builder import Builder
 from gateway.upstream.members import Members
-from gateway.upstream.pool import Pool
-from gateway.upstream.ratio import Ratio
-from gateway.upstream.sticky import Sticky
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
 
@@ -101,7 +98,7 @@ class Assembled:
     members: dict[str, Members]  # by upstream
     clock: Clock
 
-    def renew(self, name: str, listed: Iterable[configured.Endpoint]) -> None:
+    def renew(self, name: str, listed: Iterable[EndpointConfig]) -> None:
         """These are the endpoints of an upstream from here on. What is under way to others goes on."""
         upstream = self.upstreams.get(name)
         if upstream is not None:
@@ -125,16 +122,10 @@ def assemble(
     """
     truth = Truth(board)
     findings = findings or Findings()
-    members = {
-        name: Members(partial(_endpoint, name, upstream, plan, truth, cells, wheel))
-        for name, upstream in config.upstreams.items()
-    }
-    upstreams = {
-        name: _upstream(
-            name, upstream, *members[name].take(findings.members(name, upstream)), plan, truth, cells, wheel, offset
-        )
-        for name, upstream in config.upstreams.items()
-    }
+    build = Builder(plan, truth, cells, wheel, offset).upstream
+    built = {name: build(name, one, findings.members(name, one)) for name, one in config.upstreams.items()}
+    upstreams = {name: upstream for name, (upstream, _) in built.items()}
+    members = {name: known for name, (_, known) in built.items()}
     via = pseudonym(config.process.control)
     shelf = Shelf()
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
@@ -166,6 +157,8 @@ def assemble(
             return Respond(route.respond)
         if route.redirect is not None:
             return Redirect(route.redirect)
+        if route.upstream is None:
+            return Refusing("no_route")  # a layer answers before this
         app = shared(route, made)
         return app if route.mirror is None else mirrored(route, route.mirror, app)
 
@@ -181,19 +174,39 @@ def assemble(
             return forward(route, names[0], fallback)
         return Split(Choice(route), {name: side(name, fallback) for name in names}, random)
 
+    layers: list[Middleware] = []
+
+    def onion(route: configured.Route | None, app: Any, outer: Place | None) -> tuple[Any, Place | None]:
+        """An application within the layers of a route, and the place of the innermost."""
+        where = EVERY_ROUTE if route is None else route.name
+        standing = [
+            (MIDDLEWARE[one.options.kind], one.options, _place(one, where, plan, cells, truth, wheel))
+            for one in config.onion(route)
+        ]
+        app = wrapped(app, standing, outer, layers)
+        return app, standing[-1][2] if standing else outer
+
     routes = []
+    # The onion, outermost first: answers (whatever is raised becomes a response), router, the layers around all routes,
+    # those of the route, answers again (so that these layers see what becomes of errors), the route's own application.
+    around, innermost = onion(None, inside, None) if config.middleware else (None, None)
     for index, route in enumerate(config.routes):
         made = compiled(route, index, None)
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         made.app = application(route, made)
+        if config.middleware or route.middleware:
+            made.app, _ = onion(route, Answers(made.app), innermost)
         routes.append((route, made))
-    # The onion, outermost first: answers (what a router or a forward raises becomes a response), router.
-    front = Answers(Router(Table(routes)))
+    front = Answers(Router(Table(routes), around))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        for layer in layers:
+            layer.start()
         yield
+        for layer in layers:
+            await layer.close()
         for upstream in upstreams.values():
             upstream.close()
 
@@ -212,7 +225,7 @@ def assemble(
     return Assembled(app, entries, upstreams, members, clock)
 
 
-def _hash_key(upstream: configured.Upstream) -> HashKey | None:
+def _hash_key(upstream: UpstreamConfig) -> HashKey | None:
     return hash_key(upstream.hash_key) if upstream.balance == "consistent_hash" else None
 
 
@@ -240,69 +253,25 @@ def _over(loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
     return future
 
 
+def _place(one: Standing, route: str, plan: Plan, cells: Cells, truth: Truth, wheel: Wheel) -> Place:
+    return Place(
+        identity=one.identity,
+        route=route,
+        layer=one.name,
+        cells=cells,
+        at=plan.block("layer", route, one.name),
+        truth=truth,
+        ledger=None,
+        wheel=wheel,
+        clients=None,
+        documents=None,
+        plugin=lambda name: None,
+    )
+
+
 def _series(plan: Plan, listeners: list[str], route: Route) -> dict[str, tuple[int, int]]:
     latency = plan.block("latency", route.name)
     return {name: (plan.block("route", name, route.name, route.upstream), latency) for name in listeners}
-
-
-def _endpoint(
-    name: str,
-    config: configured.Upstream,
-    plan: Plan,
-    truth: Truth,
-    cells: Cells,
-    wheel: Wheel,
-    one: configured.Endpoint,
-) -> Endpoint:
-    endpoint = placed(name, config, one, plan, truth, cells)
-    endpoint.pool = Pool(endpoint, config.pool, config.timeouts, wheel, cells, config.source_addresses)
-    return endpoint
-
-
-def _upstream(
-    name: str,
-    config: configured.Upstream,
-    endpoints: list[Endpoint],
-    backups: list[Endpoint],
-    plan: Plan,
-    truth: Truth,
-    cells: Cells,
-    wheel: Wheel,
-    offset: float,
-) -> Upstream:
-    make = BALANCERS[config.balance]
-    chance = Random()
-    group = plan.block("group", name)
-    line = None
-    if config.queue is not None:
-        line = Line(name, config.queue, truth, wheel, cells, group + GROUP_WAITING, plan.block("line", name))
-    return Upstream(
-        name,
-        endpoints,
-        backups,
-        (make(offset, chance, monotonic), make(offset, chance, monotonic)),
-        truth,
-        rules_of(config.outlier),
-        config.slow_start or 0.0,
-        wheel,
-        cells,
-        max_requests=config.max_requests,
-        line=line,
-        circuit=_circuit(name, config.breaker, plan, truth, cells) if config.breaker is not None else None,
-        sticky=Sticky(name, config.sticky) if config.sticky is not None else None,
-    )
-
-
-def _circuit(name: str, config: configured.Breaker, plan: Plan, truth: Truth, cells: Cells) -> Circuit:
-    ratio = Ratio(
-        cells,
-        plan.block("window", name, ""),
-        truth.workers,
-        most=config.failure_ratio,
-        least=config.min_requests,
-        window=config.window,
-    )
-    return Circuit(name, config, Health(truth.record(plan.block("circuit", name))), ratio, truth)
 
 
 def _entry(

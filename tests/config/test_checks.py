@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.checks import check
+from gateway.middleware import KINDS
 
 
 def told(data: dict[str, object]) -> list[str]:
-    return [f"{problem.path} {problem.message}" for problem in check(data)]
+    return [f"{problem.path} {problem.message}" for problem in check(data, KINDS)]
 
 
 def listeners(*addresses: str) -> dict[str, object]:
@@ -164,7 +165,7 @@ UPSTREAMS = {"app": {"endpoints": ["app:80"]}, "next": {"endpoints": ["next:80"]
     ],
 )
 def test_how_a_route_is_shaped(item: dict[str, object], messages: list[str]) -> None:
-    found = check({"upstreams": UPSTREAMS, "routes": [{"name": "a", **item}]})
+    found = check({"upstreams": UPSTREAMS, "routes": [{"name": "a", **item}]}, KINDS)
     hinted = [f"{one.path} {one.message}{one.hint and ' -> '}{one.hint}" for one in found]
     assert hinted == messages
 

@@ -14,7 +14,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from gateway.config import Config
 from gateway.config.document import INCLUDE
 from gateway.config.dump import effective, restored, schema
-from gateway.config.model import Section
+from gateway.config.section import Section
+from gateway.middleware import KINDS
 
 from .test_load import WRONG
 
@@ -49,8 +50,8 @@ def test_what_is_dumped_can_be_read_again(config: Callable[..., Config]) -> None
         """)
     text = effective(loaded)
     assert Config.model_validate(json.loads(text)) == loaded
-    assert restored(json.loads(json.dumps(loaded.model_dump()))) == loaded
-    assert restored({"listeners": [], "of_another_version": 1}) is None and restored(None) is None
+    assert restored(json.loads(json.dumps(loaded.model_dump())), KINDS) == loaded
+    assert restored({"listeners": [], "of_another_version": 1}, KINDS) is None and restored(None, KINDS) is None
     data = json.loads(text)
     assert data["process"]["drain_timeout"] == "30s"
     assert data["listeners"][0]["limits"]["body"] == "1GiB"
@@ -76,15 +77,15 @@ def test_every_field_is_described(section: type[Section]) -> None:
 
 
 def test_the_committed_schema_is_true() -> None:
-    assert (CONF / "gateway.schema.json").read_text() == schema(), (
+    assert (CONF / "gateway.schema.json").read_text() == schema(KINDS), (
         "write it anew: gateway schema > conf/gateway.schema.json"
     )
 
 
 @pytest.fixture
 def validator() -> Draft202012Validator:
-    Draft202012Validator.check_schema(json.loads(schema()))
-    return Draft202012Validator(json.loads(schema()))
+    Draft202012Validator.check_schema(json.loads(schema(KINDS)))
+    return Draft202012Validator(json.loads(schema(KINDS)))
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.toml")), ids=str)
@@ -106,7 +107,7 @@ def test_the_schema_knows_what_load_knows(validator: Draft202012Validator) -> No
 
 
 def test_the_schema_speaks_of_toml() -> None:
-    found = json.loads(schema())
+    found = json.loads(schema(KINDS))
 
     def nodes(node: Any) -> Iterator[dict[str, Any]]:
         if isinstance(node, dict):

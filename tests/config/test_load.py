@@ -16,6 +16,7 @@ from gateway.config import Config, ConfigErrors, load
 from gateway.config.checks import check
 from gateway.config.explain import explain
 from gateway.config.values import Origin, TcpAddress, UnixAddress
+from gateway.middleware import KINDS
 
 from .conftest import MINIMAL, UNHURRIED, Mistakes, Write
 
@@ -443,7 +444,7 @@ def test_any_value_at_any_key_is_right_or_told_in_our_words(data: st.DataObject,
             table[key] = value
             break
         table = below
-    check(document)
+    check(document, KINDS)
     with pytest.raises(ValidationError) as raised:
         Config.model_validate(document)
     for problem in explain(raised.value, document):

@@ -13,6 +13,7 @@ from gateway.config import Config, load, load_and_lint
 from gateway.config.diff import changes
 from gateway.config.dump import effective, restored
 from gateway.config.model import Canary, Mirror, Share
+from gateway.middleware import KINDS
 
 from .conftest import MINIMAL, Mistakes, Write
 
@@ -79,7 +80,7 @@ def test_everything_that_may_be_written(config: Callable[..., Config]) -> None:
     assert route.mirror == Mirror.model_validate(mirror)
     assert (route.sides, route.upstreams) == (("app", "named", "next"), ("app", "next", "named", "listed"))
     assert Config.model_validate(json.loads(effective(loaded).replace("(secret)", "hush"))) == loaded
-    assert restored(json.loads(json.dumps(loaded.model_dump()))) == loaded
+    assert restored(json.loads(json.dumps(loaded.model_dump())), KINDS) == loaded
 
 
 def test_one_upstream_is_written_as_its_name(config: Callable[..., Config]) -> None:
@@ -270,7 +271,7 @@ def test_a_secret_is_shown_nowhere(write: Write, secret: str) -> None:
     without = load(path, {})
     everything = [effective(loaded), repr(loaded), *map(str, warnings), *changes(loaded, without)]
     assert not any("hush" in text for text in [*everything, *changes(without, loaded)])
-    handed_on = restored(json.loads(json.dumps(loaded.model_dump())))
+    handed_on = restored(json.loads(json.dumps(loaded.model_dump())), KINDS)
     assert handed_on == loaded  # to the program that follows in an upgrade, which needs it
     assert "hush" not in effective(handed_on)
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config.model import Upstream
+from gateway.config.upstreams import Upstream
 from gateway.upstream.balancers import BALANCERS
 from gateway.upstream.balancers.balancer import Balancer
 from gateway.upstream.endpoint import Endpoint

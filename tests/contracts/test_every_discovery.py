@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 import pytest
 
-from gateway.config.model import Discovery as Config
-from gateway.config.model import Upstream
+from gateway.config.upstreams import Discovery as Config
+from gateway.config.upstreams import Upstream
 from gateway.errors import DiscoveryError
 from gateway.upstream.discovery import DISCOVERIES, Found, discovery_of
 from tests.support.dns_server import DnsServer

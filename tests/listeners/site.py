@@ -18,6 +18,7 @@ from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.listener import Entry
 from gateway.metrics.endpoints import drain
 from gateway.metrics.plan import UPSTREAM_OPEN, Plan
+from gateway.middleware import KINDS
 from gateway.scoreboard import Condition, Fact, Scoreboard
 from gateway.truth import Truth
 from gateway.upstream.upstream import Upstream
@@ -39,10 +40,12 @@ class Site:
         upstream: dict[str, Any] | None = None,
         others: dict[str, dict[str, Any]] | None = None,
         routes: list[dict[str, Any]] | None = None,
+        middleware: list[dict[str, Any]] | None = None,
+        trusted_proxies: list[str] | None = None,
         send_buffer: int = 0,
     ) -> None:
-        """others: upstreams beside that of the origins, which is "app". send_buffer: bytes the kernel holds
-        for each client, 0 for its own choice."""
+        """others: upstreams beside that of the origins, which is "app". middleware: around all routes. send_buffer:
+        bytes the kernel holds for each client, 0 for its own choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -52,14 +55,17 @@ class Site:
                         "listen": "127.0.0.1:0",
                         "limits": limits or {},
                         "timeouts": _LONG | (timeouts or {}),
+                        "trusted_proxies": trusted_proxies or [],
                     }
                 ],
                 "upstreams": {
                     **({"app": {"endpoints": endpoints, **(upstream or {})}} if endpoints else {}),
                     **(others or {}),
                 },
+                "middleware": middleware or [],
                 "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}],
-            }
+            },
+            context=KINDS,
         )
         self._send_buffer = send_buffer
         self.told: asyncio.Queue[Exchange] = asyncio.Queue()

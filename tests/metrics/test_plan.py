@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Config
-from gateway.config.model import Upstream
+from gateway.config.upstreams import Upstream
 from gateway.metrics.plan import (
     CELLS,
     LABELS,
@@ -63,8 +63,9 @@ def test_every_series_of_a_configuration_has_its_cells() -> None:
     assert plan.blocks["upstream"].keys() == {(OTHER, OTHER), ("app", "10.0.0.1:80"), ("app", "unix:/run/app.sock")}
     assert plan.blocks["listener"].keys() == plan.blocks["tunnels"].keys() == {(OTHER,), ("web",), ("web2",)}
     refusals = plan.blocks["refusal"].keys()
-    assert {reason for route, reason in refusals if route == NO_ROUTE} == {*REASONS, OTHER_REASON}
-    routed = {code for code, reason in REASONS.items() if reason.routed}
+    general = {code for code, reason in REASONS.items() if not reason.kind}
+    assert {reason for route, reason in refusals if route == NO_ROUTE} == {*general, OTHER_REASON}
+    routed = {code for code in general if REASONS[code].routed}
     for name in ("a", "b"):
         assert {reason for route, reason in refusals if route == name} == {*routed, OTHER_REASON}
 

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.child import hear, tell
 from gateway.config import Config
-from gateway.config.model import Endpoint
+from gateway.config.upstreams import Endpoint
 from gateway.errors import DiscoveryError
 from gateway.findings import Findings, read
 from gateway.observer import lookups

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from gateway import errors
+from gateway.answer import answer
 from gateway.errors import UpstreamError
-from gateway.proxy.answers import Answers, answer
+from gateway.proxy.answers import Answers
 from gateway.reasons import REASONS
 from gateway.refusals import PLAIN, Page, Style
 
@@ -34,7 +35,7 @@ class _Told:
         self.head = SimpleNamespace(lines=b"GET /a HTTP/1.1\r\naccept: " + accept)
         self.target = b"/a"
         self.route: Any = None
-        self.answered = self.complete = False
+        self.begun = self.complete = False
         self.reason = self.request_id = ""
         self.cuts: list[str] = []
         self.messages: list[dict[str, Any]] = []
@@ -84,7 +85,7 @@ def test_an_error_becomes_an_answer(kind: type[UpstreamError], caplog: pytest.Lo
 
 def test_after_the_answer_began_it_is_cut() -> None:
     told = _Told()
-    told.answered = True
+    told.begun = True
     failed(errors.ConnectionCut("a", "b"), told)
     assert told.messages == [] and told.cuts == ["connection_terminated"]
 
@@ -106,7 +107,7 @@ def test_a_failure_after_the_beginning_cuts_and_one_after_the_end_changes_nothin
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told = _Told()
-    told.answered = True
+    told.begun = True
     failed(ValueError(), told)
     assert told.messages == [] and told.cuts == ["proxy_internal_error"]
     told.complete = True

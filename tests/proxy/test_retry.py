@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from gateway import errors
-from gateway.config.model import Retry
+from gateway.config.upstreams import Retry
 from gateway.errors import Declined, UpstreamError
 from gateway.proxy.retry import IDEMPOTENT, Course, Policy, Verdict, retry_after
 from gateway.wire import ResponseHead, read_response

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from gateway.config.model import Pool as PoolConfig
-from gateway.config.model import UpstreamTimeouts
+from gateway.config.upstreams import Pool as PoolConfig
+from gateway.config.upstreams import UpstreamTimeouts
 from gateway.config.values import parse_origin
 from gateway.scoreboard import Fact
 from gateway.upstream.http1 import Connection

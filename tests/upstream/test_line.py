@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.model import Queue
+from gateway.config.upstreams import Queue
 from gateway.errors import QueueFull, WaitedTooLong
 from gateway.metrics.plan import LINE_FIRST, Plan
 from gateway.scoreboard import Fact

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config import model as configured
+from gateway.config import upstreams as configured
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.members import Members
 from tests.upstream.parts import Parts

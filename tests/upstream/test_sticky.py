@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.model import Sticky as StickyConfig
+from gateway.config.upstreams import Sticky as StickyConfig
 from gateway.upstream.sticky import Sticky
 from tests.upstream.parts import endpoints
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config.model import Pool as PoolConfig
-from gateway.config.model import UpstreamTimeouts
+from gateway.config.upstreams import Pool as PoolConfig
+from gateway.config.upstreams import UpstreamTimeouts
 from gateway.errors import BadResponse, Busy, ConnectFailed, ConnectionCut, NoEndpoint, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_FAILURES
 from gateway.scoreboard import Condition, Mark

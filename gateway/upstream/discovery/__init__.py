@@ -5,7 +5,7 @@ They know where to look and nothing else: who asks when, what becomes of the ans
 
 from __future__ import annotations
 
-from gateway.config.model import Upstream
+from gateway.config.upstreams import Upstream
 from gateway.upstream.discovery.discovery import Discovery, Found
 from gateway.upstream.discovery.dns import Dns
 from gateway.upstream.discovery.file import File

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from gateway.config.model import Endpoint, Upstream
+from gateway.config.upstreams import Endpoint, Upstream
 
 
 @dataclass(frozen=True, slots=True)

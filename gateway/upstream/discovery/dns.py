@@ -20,7 +20,7 @@ import dns.name
 import dns.nameserver
 import dns.resolver
 
-from gateway.config.model import Endpoint, Upstream
+from gateway.config.upstreams import Endpoint, Upstream
 from gateway.errors import DiscoveryError
 from gateway.upstream.discovery.discovery import Discovery, Found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.config.listed import load_endpoints
-from gateway.config.model import Upstream
 from gateway.config.problems import ConfigErrors
+from gateway.config.upstreams import Upstream
 from gateway.errors import DiscoveryError
 from gateway.upstream.discovery.discovery import Discovery, Found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config.model import Upstream
+from gateway.config.upstreams import Upstream
 from gateway.upstream.discovery.discovery import Discovery, Found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.config.model import Endpoint, Upstream
+from gateway.config.upstreams import Endpoint, Upstream
 
 
 def looked_up(**discovery: Any) -> Upstream:
