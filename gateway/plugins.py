@@ -61,8 +61,8 @@ class Headers:
     latin-1, so that none are lost.
 
     The fields that end at this hop (Connection, Transfer-Encoding, Upgrade and their like; RFC 9110, section 7.6.1) are
-    not among them. They can't be set, and neither can Content-Length. Changes are checked when they are made: ValueError
-    for what can't stand in a message.
+    not among them. They can't be set, and neither can Content-Length. Changes are checked when they are made:
+    ValueError for what can't stand in a message.
     """
 
     __slots__ = ()
@@ -251,7 +251,7 @@ class Request:
     @property
     def target(self) -> str:
         """Path and query as they go over the wire, percent-encoded: "/a%20b?c=d". May be set, to one that begins with
-        a slash; a layer around all routes so decides on the route, too."""
+        a slash; the route is chosen already, by what the client asked for."""
         return self._head.target.decode("latin-1")
 
     @target.setter
@@ -277,7 +277,7 @@ class Request:
 
     @property
     def host(self) -> str:
-        """Whom the request is for: "example.com:8080". May be set; the route is chosen by what the client asked for."""
+        """Whom the request is for: "example.com:8080". May be set; an upstream with a `host` of its own sends that."""
         return (self._head.special.get(b"host") or b"").decode("latin-1")
 
     @host.setter
@@ -313,7 +313,7 @@ class Request:
 
     @property
     def route(self) -> str:
-        """The name of its route, "" in a layer around all routes, where none is chosen yet."""
+        """The name of its route, "" when none takes it."""
         route = self._exchange.route
         return "" if route is None else route.name
 
@@ -392,7 +392,7 @@ class Response:
         self._status = status
 
     def replace(self, body: bytes | str, content_type: str | None = None) -> None:
-        """Send this body, as it is, and nothing of the one that comes. An endpoint whose body is long is not read to its end."""
+        """Send this body, as it is, and nothing of the one that comes; if that is long it isn't read to its end."""
         self.body = body.encode() if isinstance(body, str) else bytes(body)
         del self.headers["content-encoding"]
         if content_type is not None:

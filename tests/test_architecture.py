@@ -38,6 +38,8 @@ GROUND = {
     "relay",
     "truth",
     "tls",
+    "blame",
+    "plugins",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -53,6 +55,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
+    "blame": set(),
+    "plugins": {"reasons", "wire"},
     "child": {"config", "errors", "findings", "log", "metrics", "scoreboard"},
     "findings": {"config"},
     "log": {"config", "errors", "exchange"},

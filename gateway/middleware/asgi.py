@@ -49,7 +49,7 @@ class Asgi(Middleware):
     Order: where the class wants to be; one that reads bodies belongs inside `compress`.
     """
 
-    Options = Options
+    OPTIONS = Options
     EXAMPLE = '{ kind = "asgi", use = "my_middleware:Timing", options = { header = "x-took" } }'
 
     def __init__(self, app: App, options: Options, place: Place) -> None:
@@ -129,24 +129,21 @@ class _Passage:
         self._plain = plain.copy()
         try:
             await foreign(plain, self._given_receive, self._given_send)
+            self._left = True
+            if not (self._over or self._switched or self._exchange.gone):
+                what = "before its answer was whole" if self._started else "without an answer"
+                raise RuntimeError(f"{self._layer.use} returned {what}")
         except Exception as error:
             self._left = True
             if self._switched:
                 log.debug("layer %s: after a switch of protocols: %r", self._layer.use, error)
                 return
+            if not self._started:  # whatever it got from further in, nobody has seen it
+                self._exchange.begun = False
             # What it was told by somebody else says more than what it made of that.
             if self._failure is not None:
                 raise self._failure from None
             raise
-        self._left = True
-        if self._switched or self._exchange.gone:
-            return
-        if not self._over:
-            if self._failure is not None:
-                raise self._failure
-            raise RuntimeError(
-                "it returned before its answer was whole" if self._started else "it returned without an answer"
-            )
         if self._trailing:
             await self._end()
 

@@ -8,18 +8,18 @@ import difflib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
+from gateway.answer import answer
 from gateway.blame import told
 from gateway.config.fields import Duration, Size
 from gateway.config.values import parse_duration, parse_size
-from gateway.errors import Refused, StartError, UpstreamError
+from gateway.errors import Refused, StartError
 from gateway.metrics.plan import LAYER_FAILED
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.plugged import TookTooLong, Use, built, found, options_of, within
 from gateway.plugins import Answer, Failure, Request, Response
-from gateway.reasons import status_of
 from gateway.wire import ResponseHead, edited, reframed, value_of
 
 log = logging.getLogger("gateway.middleware")
@@ -60,15 +60,15 @@ class Options(Base):
 
 class Hooks(Middleware):
     """Runs the methods of a Python class on requests and responses: `rewrite_request`, `modify_response`, `on_error`,
-    and `transform_request_body` and `transform_response_body` for bodies. Bodies are never held back here; what a method
-    keeps of one is its own. A layer that changes response bodies asks the endpoint not to compress them. Answers 500
-    (`middleware_failed`, or `hook_timeout` for what took too long) when a method fails.
+    and `transform_request_body` and `transform_response_body` for bodies. Bodies are never held back here; what a
+    method keeps of one is its own. A layer that changes response bodies asks the endpoint not to compress them. Answers
+    500 (`middleware_failed`, or `hook_timeout` for what took too long) when a method fails.
 
     Order: inside what refuses requests, so that it isn't asked about those, and inside `compress`, so that it sees
     bodies as they are.
     """
 
-    Options = Options
+    OPTIONS = Options
     EXAMPLE = '{ kind = "hooks", use = "my_hooks:Hooks", options = { greeting = "hello" } }'
 
     def __init__(self, app: App, options: Options, place: Place) -> None:
@@ -124,7 +124,10 @@ class Hooks(Middleware):
             try:
                 await within(self.timeout, self.rewrite, request)
             except Exception as error:
-                self.failed("rewrite_request", scope, error)
+                reason = self.tell("rewrite_request", scope, error)
+                if not self.bypasses:
+                    await answer(scope["gateway"], send, reason)
+                    return
                 request.answer = None
             request.may_respond = False
             if request.answer is not None:
@@ -139,19 +142,7 @@ class Hooks(Middleware):
             head.drop(_CODED)
         if self._answers:
             send = _Responder(self, request, scope, send)
-        if self.error is None:
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._app(scope, receive, send)
-        except (Refused, UpstreamError) as error:
-            if scope["gateway"].begun or (type(send) is _Responder and send.is_over):
-                raise
-            answer = await self.instead(scope, request, Failure.of(error.reason, status_of(error.reason)))
-            if answer is None:
-                raise
-            scope["gateway"].reason = error.reason
-            await _answer(scope, send.outer if type(send) is _Responder else send, answer)
+        await self._app(scope, receive, send)
 
     async def instead(self, scope: Scope, request: Request, failure: Failure) -> Answer | None:
         """What the plug-in answers where the gateway would; None when it leaves that alone, or fails at it."""
@@ -177,22 +168,12 @@ class Hooks(Middleware):
             if len(made) > self._most:
                 raise ValueError(f"{len(made)} bytes came back for {len(chunk)}, more than max_chunk allows")
         except Exception as error:
-            self.refuse(hook, scope, error)
+            raise Refused(self.tell(hook, scope, error), f"{hook} of {self._use} failed") from None
         return made
 
-    def failed(self, hook: str, scope: Scope, error: Exception) -> None:
-        """A method failed. Raises Refused, unless it is passed by."""
-        if not self.bypasses:
-            self.refuse(hook, scope, error)
-        self.tell(hook, scope, error)
-
-    def refuse(self, hook: str, scope: Scope, error: Exception) -> NoReturn:
-        self.tell(hook, scope, error)
-        reason = "hook_timeout" if isinstance(error, TookTooLong) else "middleware_failed"
-        raise Refused(reason, f"{hook} of {self._use} failed") from None
-
-    def tell(self, hook: str, scope: Scope, error: Exception) -> None:
-        """Count it and write it down; where in the code it came from in full the first time only."""
+    def tell(self, hook: str, scope: Scope, error: Exception) -> str:
+        """Count a failure and write it down, the way through the code that led there the first time only; the reason
+        that a client is told."""
         place = self._place
         place.cells[place.at + LAYER_FAILED] += 1
         timed_out = isinstance(error, TookTooLong)
@@ -208,6 +189,7 @@ class Hooks(Middleware):
             exc_info=error if not timed_out and hook not in self._told else None,
         )
         self._told.add(hook)
+        return "hook_timeout" if timed_out else "middleware_failed"
 
     async def close(self) -> None:
         close = getattr(self._made, "close", None)
@@ -255,14 +237,14 @@ class _Responder:
     """ASGI's send, for one response. outer: the send of the layer further out. is_over: no method has anything more to
     do with the response."""
 
-    __slots__ = ("_layer", "_replaced", "_request", "_response", "_scope", "is_over", "outer")
+    __slots__ = ("_discarded", "_layer", "_request", "_response", "_scope", "is_over", "outer")
 
     def __init__(self, layer: Hooks, request: Request, scope: Scope, send: Send) -> None:
         self._layer = layer
         self._request = request
         self._scope = scope
         self._response: Response | None = None  # whose body is transformed
-        self._replaced = -1  # how much of a body is still thrown away, when another one was sent in its place
+        self._discarded = -1  # bytes of a body that were thrown away, when another answer is sent in its place
         self.outer = send
         self.is_over = False
 
@@ -273,7 +255,7 @@ class _Responder:
         if kind == "http.response.start" and message["status"] != 101:
             return self._start(message)
         if kind == "http.response.body" or kind == "http.response.trailers":
-            if self._replaced >= 0:
+            if self._discarded >= 0:
                 return self._discard(message)
             if self._response is not None:
                 return self._body(self._response, message)
@@ -285,9 +267,10 @@ class _Responder:
         exchange = scope["gateway"]
         if exchange.reason:  # the gateway's own answer: something has failed
             if layer.error is not None:
-                answer = await layer.instead(scope, self._request, Failure.of(exchange.reason, message["status"]))
-                if answer is not None:
-                    await self._send_instead(answer, 0)
+                made = await layer.instead(scope, self._request, Failure.of(exchange.reason, message["status"]))
+                if made is not None:
+                    self._begin_discarding()  # it is a page of ours, which is short
+                    await _answer(scope, self.outer, made)
                     return
             await self.outer(message)
             return
@@ -298,8 +281,12 @@ class _Responder:
             try:
                 await within(layer.timeout, layer.modify, response)
             except Exception as error:
-                layer.failed("modify_response", scope, error)
-                assert kept is not None
+                reason = layer.tell("modify_response", scope, error)
+                if kept is None:
+                    self._begin_discarding()
+                    await answer(exchange, self.outer, reason)
+                    self._end_soon(headers)
+                    return
                 response = Response(status, kept, self._request)
             if response.body is not None:
                 await self._replace(response, headers)
@@ -326,29 +313,31 @@ class _Responder:
 
     async def _replace(self, response: Response, headers: Any) -> None:
         body = response.body or b""
-        length = headers.length if type(headers) is ResponseHead else -1
-        drop = frozenset((b"content-length", *_PARTLY))
-        fields = [pair for pair in edited(list(response.source), drop, b"") if pair[0] != b"transfer-encoding"]
+        drop = frozenset((b"content-length", b"transfer-encoding", *_PARTLY))
+        fields = edited(list(response.source), drop, b"")
         if response.status in _BODYLESS:
             body = b""
         else:
             fields.append((b"content-length", b"%d" % len(body)))
-        await self._send_instead(Answer(response.status, fields, body), length)
+        self._begin_discarding()
+        await _answer(self._scope, self.outer, Answer(response.status, fields, body))
+        self._end_soon(headers)
 
-    async def _send_instead(self, answer: Answer, length: int) -> None:
-        """Send an answer of the plug-in's. length: of the body it replaces, which is read to its end if that is near;
-        else whoever sends it is stopped."""
+    def _begin_discarding(self) -> None:
+        """Whatever still comes is thrown away: another answer goes out."""
         self.is_over = False
-        self._replaced = _DISCARDED
-        await _answer(self._scope, self.outer, answer)
+        self._discarded = 0
+
+    def _end_soon(self, headers: Any) -> None:
+        """The body that is thrown away is read to its end if that is near; else whoever sends it is stopped."""
+        length = headers.length if type(headers) is ResponseHead else int(value_of(headers, b"content-length") or -1)
         if not 0 <= length <= _DISCARDED:
-            raise Refused("middleware_failed", "the body was replaced")
+            raise Refused("middleware_failed", "another answer was sent in its place")
 
     async def _discard(self, message: Message) -> None:
-        self._replaced -= len(message.get("body", b""))
-        if self._replaced < 0:
-            self._replaced = 0
-            raise Refused("middleware_failed", "the body was replaced")
+        self._discarded += len(message.get("body", b""))
+        if self._discarded > _DISCARDED:
+            raise Refused("middleware_failed", "another answer was sent in its place")
 
     async def _body(self, response: Response, message: Message) -> None:
         layer, scope = self._layer, self._scope

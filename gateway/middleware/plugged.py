@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import CoroutineType
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 
 from gateway.blame import told
 from gateway.errors import StartError
@@ -57,9 +57,7 @@ def options_of(kind: str, use: str, model: Any, options: dict[str, Any]) -> Any:
         strange = options.keys() - {one.name for one in dataclasses.fields(model)}
     mistakes = [f"options.{name}: there is no such option" for name in sorted(strange)]
     try:
-        is_plain = not is_model and not hasattr(model, "__pydantic_config__")
-        adapter = TypeAdapter(model, config=ConfigDict(extra="ignore") if is_plain else None)
-        value = adapter.validate_python(options)
+        value = TypeAdapter(model).validate_python(options)
     except ValidationError as error:
         for one in error.errors(include_url=False):
             path = ".".join(["options", *map(str, one["loc"])])

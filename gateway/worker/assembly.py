@@ -114,11 +114,13 @@ def assemble(
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
     findings: Findings | None = None,
+    plugin: Callable[[str], Any] = lambda use: None,
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
-    there. findings: the endpoints that discovery has found.
+    there. findings: the endpoints that discovery has found. plugin: imports what "module:Name" names; without one,
+    plug-ins are left out.
     """
     truth = Truth(board)
     findings = findings or Findings()
@@ -180,7 +182,7 @@ def assemble(
         """An application within the layers of a route, and the place of the innermost."""
         where = EVERY_ROUTE if route is None else route.name
         standing = [
-            (MIDDLEWARE[one.options.kind], one.options, _place(one, where, plan, cells, truth, wheel))
+            (MIDDLEWARE[one.options.kind], one.options, _place(one, where, plan, cells, truth, wheel, plugin))
             for one in config.onion(route)
         ]
         app = wrapped(app, standing, outer, layers)
@@ -253,7 +255,9 @@ def _over(loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
     return future
 
 
-def _place(one: Standing, route: str, plan: Plan, cells: Cells, truth: Truth, wheel: Wheel) -> Place:
+def _place(
+    one: Standing, route: str, plan: Plan, cells: Cells, truth: Truth, wheel: Wheel, plugin: Callable[[str], Any]
+) -> Place:
     return Place(
         identity=one.identity,
         route=route,
@@ -265,7 +269,7 @@ def _place(one: Standing, route: str, plan: Plan, cells: Cells, truth: Truth, wh
         wheel=wheel,
         clients=None,
         documents=None,
-        plugin=lambda name: None,
+        plugin=plugin,
     )
 
 
@@ -311,8 +315,9 @@ def _entry(
     )
 
 
-def check(config: Config) -> None:
-    """Build it all and throw it away: what can't be assembled must not reach a running gateway. Raises GatewayError."""
+def check(config: Config, plugin: Callable[[str], Any] = lambda use: None) -> None:
+    """Build it all and throw it away: what can't be assembled must not reach a running gateway. plugin: as for
+    `assemble`; the master imports none, and leaves theirs to its workers. Raises GatewayError."""
     plan = Plan()
     if not plan.has_room(config):
         raise StartError(
@@ -321,7 +326,7 @@ def check(config: Config) -> None:
     plan.cover(config)
     board = Scoreboard.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None)
+    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, plugin=plugin)
     board.close()
     for name, upstream in config.upstreams.items():  # what the observer will need
         tls = upstream.health.tls if upstream.health is not None else None

@@ -2,7 +2,7 @@
 
 The code is read from its source each time: Python believes a compiled file whose source has the same size and, to the
 second, the same time, and so a plug-in that was changed and reloaded at once would come back as it was before. Nothing
-is compiled into files either: a worker may write nowhere, and what `gateway check` would leave belongs to somebody else.
+is compiled into files either: a worker may write nowhere, and what `gateway check` would leave is somebody else's.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Plugins:
         for name, module in list(sys.modules.items()):
             if isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _FromSource):
                 del sys.modules[name]
-        sys.meta_path.insert(0, self._finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, self._finder)
 
     def __call__(self, use: str) -> Any:
         """What "module:Name" names. Raises StartError with one sentence that says what is wrong, and where."""

@@ -19,6 +19,7 @@ from gateway.metrics.recorder import recorder
 from gateway.scoreboard import Fact, State
 from gateway.worker.assembly import Assembled, assemble, running_wheel
 from gateway.worker.memory import settle
+from gateway.worker.plugins import Plugins
 
 log = logging.getLogger("gateway")
 
@@ -57,8 +58,9 @@ class _Worker:
             self._access.write if self._access is not None else None,
         )
         offset = birth.slot / max(1, birth.workers)
+        plugins = Plugins(config.process.python_path)
         self._made = assemble(
-            config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset, birth.findings
+            config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset, birth.findings, plugins
         )
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
