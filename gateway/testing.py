@@ -351,8 +351,8 @@ def _config(config: Mapping[str, Any] | str | Path | None, middleware: Sequence[
         read = load(config, kinds=KINDS)
         if not middleware:
             return read
-        data = {"middleware": middleware, "listeners": [{"name": "web", "listen": "127.0.0.1:0"}]}
-        more = Config.model_validate(data, context=KINDS).middleware
+        alone = {"middleware": middleware, "listeners": [{"name": "web", "listen": "127.0.0.1:0"}]}
+        more = Config.model_validate(alone, context=KINDS).middleware
         return read.model_copy(update={"middleware": (*read.middleware, *more)})
     data: dict[str, Any] = {
         "listeners": [{"name": "web", "listen": "127.0.0.1:0"}],

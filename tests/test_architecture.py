@@ -46,6 +46,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"", "config", "errors", "scoreboard", "master", "worker", "observer", "demo", "proxy", "middleware"},
     "demo": {"", "config", "errors", "scoreboard", "master", "worker", "observer"},
+    "testing": {"", *GROUND, "listeners", "middleware", "worker"},
     "master": {"", *GROUND},
     "worker": {"", *GROUND, "listeners", "proxy", "middleware", "upstream"},
     "observer": {"", *GROUND, "upstream"},

@@ -14,7 +14,9 @@ from typing import Any, Literal
 from urllib.parse import quote, unquote
 from zlib import crc32
 
+from gateway.answer import answer
 from gateway.errors import Refused, StartError
+from gateway.metrics.plan import LAYER_FAILED
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.plugged import Use, built, found
@@ -54,6 +56,7 @@ class Asgi(Middleware):
 
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
+        self._place = place
         self.use = use = options.use
         self.inner = app
         make = found("asgi", use, place.plugin)
@@ -71,6 +74,13 @@ class Asgi(Middleware):
             return self._app(scope, receive, send)
         return _Passage(self, scope, receive, send).run(self._foreign)
 
+    def failed(self, exchange: Any, error: Exception) -> None:
+        """Count a mistake of the foreign code, and write it down."""
+        place = self._place
+        place.cells[place.at + LAYER_FAILED] += 1
+        where = f"route {place.route}, layer {place.layer}"
+        log.error("%s: it failed on the response to %r", where, exchange.target, exc_info=error)
+
 
 async def _enter(scope: Scope, receive: Receive, send: Send) -> None:
     """The application that foreign code wraps."""
@@ -84,9 +94,10 @@ class _Passage:
     """One request on its way through foreign code, and its response on the way back."""
 
     __slots__ = (
-        "_before", "_called", "_crc_in", "_crc_out", "_exchange", "_failure", "_fields", "_foreign_send", "_given",
-        "_given_receive", "_given_send", "_head", "_layer", "_left", "_listening", "_over", "_own_trailers", "_plain",
-        "_receive", "_scope", "_send", "_started", "_status", "_switched", "_trailers", "_trailing", "_untouched",
+        "_before", "_called", "_crc_in", "_crc_out", "_ended", "_exchange", "_failure", "_fields", "_foreign_send",
+        "_given", "_given_receive", "_given_send", "_head", "_is_broken", "_layer", "_left", "_listening", "_over",
+        "_own_trailers", "_plain", "_receive", "_scope", "_send", "_started", "_status", "_switched", "_trailers",
+        "_trailing", "_untouched",
     )  # fmt: skip
 
     def __init__(self, layer: Asgi, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +120,9 @@ class _Passage:
         self._status = 0
         self._untouched: Any = None
         self._fields: list[Pair] | None = None
+        self._ended = False
         self._switched = False  # to another protocol
+        self._is_broken = False  # it made a mistake, which was answered
         # The response as it goes out.
         self._started = False
         self._over = False
@@ -130,13 +143,15 @@ class _Passage:
         try:
             await foreign(plain, self._given_receive, self._given_send)
             self._left = True
-            if not (self._over or self._switched or self._exchange.gone):
+            # What broke off further in has been cut already.
+            broke_off = self._untouched is not None and not self._ended
+            if not (self._over or self._switched or self._exchange.gone or broke_off):
                 what = "before its answer was whole" if self._started else "without an answer"
                 raise RuntimeError(f"{self._layer.use} returned {what}")
         except Exception as error:
             self._left = True
-            if self._switched:
-                log.debug("layer %s: after a switch of protocols: %r", self._layer.use, error)
+            if self._switched or self._is_broken:
+                log.debug("layer %s: when all was said: %r", self._layer.use, error)
                 return
             if not self._started:  # whatever it got from further in, nobody has seen it
                 self._exchange.begun = False
@@ -261,7 +276,8 @@ class _Passage:
         if kind == "http.response.body":
             if self._trailing:
                 self._crc_in = crc32(message.get("body", b""), self._crc_in)
-            await self._foreign_send(message)
+            self._ended = not message.get("more_body", False)
+            await self._handed(message)
         elif kind == "http.response.start":
             if message["status"] == 101:
                 self._switched = self._started = True
@@ -276,13 +292,28 @@ class _Passage:
             self._trailing = bool(message.get("trailers"))
             # It may be held back, and yet there must not be another one.
             self._exchange.begun = True
-            await self._foreign_send({"type": "http.response.start", "status": self._status, "headers": given})
+            await self._handed({"type": "http.response.start", "status": self._status, "headers": given})
         elif kind == "http.response.trailers":
             self._trailers = [*(self._trailers or ()), *message["headers"]]
             if self._over and self._trailing and not self._own_trailers and not message.get("more_trailers", False):
                 await self._end()
         else:
             await self._send(message)
+
+    async def _handed(self, message: Message) -> None:
+        """Give the foreign code a part of the response. A mistake of its own must not look like one of whoever sends
+        the response: it is told here, and answered here if nothing has gone out."""
+        try:
+            await self._foreign_send(message)
+        except Exception as error:
+            if error is self._failure:
+                raise
+            self._layer.failed(self._exchange, error)
+            self._is_broken = True
+            if not self._started:
+                self._started = self._over = True
+                await answer(self._exchange, self._send, "middleware_failed")
+            raise Refused("middleware_failed", "it failed on the response") from None
 
     # What the foreign code has made of the request.
 

@@ -7,7 +7,9 @@ import hmac
 import json
 import re
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,18 +159,15 @@ def test_masking_is_the_same_wherever_parts_begin(text: list[bytes], cuts: list[
     whole = b"".join(text)
     masking = Plugins([PLUGINS])("masking:Masking")(least=6, shown=shown)
 
-    class Around:
-        class request:
-            state: dict[str, Any] = {}
-
-    Around.request.state = {}
+    state: dict[str, Any] = {}
+    response = SimpleNamespace(request=SimpleNamespace(state=state))
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     made = b""
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         if end > start:
-            made += masking.transform_response_body(whole[start:end], Around)
-            assert len(Around.request.state["held"]) < 6 + 1
-    made += masking.transform_response_body(b"", Around)
+            made += masking.transform_response_body(whole[start:end], response)
+            assert len(state["held"]) < 6 + 1
+    made += masking.transform_response_body(b"", response)
     assert made == re.sub(
         rb"[0-9]{6,}", lambda found: b"*" * (len(found[0]) - shown) + found[0][len(found[0]) - shown :], whole
     )
