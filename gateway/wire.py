@@ -800,3 +800,21 @@ def _may_be_size(data: bytes) -> bool:
 def is_field(name: bytes, value: bytes) -> bool:
     """Whether this pair can stand on the wire as one field line."""
     return _TOKEN_ONLY.fullmatch(name) is not None and _VALUE_ONLY.fullmatch(value) is not None
+
+
+def is_target(target: bytes) -> bool:
+    """Whether this can stand in a request line as the target."""
+    return _TARGET_ONLY.fullmatch(target) is not None
+
+
+def is_authority(host: bytes) -> bool:
+    """Whether this can be a host and port."""
+    return len(host) <= _LONGEST_AUTHORITY and _is_authority(host)
+
+
+def is_method(method: bytes) -> bool:
+    """Whether this can be the method of a request."""
+    return _TOKEN_ONLY.fullmatch(method) is not None
+
+
+_TARGET_ONLY = re.compile(rb"[\x21\x22\x24-\x7e\x80-\xff]++")
