@@ -7,12 +7,16 @@ A kind is one file here and one line in the table below.
 from __future__ import annotations
 
 from gateway.config.layers import Kinds
+from gateway.middleware.bandwidth_limit import BandwidthLimit
+from gateway.middleware.body_limit import BodyLimit
 from gateway.middleware.compress import Compress
+from gateway.middleware.concurrency_limit import ConcurrencyLimit
 from gateway.middleware.cors import Cors
 from gateway.middleware.decompress import Decompress
 from gateway.middleware.headers import Headers
 from gateway.middleware.ip_allow import IpAllow
 from gateway.middleware.middleware import Middleware
+from gateway.middleware.rate_limit import RateLimit
 from gateway.middleware.redirect_https import RedirectHttps
 from gateway.middleware.request_id import RequestId
 from gateway.middleware.respond import Respond
@@ -20,11 +24,15 @@ from gateway.middleware.security_headers import SecurityHeaders
 from gateway.middleware.static import Static
 
 MIDDLEWARE: dict[str, type[Middleware]] = {
+    "bandwidth_limit": BandwidthLimit,
+    "body_limit": BodyLimit,
     "compress": Compress,
+    "concurrency_limit": ConcurrencyLimit,
     "cors": Cors,
     "decompress": Decompress,
     "headers": Headers,
     "ip_allow": IpAllow,
+    "rate_limit": RateLimit,
     "redirect_https": RedirectHttps,
     "request_id": RequestId,
     "respond": Respond,
