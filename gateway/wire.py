@@ -197,6 +197,13 @@ class Fields:
             value = _value_in(self.ordinary, name, self._lower)
         return value
 
+    def listed(self, name: bytes) -> bytes | None:
+        """All fields of this lower-case name as one list (RFC 9110, section 5.3), None for none."""
+        value = self.value(name)
+        if value is None or name in self.special or self._lower.count(b"\r\n" + name + b":") < 2:
+            return value
+        return b", ".join([value for known, value in self.pairs() if known == name])
+
     def without(self, names: frozenset[bytes]) -> Fields:
         """The same without the fields of these lower-case names; itself when it has none of them. Remembered, for what
         one layer takes from a request it takes from the next as well."""
@@ -284,6 +291,15 @@ class Head:
         value = self.fields.value(name)
         if value is None and self.added:
             value = _value_in(self.added, name)
+        return value
+
+    def listed(self, name: bytes) -> bytes | None:
+        """All fields of this lower-case name as one list, None for none. Not for those that introduce a client."""
+        value = self.fields.listed(name)
+        if self.added:
+            added = [value for known, value in _pairs_of(self.added) if known == name]
+            if added:
+                return b", ".join(added if value is None else [value, *added])
         return value
 
     def drop(self, names: frozenset[bytes]) -> None:
@@ -481,6 +497,14 @@ def value_of(headers: Any, name: bytes) -> bytes | None:
     if isinstance(headers, Head):
         return headers.value(name)
     return next((value for known, value in headers if known.lower() == name), None)
+
+
+def listed(headers: Any, name: bytes) -> bytes | None:
+    """All fields of this lower-case name as one list (RFC 9110, section 5.3), None for none."""
+    if isinstance(headers, Head):
+        return headers.listed(name)
+    values = [value for known, value in headers if known.lower() == name]
+    return b", ".join(values) if values else None
 
 
 def edited(headers: Any, drop: frozenset[bytes], add: bytes) -> Any:

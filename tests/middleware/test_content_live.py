@@ -14,9 +14,9 @@ from tests.middleware.test_codings import TEXT, coded
 from tests.upstream.peer import Message, Origin, Peer, always, closed_port, live, noting, ok
 
 GZIP = b"accept-encoding: gzip\r\n"
-COMPRESS = {"kind": "compress"}
-DECOMPRESS = {"kind": "decompress"}
-CORS = {"kind": "cors", "origins": ["https://app.example.com"]}
+COMPRESS: dict[str, Any] = {"kind": "compress"}
+DECOMPRESS: dict[str, Any] = {"kind": "decompress"}
+CORS: dict[str, Any] = {"kind": "cors", "origins": ["https://app.example.com"]}
 FROM_APP = b"origin: https://app.example.com\r\n"
 OPEN = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n%b\r\n"
 
