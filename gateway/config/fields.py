@@ -154,6 +154,20 @@ EndpointAddress = Annotated[
 ]
 
 
+def _http_url(value: object) -> str:
+    values.parse_http_url(value)
+    return str(value)
+
+
+HttpUrl = Annotated[
+    str,
+    PlainValidator(_http_url),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^https?://[^/?#@]+([/?][^#]*)?$", "examples": ["https://id.example.com/keys"]}
+    ),
+]
+
+
 def _matching(pattern: str, what: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -234,17 +248,25 @@ def _percentage(value: object) -> float:
     return share
 
 
-def _percent(value: object) -> float:
-    number = as_read(value)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 100:
-        raise ValueError(f"expected a number above 0 and at most 100, got {shown(value)}")
-    return float(number)
+def _of_a_hundred(is_fit: Callable[[float], bool], range: str) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        number = as_read(value)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not is_fit(number):
+            raise ValueError(f"expected a number {range}, got {shown(value)}")
+        return float(number)
+
+    return read
 
 
 Percent = Annotated[
     float,
-    PlainValidator(_percent),
+    PlainValidator(_of_a_hundred(lambda number: 0 < number <= 100, "above 0 and at most 100")),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100, "examples": [100, 0.5]}),
+]
+PercentOrZero = Annotated[
+    float,
+    PlainValidator(_of_a_hundred(lambda number: 0 <= number <= 100, "from 0 to 100")),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
 ]
 Percentage = Annotated[
     float,

@@ -103,6 +103,7 @@ class Nursery:
             master=os.getpid(),
             close_foreign=close_foreign,
             findings=generation.findings,
+            documents=generation.documents,
         )
         # What lives now is shared with every child: the collector must not write into it and so make it private.
         gc.collect()

@@ -61,6 +61,8 @@ class Template:
 
 
 def _template_text(text: str) -> str:
+    if _UNSAFE.search(text.encode()):
+        raise ValueError("it has a character that can't stand in a field")
     Template(text)
     return text
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from gateway.documents import Documents
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.metrics.plan import LAYER_REFUSED
@@ -17,6 +18,7 @@ from gateway.middleware.middleware import App, Place
 from gateway.refusals import PLAIN
 from gateway.scoreboard import Scoreboard
 from gateway.truth import Truth
+from gateway.upstream.transport import Clients
 from gateway.wheel import Wheel
 from gateway.wire import RequestHead, read_request
 from tests.listeners.site import get
@@ -62,6 +64,7 @@ class Alone:
         def later(seconds: float, callback: Callable[[], None]) -> object:
             return asyncio.get_running_loop().call_later(seconds, callback)
 
+        wheel = Wheel(later, lambda: asyncio.get_running_loop().time())
         return Place(
             identity=identity,
             route="app",
@@ -70,9 +73,9 @@ class Alone:
             at=at,
             truth=Truth(_board()),
             ledger=self.ledger,
-            wheel=Wheel(later, lambda: asyncio.get_running_loop().time()),
-            clients=None,
-            documents=None,
+            wheel=wheel,
+            clients=Clients(wheel, self.cells),
+            documents=Documents(),
             plugin=lambda name: None,
         )
 

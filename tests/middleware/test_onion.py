@@ -267,13 +267,15 @@ def test_a_body_that_turns_out_to_be_unfit_ends_the_exchange(how: str, status: i
         async with Origin(reads) as origin, Site(origin, routes=[route(*layers)]) as site:
             head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
             peer = await site.client(head + b"4\r\ngood\r\n")
-            await until(lambda: site.upstream.endpoints[0].in_flight == 1)
-            await peer.send(b"3\r\nbad\r\n")
+            if how == "refuses_the_body":  # the other breaks with the first byte
+                await until(lambda: site.upstream.endpoints[0].in_flight == 1)
+                await peer.send(b"3\r\nbad\r\n")
             answer = await peer.response()
             assert answer.status == status and answer.all(b"x-out") == [b"a"]
             assert site.well  # the endpoint has no part in it
-            await until(lambda: bool(ended))
-            assert b"bad" not in ended[0]
+            if how == "refuses_the_body":
+                await until(lambda: bool(ended))
+                assert b"bad" not in ended[0]
 
     test()
 
@@ -303,8 +305,8 @@ async def test_time_is_counted_for_the_layer_that_takes_it() -> None:
 
 @live
 async def test_layers_are_told_when_they_begin_and_end() -> None:
-    layers = {"middleware": [{"kind": "wrong", "how": "x"}], "routes": [route({"kind": "wrong", "how": "y"})]}
-    async with Origin(always(ok())) as origin, Site(origin, **layers):
+    x, y = {"kind": "wrong", "how": "x"}, {"kind": "wrong", "how": "y"}
+    async with Origin(always(ok())) as origin, Site(origin, middleware=[x], routes=[route(y)]):
         assert sorted(Wrong.started) == ["x", "y"] and not Wrong.closed
     assert sorted(Wrong.closed) == ["x", "y"]
 
