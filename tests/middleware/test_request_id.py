@@ -47,7 +47,7 @@ async def test_an_id_is_taken_from_a_trusted_proxy_only() -> None:
     assert request[b"x-request-id"] == exchange.request_id.encode() != b"from-a-proxy_1"
 
 
-@pytest.mark.parametrize("given", [b"short", b"a" * 129, b"with space", b"", b"quote\"12345", b"12345678\xff"])
+@pytest.mark.parametrize("given", [b"short", b"a" * 129, b"with space", b"", b'quote"12345', b"12345678\xff"])
 def test_a_malformed_id_is_replaced(given: bytes) -> None:
     @live
     async def test() -> None:
