@@ -424,6 +424,12 @@ def _set_drained(path: str | None, control: str | None, upstream: str, endpoint:
         _fail(answer["error"])
 
 
+def _unfetched(one: dict[str, Any]) -> str:
+    age = one["age_seconds"]
+    left = "there is none to use" if age is None else f"the one of {age:.0f} s ago is used"
+    return f"{one['url']}: fetching fails: {one['trouble']}; {left}"
+
+
 def _trouble(one: dict[str, Any]) -> str:
     return f"{one['upstream']}: looking up endpoints fails: {one['trouble']}; it has {one['endpoints']}"
 
@@ -448,6 +454,7 @@ def _table(answer: dict[str, Any]) -> str:
             f"listening: {listeners}" + (f"; admin on {answer['admin']}" if answer["admin"] else ""),
             f"workers wanted: {answer['workers_wanted']}; restarts: {restarts}",
             *(_trouble(one) for one in answer.get("discovery", ()) if one["trouble"]),
+            *(_unfetched(one) for one in answer.get("documents", ()) if one["trouble"]),
             "",
             "".join(
                 title.ljust(width) if index == 0 else title.rjust(width)

@@ -22,6 +22,7 @@ MOST = (1 << 31) - 1  # what fits the C int that most of these numbers end up in
 NAME = r"[A-Za-z0-9_.-]{1,64}"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, section 5.6.2
 _LONGEST_REGEX = 1000
+_FASTEST = 1_000_000  # requests in a second: more than a machine answers, and what a microsecond can tell apart
 
 
 def _whole(least: int, most: int = MOST) -> Callable[[object], int]:
@@ -49,6 +50,7 @@ CountOrZero = Annotated[int, PlainValidator(_whole(0)), _integer(0)]
 Weight = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
 WeightOrZero = Annotated[int, PlainValidator(_whole(0, 65535)), _integer(0, 65535)]
 Port = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
+PrefixLength = Annotated[int, PlainValidator(_whole(1, 128)), _integer(1, 128)]
 Priority = Annotated[int, PlainValidator(_whole(-MOST)), WithJsonSchema({"type": "integer"})]
 Status = Annotated[int, PlainValidator(_whole(200, 599)), _integer(200, 599)]
 
@@ -105,6 +107,21 @@ Size = Annotated[
     PlainSerializer(values.format_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{values.SIZE}$", "examples": ["64KiB", "10MiB", "1GB"]}),
 ]
+
+
+def _rate(value: object) -> float:
+    rate = values.parse_rate(value)
+    if not 0 < rate <= _FASTEST:
+        raise ValueError(f"expected a rate above 0 and at most a million in a second, got {shown(value)}")
+    return rate
+
+
+Rate = Annotated[
+    float,
+    PlainValidator(_rate),
+    PlainSerializer(values.format_rate, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{values.RATE}$", "examples": ["50/s", "100/m", "1000/h"]}),
+]
 ByteRate = Annotated[
     float,
     PlainValidator(values.parse_byte_rate),
@@ -133,6 +150,20 @@ EndpointAddress = Annotated[
             "pattern": r"^(unix:/.+|http://[^/?#]+(/[^?#]*)?|[^/]+:\d{1,5})$",
             "examples": ["10.0.0.1:8080", "app.internal:8080", "http://10.0.0.1:8080/base", "unix:/run/app.sock"],
         }
+    ),
+]
+
+
+def _http_url(value: object) -> str:
+    values.parse_http_url(value)
+    return str(value)
+
+
+HttpUrl = Annotated[
+    str,
+    PlainValidator(_http_url),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^https?://[^/?#@]+([/?][^#]*)?$", "examples": ["https://id.example.com/keys"]}
     ),
 ]
 

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from gateway.config.layers import Kinds
 from gateway.middleware.api_key import ApiKey
+from gateway.middleware.bandwidth_limit import BandwidthLimit
 from gateway.middleware.basic_auth import BasicAuth
+from gateway.middleware.body_limit import BodyLimit
+from gateway.middleware.concurrency_limit import ConcurrencyLimit
 from gateway.middleware.headers import Headers
 from gateway.middleware.jwt import Jwt
 from gateway.middleware.middleware import Middleware
+from gateway.middleware.rate_limit import RateLimit
 from gateway.middleware.request_id import RequestId
 
 MIDDLEWARE: dict[str, type[Middleware]] = {
     "api_key": ApiKey,
+    "bandwidth_limit": BandwidthLimit,
     "basic_auth": BasicAuth,
+    "body_limit": BodyLimit,
+    "concurrency_limit": ConcurrencyLimit,
     "headers": Headers,
     "jwt": Jwt,
+    "rate_limit": RateLimit,
     "request_id": RequestId,
 }
 

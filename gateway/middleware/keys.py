@@ -1,170 +1,93 @@
-"""Where the keys of an issuer come from: a secret, a file, or a document that the observer fetches for all workers.
+"""For whom a limit counts: a client's address, what a request says of itself, or a text made of several such things.
 
-A token that names a key which nobody knows may be of a new key, or of nobody. So one refresh of the document is asked
-for, by all who wait together, and no more for some seconds: whoever invents names for keys costs the issuer nothing
-and other requests no time.
+An account is known by the key that is made here, so two clients that get the same key share it. Pure.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import Callable, Collection
-from typing import Any, Protocol
+import re
+from collections.abc import Callable
+from functools import lru_cache, partial
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated, Any, Literal
 
-from gateway.errors import GatewayError
-from gateway.middleware.keyset import KeySet, key_set, secret_set
-from gateway.middleware.watched import LOOK, Watched
+from pydantic import AfterValidator
 
-log = logging.getLogger("gateway.middleware")
+from gateway.middleware.template import Template, part
+from gateway.wire import RequestHead, parameter
 
-_LONGEST_SET = 1024 * 1024  # bytes; a hundred keys with their certificates
-_WITHIN = 2.0  # seconds a request waits for a refresh
-_PAUSE = 5.0  # seconds after a refresh in which an unknown key doesn't ask for the next
-_MOST_WAITING = 100  # requests that wait for a refresh; one more is refused at once
+# Of a request, the name of its account; b"" where it has none.
+Key = Callable[[Any, RequestHead], bytes]
+Missing = Literal["client_ip", "refuse", "pass"]
 
-Changed = Callable[[KeySet], None]
-
-
-class Documents(Protocol):
-    """What is asked of `gateway.documents.Documents`."""
-
-    def get(self, url: str) -> Any: ...
-
-    async def refresh(self, url: str, within: float) -> Any: ...
+_PLAIN = re.compile(r"client_ip|route|(header|cookie|query|jwt):[^\s{}]+")
+_KNOWN = (
+    '"client_ip", "route", "header:NAME", "cookie:NAME", "query:NAME", "jwt:CLAIM" '
+    'or a text such as "{client_ip}/{host}"'
+)
 
 
-class Keys:
-    """The keys of a layer. The base is a set that never changes."""
-
-    def __init__(self, keys: KeySet | None) -> None:
-        self._keys = keys
-
-    def current(self) -> KeySet | None:
-        """The keys to go by; None when there never were any."""
-        return self._keys
-
-    async def seek(self) -> None:
-        """A key is wanted that isn't there, or there are none yet: have a look for it, if it is time for one. Waits no
-        longer than some seconds and raises nothing."""
-
-    def close(self) -> None:
-        """Nobody will ask any more."""
+def _limit_key(text: str) -> str:
+    _key(text, 64)
+    return text
 
 
-def keys_of_secret(secret: str, wanted: Collection[str]) -> Keys:
-    """Raises ValueError for a secret that is too short."""
-    return Keys(secret_set(secret, wanted))
+LimitKey = Annotated[str, AfterValidator(_limit_key)]
 
 
-class KeysOfFile(Keys):
-    """A JWK Set in a file."""
+def key_of(text: str, prefix: int, missing: Missing) -> Callable[[Any, RequestHead], bytes | None]:
+    """What makes the keys of a limit. prefix: the bits of an IPv6 address that tell clients apart. missing: what a
+    request without a key is counted by; b"" for one that must be refused, None for one that no limit is for."""
+    key = _key(text, prefix)
+    if text in ("client_ip", "route"):
+        return key  # every request has one
+    instead: bytes | None = None if missing == "pass" else b""
+    address = partial(_client, prefix)
 
-    def __init__(self, path: str, wanted: Collection[str], changed: Changed) -> None:
-        """Raises StartError when it holds no key that can be used."""
+    def found(exchange: Any, head: RequestHead) -> bytes | None:
+        return key(exchange, head) or instead
 
-        def read(data: bytes) -> KeySet:
-            keys = key_set(data, wanted)
-            _tell(path, keys)
-            if not keys and not (keys.is_empty and began):
-                raise ValueError("it holds no key that can be used")
-            return keys
+    def found_or_address(exchange: Any, head: RequestHead) -> bytes | None:
+        # No value of a field can hold a NUL, so nobody who sends one gets into the account of an address.
+        return key(exchange, head) or b"\0" + address(exchange, head)
 
-        began = False
-        self._file = Watched(path, read, _LONGEST_SET, changed)
-        began = True
-        super().__init__(self._file.value)
-
-    def current(self) -> KeySet:
-        return self._file.look()
+    return found_or_address if missing == "client_ip" else found
 
 
-class KeysOfDocument(Keys):
-    """A JWK Set at an address. The last one that could be understood is used for as long as there is none newer."""
+def _key(text: str, prefix: int) -> Key:
+    """Raises ValueError."""
+    address = partial(_client, prefix)
 
-    def __init__(
-        self,
-        url: str,
-        wanted: Collection[str],
-        changed: Changed,
-        documents: Documents,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(None)
-        self._url = url
-        self._wanted = wanted
-        self._changed = changed
-        self._documents = documents
-        self._clock = clock
-        self._version: int | None = None
-        self._next = 0.0  # when to look whether the document has changed
-        self._rest = 0.0  # until when no refresh is asked for
-        self._asking: asyncio.Task[None] | None = None
-        self._waiting = 0
+    def place(name: str) -> Key:
+        if name == "client_ip":
+            return address
+        kind, _, rest = name.partition(":")
+        if kind == "query" and rest:
+            wanted = rest.encode()
+            return lambda exchange, head: parameter(exchange.target, wanted) or b""
+        return part(name)
 
-    def current(self) -> KeySet | None:
-        now = self._clock()
-        if now >= self._next or self._keys is None:
-            self._next = now + LOOK
-            self._look()
-        return self._keys
-
-    def _look(self) -> None:
-        document = self._documents.get(self._url)
-        if document is None or document.version == self._version:
-            return
-        self._version = document.version
-        try:
-            keys = self._understood(document.body)
-        except ValueError as error:
-            kept = "; the keys from before stay in use" if self._keys is not None else ""
-            log.error("%s: %s%s", self._url, error, kept)
-            return
-        self._keys = keys
-        self._changed(keys)
-
-    def _understood(self, body: bytes) -> KeySet:
-        if len(body) > _LONGEST_SET:
-            raise ValueError(f"has more than {_LONGEST_SET} bytes")
-        keys = key_set(body, self._wanted)
-        _tell(self._url, keys)
-        if not keys and not keys.is_empty:
-            raise ValueError("it holds no key that can be used")
-        return keys
-
-    async def seek(self) -> None:
-        if self._asking is None:
-            if self._clock() < self._rest:
-                return
-            self._asking = asyncio.get_running_loop().create_task(self._refresh(), name="keys")
-        if self._waiting >= _MOST_WAITING:
-            return
-        self._waiting += 1
-        try:
-            # Whoever leaves takes the refresh from nobody.
-            await asyncio.wait((self._asking,), timeout=_WITHIN)
-        finally:
-            self._waiting -= 1
-
-    async def _refresh(self) -> None:
-        try:
-            async with asyncio.timeout(_WITHIN):
-                await self._documents.refresh(self._url, within=_WITHIN)
-        except (TimeoutError, OSError, GatewayError) as error:
-            log.warning("%s: no refresh: %s", self._url, error or "it took too long")
-        except Exception:
-            log.exception("%s: no refresh", self._url)
-        finally:
-            self._rest = self._clock() + _PAUSE
-            self._asking = None
-            self._look()
-
-    def close(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
+    if "{" in text or "}" in text:
+        return Template(text, place).render
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(f"expected {_KNOWN}")
+    return place(text)
 
 
-def _tell(where: str, keys: KeySet) -> None:
-    for fault in keys.faults:
-        log.warning("%s: %s", where, fault)
+def _client(prefix: int, exchange: Any, head: RequestHead) -> bytes:
+    return network(exchange.client, prefix)
+
+
+@lru_cache(maxsize=4096)
+def network(address: str, prefix: int) -> bytes:
+    """Whom an address belongs to: an IPv4 address as it is, of an IPv6 one the network of this many bits, for whoever
+    has one address of it has all (RFC 6177: a site gets a /64 at least). What is no address stays what it is."""
+    try:
+        known = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address.encode()
+    if isinstance(known, IPv6Address):
+        if known.ipv4_mapped is not None:
+            return str(known.ipv4_mapped).encode()
+        return b"%b/%d" % (str(IPv6Address(int(known) >> (128 - prefix) << (128 - prefix))).encode(), prefix)
+    return str(known).encode()

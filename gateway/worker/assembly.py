@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2s
 from random import random
 from typing import Any
@@ -22,9 +23,11 @@ from gateway.config import model as configured
 from gateway.config.layers import Standing
 from gateway.config.upstreams import Endpoint as EndpointConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
+from gateway.documents import Documents, wanted
 from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
+from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
@@ -42,10 +45,11 @@ from gateway.middleware.middleware import Middleware, Place
 from gateway.middleware.onion import Onion
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
-from gateway.proxy.forward import Forward, Persistence
+from gateway.proxy.forward import Forward
 from gateway.proxy.hash_key import HashKey, hash_key
 from gateway.proxy.hedge import Hedging
 from gateway.proxy.mirror import Copies, Mirror
+from gateway.proxy.persistence import Persistence
 from gateway.proxy.redirect import Redirect
 from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
@@ -61,6 +65,7 @@ from gateway.tls import client_context
 from gateway.truth import Truth
 from gateway.upstream.budget import Budget
 from gateway.upstream.builder import Builder
+from gateway.upstream.clients import Clients
 from gateway.upstream.members import Members
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
@@ -97,6 +102,7 @@ class Assembled:
     upstreams: dict[str, Upstream]
     members: dict[str, Members]  # by upstream
     clock: Clock
+    clients: Clients
 
     def renew(self, name: str, listed: Iterable[EndpointConfig]) -> None:
         """These are the endpoints of an upstream from here on. What is under way to others goes on."""
@@ -114,18 +120,25 @@ def assemble(
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
     findings: Findings | None = None,
+    *,
+    documents: Documents | None = None,
+    ledger: Ledger | None = None,
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
-    there. findings: the endpoints that discovery has found.
+    there. findings: the endpoints that discovery has found. documents: what the observer has fetched.
+    ledger: what is counted over all workers, one of its own without it.
     """
     truth = Truth(board)
     findings = findings or Findings()
+    ledger = ledger or Ledger.create()
     build = Builder(plan, truth, cells, wheel, offset).upstream
     built = {name: build(name, one, findings.members(name, one)) for name, one in config.upstreams.items()}
     upstreams = {name: upstream for name, (upstream, _) in built.items()}
     members = {name: known for name, (_, known) in built.items()}
+    clients = Clients(wheel, cells)
+    documents = documents or Documents()
     via = pseudonym(config.process.control)
     shelf = Shelf()
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
@@ -135,9 +148,11 @@ def assemble(
     def forward(route: configured.Route, name: str, fallback: Any = None) -> Forward:
         one, upstream, group = config.upstreams[name], upstreams[name], plan.block("group", name)
         persistence = Persistence(
+            upstream,
             Policy.of(one.retry),
             Budget(one.retry.budget, upstream.load, truth, cells, group),
             shelf,
+            cells,
             group,
             one.timeouts.total,
             Hedging(one.hedge, cells, group) if one.hedge is not None else None,
@@ -175,15 +190,14 @@ def assemble(
         return Split(Choice(route), {name: side(name, fallback) for name in names}, random)
 
     layers: list[Middleware] = []
+    place = partial(
+        _place, plan=plan, cells=cells, truth=truth, ledger=ledger, wheel=wheel, clients=clients, documents=documents
+    )
 
     def onion(route: configured.Route | None, around: Onion | None = None) -> Onion:
         where = EVERY_ROUTE if route is None else route.name
         return Onion(
-            [
-                (MIDDLEWARE[one.options.kind], one.options, _place(one, where, plan, cells, truth, wheel))
-                for one in config.onion(route)
-            ],
-            around,
+            [(MIDDLEWARE[one.options.kind], one.options, place(one, where)) for one in config.onion(route)], around
         )
 
     routes = []
@@ -206,6 +220,7 @@ def assemble(
         yield
         for layer in layers:
             await layer.close()
+        clients.close()
         for upstream in upstreams.values():
             upstream.close()
 
@@ -221,7 +236,7 @@ def assemble(
             _entry(one, style, admission, app, plan, cells, wheel, clock, finished, loop)
             for one, style in zip(config.listeners, styles, strict=True)
         ]
-    return Assembled(app, entries, upstreams, members, clock)
+    return Assembled(app, entries, upstreams, members, clock, clients)
 
 
 def _hash_key(upstream: UpstreamConfig) -> HashKey | None:
@@ -252,7 +267,17 @@ def _over(loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
     return future
 
 
-def _place(one: Standing, route: str, plan: Plan, cells: Cells, truth: Truth, wheel: Wheel) -> Place:
+def _place(
+    one: Standing,
+    route: str,
+    plan: Plan,
+    cells: Cells,
+    truth: Truth,
+    ledger: Ledger,
+    wheel: Wheel,
+    clients: Clients,
+    documents: Documents,
+) -> Place:
     return Place(
         identity=one.identity,
         route=route,
@@ -260,10 +285,10 @@ def _place(one: Standing, route: str, plan: Plan, cells: Cells, truth: Truth, wh
         cells=cells,
         at=plan.block("layer", route, one.name),
         truth=truth,
-        ledger=None,
+        ledger=ledger,
         wheel=wheel,
-        clients=None,
-        documents=None,
+        clients=clients,
+        documents=documents,
         plugin=lambda name: None,
     )
 
@@ -318,14 +343,18 @@ def check(config: Config) -> None:
             "the scoreboard has no room for the endpoints of this configuration: no two may share a record"
         )
     plan.cover(config)
-    board = Scoreboard.create()
+    board, ledger = Scoreboard.create(), Ledger.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None)
+    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, ledger=ledger)
     board.close()
+    ledger.close()
     for name, upstream in config.upstreams.items():  # what the observer will need
         tls = upstream.health.tls if upstream.health is not None else None
         if tls is not None and tls.ca is not None:
             client_context(f"upstreams.{name}.health.tls.ca", tls.ca, tls.verify)
+    for document in wanted(config).values():
+        if document.ca is not None:
+            client_context(f"the ca for {document.url}", document.ca, True)
 
 
 def running_wheel() -> Wheel:

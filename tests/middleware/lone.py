@@ -46,9 +46,9 @@ class Lone:
             cells=self.cells,  # type: ignore[arg-type]
             at=0,
             truth=None,  # type: ignore[arg-type]
-            ledger=None,
+            ledger=None,  # type: ignore[arg-type]
             wheel=None,  # type: ignore[arg-type]
-            clients=None,
+            clients=None,  # type: ignore[arg-type]
             documents=documents,
             plugin=lambda name: None,
         )

@@ -230,7 +230,7 @@ LAYERED = Config.model_validate(
             "http://x/a",
             [
                 ("request_id", "request_id", "all", {}),
-                ("headers", "headers", "set plain", {"response": {"remove": ("server",)}}),
+                ("headers", "headers", "set plain", {"response": {"remove": ["server"]}}),
                 ("mine", "headers", "route a", {"request": {"set": {"a": "b"}}}),
             ],
         ),
