@@ -1,9 +1,10 @@
 """What a forked child is given, its first steps, and how master and child talk.
 
 They talk over one SEQPACKET socket pair: a message is a JSON object in one packet, descriptors ride along. Master to
-child: {"do": "go" | "drain" | "reopen" | "endpoints"}. Child to master: {"say": "ready" | "failed" | "left" |
-"endpoints"}. The kernel keeps only so much for whoever does not read. So lists of endpoints, which can be many and
-large, are sent one message at a time, each when the one before was read (`is_read`): there is always room for an order.
+child: {"do": "go" | "drain" | "reopen" | "endpoints" | "document" | "refresh"}. Child to master: {"say": "ready" |
+"failed" | "left" | "endpoints" | "document" | "refresh"}. The kernel keeps only so much for whoever does not read. So
+lists of endpoints and documents, which can be many and large, are sent one message at a time, each when the one before
+was read (`is_read`): there is always room for an order.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from setproctitle import setproctitle
 
 from gateway.config import Config
 from gateway.config.model import Process
+from gateway.documents import Documents
 from gateway.errors import GatewayError, StartError
 from gateway.findings import Findings, read
+from gateway.ledger import Ledger
 from gateway.log import Files, name_process
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State
@@ -67,6 +70,7 @@ class Birth:
     workers: int
     config: Config
     board: Scoreboard
+    ledger: Ledger
     plan: Plan
     seat: int
     sockets: dict[str, socket.socket]
@@ -75,6 +79,7 @@ class Birth:
     master: int
     close_foreign: Callable[[], None]  # closes this process' copies of what belongs to other children
     findings: Findings = field(default_factory=Findings)
+    documents: Documents = field(default_factory=Documents)
 
     @property
     def cells(self) -> Cells:

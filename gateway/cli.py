@@ -19,10 +19,11 @@ from gateway.config import Config, ConfigError, ConfigErrors, load_and_lint
 from gateway.config.dump import effective, schema
 from gateway.config.fields import MOST_WORKERS
 from gateway.config.files import control_path, find
+from gateway.config.problems import closest
 from gateway.errors import GatewayError
 from gateway.master.control import ask
 from gateway.master.upgrade import unlike_the_running_one
-from gateway.middleware import KINDS
+from gateway.middleware import KINDS, MIDDLEWARE
 
 if TYPE_CHECKING:
     from gateway.proxy.explain import Candidate, Explanation, Outcome, Shaping
@@ -115,6 +116,24 @@ def print_schema() -> None:
     click.echo(schema(KINDS), nl=False)
 
 
+@main.command()
+@click.argument("kind", required=False)
+@click.option("--markdown", "as_markdown", is_flag=True, help="All kinds with their options, as conf/middleware.md.")
+def middleware(kind: str | None, as_markdown: bool) -> None:
+    """List the kinds of layers that can stand around routes, or say what one of them does and may be told."""
+    from gateway.middleware import reference
+
+    if as_markdown:
+        click.echo(reference.markdown(MIDDLEWARE), nl=False)
+    elif kind is None:
+        click.echo(reference.listing(MIDDLEWARE))
+    elif kind in MIDDLEWARE:
+        click.echo(reference.plain(kind, MIDDLEWARE[kind]))
+    else:
+        near = closest(kind, MIDDLEWARE)
+        _fail(f'there is no kind "{kind}" of middleware' + (f' (did you mean "{near}"?)' if near else ""))
+
+
 def _fields(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = []
     for line in value:
@@ -199,6 +218,8 @@ def _answered(told: Explanation) -> list[str]:
         answer = "400 (ambiguous_path)"
     elif outcome.shaping.shares:
         answer = _chosen(outcome)
+    elif told.is_taken and not outcome.status:
+        answer = "from a layer"
     else:
         answer = f"{outcome.status} from the gateway"
         if outcome.location:
@@ -221,7 +242,23 @@ def _answered(told: Explanation) -> list[str]:
             )
             for one in outcome.destinations
         ]
-    return _aligned(rows)
+    return [*_aligned(rows), *_onion(outcome)]
+
+
+def _onion(outcome: Outcome) -> list[str]:
+    """The layers that the request goes through."""
+    if not outcome.onion:
+        return []
+    name = max(len(one.name) for one in outcome.onion)
+    where = max(len(one.where) for one in outcome.onion)
+    lines = [
+        f"  {one.name.ljust(name)}  {one.where.ljust(where)}  {_options(one.options)}".rstrip() for one in outcome.onion
+    ]
+    return ["", "layers, outermost first", *lines]
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options.items())
 
 
 def _chosen(outcome: Outcome) -> str:
@@ -391,6 +428,12 @@ def _set_drained(path: str | None, control: str | None, upstream: str, endpoint:
         _fail(answer["error"])
 
 
+def _unfetched(one: dict[str, Any]) -> str:
+    age = one["age_seconds"]
+    left = "there is none to use" if age is None else f"the one of {age:.0f} s ago is used"
+    return f"{one['url']}: fetching fails: {one['trouble']}; {left}"
+
+
 def _trouble(one: dict[str, Any]) -> str:
     return f"{one['upstream']}: looking up endpoints fails: {one['trouble']}; it has {one['endpoints']}"
 
@@ -415,6 +458,7 @@ def _table(answer: dict[str, Any]) -> str:
             f"listening: {listeners}" + (f"; admin on {answer['admin']}" if answer["admin"] else ""),
             f"workers wanted: {answer['workers_wanted']}; restarts: {restarts}",
             *(_trouble(one) for one in answer.get("discovery", ()) if one["trouble"]),
+            *(_unfetched(one) for one in answer.get("documents", ()) if one["trouble"]),
             "",
             "".join(
                 title.ljust(width) if index == 0 else title.rjust(width)

@@ -97,6 +97,10 @@ class BadResponse(UpstreamError):
     reason = "http_protocol_error"
 
 
+class AnswerTooLong(BadResponse):
+    """The answer to a request of ours has more bytes than we take."""
+
+
 class UpgradeFailed(UpstreamError):
     """The endpoint answered 101 for another protocol than was asked for."""
 

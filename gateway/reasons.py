@@ -95,6 +95,7 @@ REASONS: dict[str, Reason] = {
     "concurrency_limited": Reason(
         _DENIED, "Too many requests at the same time.", (429,), True, "concurrency_limit"
     ),
+    "limit_key_missing": Reason(_DENIED, "The request does not say whom it is counted for.", (400,), True),
     "origin_denied": Reason(_DENIED, "Pages of this origin may not use this.", (403,), True, "cors"),
     "content_coding_unknown": Reason(
         _REQUEST, "The request body is coded in a way that is not known here.", (415,), True, "decompress"

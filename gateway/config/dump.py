@@ -22,14 +22,15 @@ _REFERENCE = r"\$\{"  # a string with a reference to the environment may become 
 def effective(config: Config) -> str:
     """The configuration in force as JSON: every default spelled out, every value as it would be written, but no
     secret."""
-    return json.dumps(_without_secrets(config.model_dump()), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(without_secrets(config.model_dump()), indent=2, ensure_ascii=False) + "\n"
 
 
-def _without_secrets(value: Any) -> Any:
+def without_secrets(value: Any) -> Any:
+    """The same with something else in the place of each secret."""
     if isinstance(value, dict):
-        return {key: _without_secrets(item) for key, item in value.items()}
+        return {key: without_secrets(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_secrets(item) for item in value]
+        return [without_secrets(item) for item in value]
     return HIDDEN if isinstance(value, Secret) else value
 
 

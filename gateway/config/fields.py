@@ -22,6 +22,7 @@ MOST = (1 << 31) - 1  # what fits the C int that most of these numbers end up in
 NAME = r"[A-Za-z0-9_.-]{1,64}"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, section 5.6.2
 _LONGEST_REGEX = 1000
+_FASTEST = 1_000_000  # requests in a second: more than a machine answers, and what a microsecond can tell apart
 
 
 def _whole(least: int, most: int = MOST) -> Callable[[object], int]:
@@ -49,6 +50,7 @@ CountOrZero = Annotated[int, PlainValidator(_whole(0)), _integer(0)]
 Weight = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
 WeightOrZero = Annotated[int, PlainValidator(_whole(0, 65535)), _integer(0, 65535)]
 Port = Annotated[int, PlainValidator(_whole(1, 65535)), _integer(1, 65535)]
+PrefixLength = Annotated[int, PlainValidator(_whole(1, 128)), _integer(1, 128)]
 Priority = Annotated[int, PlainValidator(_whole(-MOST)), WithJsonSchema({"type": "integer"})]
 Status = Annotated[int, PlainValidator(_whole(200, 599)), _integer(200, 599)]
 
@@ -105,6 +107,21 @@ Size = Annotated[
     PlainSerializer(values.format_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{values.SIZE}$", "examples": ["64KiB", "10MiB", "1GB"]}),
 ]
+
+
+def _rate(value: object) -> float:
+    rate = values.parse_rate(value)
+    if not 0 < rate <= _FASTEST:
+        raise ValueError(f"expected a rate above 0 and at most a million in a second, got {shown(value)}")
+    return rate
+
+
+Rate = Annotated[
+    float,
+    PlainValidator(_rate),
+    PlainSerializer(values.format_rate, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{values.RATE}$", "examples": ["50/s", "100/m", "1000/h"]}),
+]
 ByteRate = Annotated[
     float,
     PlainValidator(values.parse_byte_rate),
@@ -137,6 +154,20 @@ EndpointAddress = Annotated[
 ]
 
 
+def _http_url(value: object) -> str:
+    values.parse_http_url(value)
+    return str(value)
+
+
+HttpUrl = Annotated[
+    str,
+    PlainValidator(_http_url),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^https?://[^/?#@]+([/?][^#]*)?$", "examples": ["https://id.example.com/keys"]}
+    ),
+]
+
+
 def _matching(pattern: str, what: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -152,6 +183,11 @@ def _text(pattern: str, **more: Any) -> WithJsonSchema:
 
 Name = Annotated[str, _matching(NAME, "1 to 64 letters, digits, '_', '.' or '-'"), _text(NAME)]
 NonEmpty = Annotated[str, _matching(r"[^\0]+", "some text"), _text(r"[\s\S]+")]
+Texts = Annotated[
+    tuple[NonEmpty, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 FilePath = Annotated[str, _matching(r"[^\0]*[^\0/]", "the path of a file"), _text(r"[\s\S]*[^/]")]
 Method = Annotated[
     str,
@@ -217,17 +253,25 @@ def _percentage(value: object) -> float:
     return share
 
 
-def _percent(value: object) -> float:
-    number = as_read(value)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 100:
-        raise ValueError(f"expected a number above 0 and at most 100, got {shown(value)}")
-    return float(number)
+def _of_a_hundred(is_fit: Callable[[float], bool], range: str) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        number = as_read(value)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not is_fit(number):
+            raise ValueError(f"expected a number {range}, got {shown(value)}")
+        return float(number)
+
+    return read
 
 
 Percent = Annotated[
     float,
-    PlainValidator(_percent),
+    PlainValidator(_of_a_hundred(lambda number: 0 < number <= 100, "above 0 and at most 100")),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100, "examples": [100, 0.5]}),
+]
+PercentOrZero = Annotated[
+    float,
+    PlainValidator(_of_a_hundred(lambda number: 0 <= number <= 100, "from 0 to 100")),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
 ]
 Percentage = Annotated[
     float,
@@ -255,6 +299,12 @@ HashKey = Annotated[
 _ATTRIBUTE = rf"header:{TOKEN}|cookie:{TOKEN}"
 
 Attribute = Annotated[str, _matching(_ATTRIBUTE, '"header:NAME" or "cookie:NAME"'), _text(f"({_ATTRIBUTE})")]
+
+_CREDENTIAL = rf"{_ATTRIBUTE}|query:[^\s&=]+"
+
+CredentialSource = Annotated[
+    str, _matching(_CREDENTIAL, '"header:NAME", "cookie:NAME" or "query:NAME"'), _text(f"({_CREDENTIAL})")
+]
 
 _RETRY_ON = r"connect|reset|timeout|malformed|429|500|502|503|504"
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.fields import Name
 from gateway.config.section import Section
 from gateway.config.values import shown
+from gateway.documents import Wanted
 
 
 class LayerOptions(Section):
@@ -33,6 +34,10 @@ class LayerOptions(Section):
     def answers(cls, written: Mapping[str, Any]) -> bool:
         """Whether a layer that is written so answers every request itself, so that nothing need be inside it."""
         return False
+
+    def documents(self) -> tuple[Wanted, ...]:
+        """What it needs from a URL: fetched once for all workers."""
+        return ()
 
 
 Kinds = Mapping[str, type[LayerOptions]]

@@ -7,6 +7,7 @@ checked by its type in `fields.py`; what concerns several places at once stands 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -60,8 +61,10 @@ from gateway.config.values import parse_byte_rate as _byte_rate
 from gateway.config.values import parse_duration as _time
 from gateway.config.values import parse_replacement, shown
 from gateway.config.values import parse_size as _size
+from gateway.documents import Wanted
 
 DEFAULT_CONTROL = "/run/gateway/control.sock"
+
 
 class Process(Section):
     """The master and its workers."""
@@ -427,6 +430,12 @@ class Config(Section):
     """Layers under a name, for the `middleware` of routes."""
     routes: tuple[Route, ...] = ()
     """Which requests go where. A request that no route takes is answered 404."""
+
+    def documents(self) -> Iterator[Wanted]:
+        """What its layers need from URLs, each as often as it is needed."""
+        for route in (None, *self.routes):
+            for one in self.onion(route):
+                yield from one.options.documents()
 
     def onion(self, route: Route | None) -> list[Standing]:
         """The layers of a route, outermost first, without those around everything; for None just those."""

@@ -113,6 +113,14 @@ def parse_rate(value: object) -> float:
     return float(count) / _PERIODS[period]
 
 
+def format_rate(rate: float) -> str:
+    for period, seconds in _PERIODS.items():
+        count = round(rate * seconds)
+        if count and count / seconds == rate:
+            return f"{count}/{period}"
+    return f"{Decimal(rate):f}/s"
+
+
 def parse_byte_rate(value: object) -> float:
     """Bytes per second."""
     if not isinstance(value, str) or not re.fullmatch(BYTE_RATE, value, re.ASCII):
@@ -195,6 +203,28 @@ class Origin:
         return f"http://{self.peer}{self.base}" if self.base else str(self.peer)
 
 
+@dataclass(frozen=True, slots=True)
+class HttpUrl:
+    """A resource of a server that we ask ourselves. target: path and query in their escaped form, as they are sent."""
+
+    is_https: bool
+    peer: TcpAddress
+    target: str = "/"
+
+    @property
+    def authority(self) -> str:
+        """As in a Host field: without the port where it is the usual one."""
+        return str(self.peer).removesuffix(":443" if self.is_https else ":80")
+
+    @property
+    def origin(self) -> str:
+        """Its scheme, host and port (RFC 6454), written in one way only."""
+        return f"{'https' if self.is_https else 'http'}://{self.authority}"
+
+    def __str__(self) -> str:
+        return self.origin + self.target
+
+
 _A_LISTEN_ADDRESS = 'an address such as ":8080", "127.0.0.1:8080", "[::1]:8080", "unix:/run/app.sock" or "systemd:web"'
 _AN_ENDPOINT = 'an address such as "10.0.0.1:8080", "app.internal:8080" or "unix:/run/app.sock"'
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
@@ -266,6 +296,27 @@ def _url(value: str, whole: str | None = None) -> TcpAddress:
     if not address.host or not address.port:
         raise _unlike(_AN_ENDPOINT, whole or value)
     return address
+
+
+_A_URL = 'a URL such as "https://id.example.com/keys"'
+
+
+def parse_http_url(value: object) -> HttpUrl:
+    """A URL of http or https: nobody's password in it, no fragment, nothing that would have to be escaped."""
+    if not isinstance(value, str):
+        raise _unlike(_A_URL, value)
+    found = re.fullmatch(r"(https?)://([^/?#@]+)([/?][^#]*)?", value, re.ASCII | re.IGNORECASE)
+    if found is None:
+        raise _unlike(_A_URL, value)
+    is_https = found[1].lower() == "https"
+    authority, target = found[2].lower(), found[3] or "/"
+    if not re.search(r":\d*$", authority) or authority.endswith("]"):
+        authority += ":443" if is_https else ":80"
+    peer = _tcp(authority, _A_URL, value)
+    target = target if target.startswith("/") else "/" + target
+    if not peer.host or not peer.port or not re.fullmatch(TARGET_QUERY, target):
+        raise _unlike(_A_URL, value)
+    return HttpUrl(is_https, peer, target)
 
 
 def _unix(value: str, path: str) -> UnixAddress:

@@ -15,7 +15,8 @@ Place = tuple[Role, int]  # role and slot
 
 
 class Deaths:
-    """`broken`: places whose child can't boot with this configuration."""
+    """Those of one generation: another configuration is another chance. `broken`: places whose child can't boot with
+    this one."""
 
     def __init__(self) -> None:
         self._young: dict[Place, tuple[int, float]] = {}  # young deaths in a row, and not before when
@@ -38,8 +39,3 @@ class Deaths:
         """Whether the pause is over."""
         _, not_before = self._young.get(place, (0, 0.0))
         return time.monotonic() >= not_before
-
-    def forget(self) -> None:
-        """Another configuration, another chance."""
-        self._young.clear()
-        self.broken.clear()

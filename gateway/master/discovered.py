@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +137,7 @@ class Discovered:
         """Whether anybody, or a child of this generation, was not told everything yet."""
         return any(generation is None or child.generation == generation.number for child in self._owed)
 
-    def turn(self, current: Generation | None, starting: Generation | None, children: list[Child]) -> None:
+    def turn(self, current: Generation | None, starting: Generation | None, children: Collection[Child]) -> None:
         """On each turn of the loop: tell who is ready to hear, and see whose cells come free."""
         generations = {one.number: one for one in (current, starting) if one is not None}
         for child in [child for child in self._owed if child not in children or child.generation not in generations]:
@@ -171,7 +171,7 @@ class Discovered:
 
     # Endpoints that are gone.
 
-    def _sweep(self, now: float, generations: list[Generation], children: list[Child]) -> None:
+    def _sweep(self, now: float, generations: list[Generation], children: Collection[Child]) -> None:
         """Take back the cells of endpoints that nobody has, or had a moment ago."""
         here = {
             (name, str(one.address))

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from gateway.config import Config
 from gateway.config.values import Address, TcpAddress
+from gateway.documents import Documents
 from gateway.findings import Findings
 from gateway.log import Files
 from gateway.master.bind import targets
-from gateway.master.limits import cpus, somaxconn, warnings
+from gateway.master.deaths import Deaths
+from gateway.master.limits import cpus, nofile, somaxconn, warnings
 from gateway.master.sockets import Listening
 
 log = logging.getLogger("gateway")
@@ -21,7 +23,7 @@ ADMIN = "the admin listener"  # its name where listeners have theirs; none of th
 
 @dataclass(slots=True)
 class Generation:
-    """number: counts up from 1. wanted: how many workers it should have now."""
+    """number: counts up from 1. wanted: how many workers it should have now, unless it is paused."""
 
     number: int
     config: Config
@@ -29,13 +31,17 @@ class Generation:
     listening: dict[str, Listening] = field(default_factory=dict)  # by listener name
     admin: Listening | None = None
     wanted: int = 0
+    paused: bool = False  # it has no workers, and its sockets stay open
     findings: Findings = field(default_factory=Findings)
+    documents: Documents = field(default_factory=Documents)
+    deaths: Deaths = field(default_factory=Deaths)
 
     @property
     def is_observed(self) -> bool:
-        """Whether it needs an observer: somebody to answer, to probe or to look endpoints up."""
+        """Whether it needs an observer: somebody to answer, to probe, to look endpoints up or to fetch documents."""
         upstreams = self.config.upstreams.values()
-        return self.config.admin is not None or any(one.health or one.discovery for one in upstreams)
+        looks = any(one.health or one.discovery for one in upstreams)
+        return looks or self.config.admin is not None or bool(self.documents.wanted)
 
     def keys(self) -> set[str]:
         """What it listens on, as the master knows it."""
@@ -95,15 +101,15 @@ def open_sockets(
     return new
 
 
-def announce(generation: Generation, nofile: int) -> None:
-    """Say in the log what is served where, and what this machine can't hold of it. nofile: descriptors per process."""
+def announce(generation: Generation) -> None:
+    """Say in the log what is served where, and what this machine can't hold of it."""
     config = generation.config
     where = ", ".join(f"{name} on {listening.bound}" for name, listening in generation.listening.items())
     log.info("generation %d serves with %d workers: %s", generation.number, generation.wanted, where)
     if generation.admin is not None:
         log.info("admin on %s", generation.admin.bound)
     for warning in warnings(
-        nofile=nofile,
+        nofile=nofile(),
         workers=generation.wanted,
         connections_per_worker=sum(listener.limits.connections for listener in config.listeners),
         upstream_connections_per_worker=sum(

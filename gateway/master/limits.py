@@ -86,6 +86,11 @@ def raise_nofile() -> int:
     return hard
 
 
+def nofile() -> int:
+    """How many descriptors this process, and each of its children, may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def somaxconn(path: Path = SOMAXCONN) -> int:
     """The longest accept queue the kernel grants in this network namespace."""
     text = _read(path).strip()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from gateway.child import Birth
 from gateway.errors import StartError
+from gateway.ledger import Ledger
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
 from gateway.master.generation import Generation
@@ -26,9 +27,16 @@ class Nursery:
     """run: by role, what a child does with its life. close_foreign: run in the child, closes what is the master's."""
 
     def __init__(
-        self, board: Scoreboard, plan: Plan, run: dict[Role, Run], close_foreign: Callable[[], None], taken: set[int]
+        self,
+        board: Scoreboard,
+        plan: Plan,
+        run: dict[Role, Run],
+        close_foreign: Callable[[], None],
+        taken: set[int],
+        ledger: Ledger,
     ) -> None:
         self._board = board
+        self._ledger = ledger
         self._plan = plan
         self._run = run
         self._close_foreign = close_foreign
@@ -86,6 +94,7 @@ class Nursery:
             workers=generation.wanted,
             config=generation.config,
             board=self._board,
+            ledger=self._ledger,
             plan=self._plan,
             seat=seat,
             sockets={name: listening.socket(slot) for name, listening in mine.items()},
@@ -94,6 +103,7 @@ class Nursery:
             master=os.getpid(),
             close_foreign=close_foreign,
             findings=generation.findings,
+            documents=generation.documents,
         )
         # What lives now is shared with every child: the collector must not write into it and so make it private.
         gc.collect()

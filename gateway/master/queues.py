@@ -16,6 +16,17 @@ from gateway.master.watch import is_hung
 from gateway.scoreboard import Role, State
 
 
+def let_go(child: Child, generation: Generation) -> None:
+    """A child is ready: its slot listens, and it may accept."""
+    if child.role is Role.OBSERVER:
+        if generation.admin is not None:
+            generation.admin.listen(child.slot)
+    else:
+        for listening in generation.listening.values():
+            listening.listen(child.slot)
+    child.go()
+
+
 def orphans(child: Child, current: Generation, goes: bool) -> set[str]:
     """The sockets (by key) whose queue no other process will accept from once this child has left. goes: its slot does,
     too."""

@@ -1,12 +1,14 @@
 """Upgrade in place (`USR2`): the newly installed program takes over under the same PID.
 
 First the new program reads the configuration in a process of its own; if it can't even do that, nothing happens. Then
-this process becomes it by exec, and finds in a memfd what it inherits: sockets, scoreboard, children. To the new master
-the old workers are the generation that serves; it starts the next one as for a reload, and if that fails they go on.
+this process becomes it by exec, and finds in a memfd what it inherits: sockets, scoreboard, ledger, children. To the
+new master the old workers are the generation that serves; it starts the next one as for a reload, and if that fails
+they go on.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -22,14 +24,19 @@ from gateway.config import Config
 from gateway.config.dump import restored
 from gateway.config.layers import Kinds
 from gateway.config.model import Log
+from gateway.documents import Documents
 from gateway.errors import StartError
 from gateway.findings import Findings, read, written
+from gateway.ledger import Ledger
 from gateway.log import Files
 from gateway.master.children import Child
 from gateway.master.events import SIGNALS
+from gateway.master.generation import ADMIN, Generation, key
 from gateway.master.sockets import Listening
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Role, Scoreboard, State
+
+log = logging.getLogger("gateway")
 
 _VARIABLE = "GATEWAY_UPGRADE"
 _FORMAT = 1  # of the state below; a program that reads another one refuses in the rehearsal
@@ -49,6 +56,8 @@ class Legacy:
     listening: dict[str, Listening] = field(default_factory=dict)  # by key
     children: list[Child] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    documents: Documents = field(default_factory=Documents)
+    ledger: Ledger | None = None
 
 
 class Rehearsal:
@@ -84,6 +93,50 @@ class Rehearsal:
             return output.read().decode(errors="replace").strip()
 
 
+class Upgrade:
+    """The running program's side, from the wish to the exec.
+
+    config: path of the configuration. environ, fds: what the service manager gave us, for the next one to find as we
+    did.
+    """
+
+    def __init__(self, config: str, environ: Mapping[str, str], fds: Iterable[int]) -> None:
+        self._config = config
+        self._environ = environ
+        self._fds = list(fds)
+        self._rehearsal: Rehearsal | None = None
+        self.is_wanted = False  # it was asked for while a reload was under way
+
+    @property
+    def pid(self) -> int | None:
+        """Of the rehearsal, while there is one."""
+        return self._rehearsal.pid if self._rehearsal is not None else None
+
+    def rehearse(self) -> None:
+        """Let the installed program prove itself before it replaces this one."""
+        log.info("upgrade: the installed program reads the configuration")
+        try:
+            self._rehearsal = Rehearsal(self._config)
+        except OSError as error:
+            self.refuse(str(error.strerror))
+
+    def rehearsed(self, code: int) -> str:
+        """The rehearsal was reaped, with this exit status: why there is no upgrade, "" when there can be one."""
+        rehearsal, self._rehearsal = self._rehearsal, None
+        said = rehearsal.ended(code) if rehearsal is not None else ""
+        return (said or f"the installed one ended with {code}") if code != 0 else ""
+
+    def refuse(self, reason: str) -> None:
+        log.error("upgrade refused, this program goes on: %s", reason)
+
+    def become(self, legacy: Legacy) -> None:
+        """Returns only if that fails."""
+        try:
+            become(self._config, legacy, self._environ, self._fds)
+        except OSError as error:
+            self.refuse(str(error.strerror))
+
+
 def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterable[int]) -> None:
     """Replace this program by the installed one. Returns only if that fails (OSError).
 
@@ -103,21 +156,27 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
     control = [sock.fileno() for sock in legacy.control]
     for fd in (legacy.board.fd, *control, *fds):
         os.set_inheritable(fd, True)
+    if legacy.ledger is not None:
+        os.set_inheritable(legacy.ledger.fd, True)
     state = {
         "format": _FORMAT,
         "generation": legacy.generation,
         "wanted": legacy.wanted,
         "config": legacy.config.model_dump() if legacy.config is not None else None,
         "board": legacy.board.fd,
+        "ledger": legacy.ledger.fd if legacy.ledger is not None else None,
         "control": control,
         "plan": legacy.plan.dump(),
         "listening": [listening.fds() for listening in legacy.listening.values()],
         "children": children,
         "found": {name: written(found) for name, found in legacy.findings.found.items()},
+        "documents": legacy.documents.dump(),
         "placed": legacy.plan.endpoints(),  # for a program that knows this from here only
     }
     memory = os.memfd_create("gateway-upgrade", 0)
-    os.write(memory, msgspec.json.encode(state))
+    rest = memoryview(msgspec.json.encode(state))
+    while rest:
+        rest = rest[os.write(memory, rest) :]
     environ = {**os.environ, **environ, _VARIABLE: str(memory)}
     # Between exec and the new program's handlers a signal would have its default effect, which is the end.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -154,6 +213,10 @@ def inherit(kinds: Kinds) -> Legacy | None:
     plan = Plan.load(state["plan"])
     if board is None:  # another layout: counters begin anew
         board, plan = Scoreboard.create(), Plan()
+    ledger = None
+    if state.get("ledger") is not None:
+        os.set_inheritable(state["ledger"], False)
+        ledger = Ledger.adopt(state["ledger"])
     children = []
     for row in state["children"]:
         channel = socket.socket(fileno=row.pop("channel"))
@@ -176,6 +239,8 @@ def inherit(kinds: Kinds) -> Legacy | None:
         listening={one.key: one for one in listening},
         children=children,
         findings=_found(state.get("found", {})),
+        documents=Documents.load(state.get("documents", ())),
+        ledger=ledger,
     )
 
 
@@ -198,3 +263,19 @@ def logs_opened(config: Config) -> tuple[Config, Files]:
     except StartError:
         plain = Log()
         return config.model_copy(update={"log": plain}), Files(plain)
+
+
+def adopted(legacy: Legacy, config: Config, files: Files) -> Generation:
+    """The generation that an upgrade has found serving. config: what it runs by; files: the logs that its workers are
+    taken to write to."""
+    generation = Generation(legacy.generation, config, files, wanted=legacy.wanted, findings=legacy.findings)
+    generation.documents = legacy.documents
+    named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
+    for known_by, listening in legacy.listening.items():
+        if config.admin is not None and known_by == key(config.admin.listen, ADMIN):
+            generation.admin = listening
+        else:
+            generation.listening[named.get(known_by, known_by)] = listening
+    for child in legacy.children:
+        child.files = files
+    return generation

@@ -19,9 +19,10 @@ def exposition(
     plan: Plan,
     rows: Sequence[Mapping[str, Any]] = (),
     discoveries: Sequence[Mapping[str, Any]] = (),
+    documents: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Everything there is to know, one family after the other. rows: of the endpoints, as `endpoints.py` has them.
-    discoveries: as `Findings.rows` has them."""
+    discoveries, documents: as `Findings.rows` and `Documents.rows` have them."""
     seats = board.seats()
     totals = _totals(seats, plan)
     out: list[str] = []
@@ -34,6 +35,7 @@ def exposition(
     _groups(out, plan, totals)
     _endpoints(out, rows)
     _discoveries(out, discoveries)
+    _documents(out, documents)
     _listeners(out, plan, totals)
     _processes(out, seats)
     _master(out, board)
@@ -191,6 +193,16 @@ def _discoveries(out: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
     _family(out, "discovery_endpoints", "gauge", "Endpoints that looking up has found.")
     for row in rows:
         _line(out, "discovery_endpoints", [("upstream", row["upstream"])], row["endpoints"])
+
+
+def _documents(out: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    _family(out, "document_up", "gauge", "1 while a document that workers need can be fetched.")
+    for row in rows:
+        _line(out, "document_up", [("url", row["url"])], int(not row["trouble"]))
+    _family(out, "document_age_seconds", "gauge", "Since its server last confirmed a document that workers use.")
+    for row in rows:
+        if row["age_seconds"] is not None:
+            _line(out, "document_age_seconds", [("url", row["url"])], float(row["age_seconds"]))
 
 
 def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:

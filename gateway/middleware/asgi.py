@@ -75,11 +75,12 @@ class Asgi(Middleware):
         return _Passage(self, scope, receive, send).run(self._foreign)
 
     def failed(self, exchange: Any, error: Exception) -> None:
-        """Count a mistake of the foreign code, and write it down."""
+        """Count a mistake of the foreign code, and write it down. Which of several layers of this kind has made it, is
+        known only here."""
         place = self._place
         place.cells[place.at + LAYER_FAILED] += 1
-        where = f"route {place.route}, layer {place.layer}"
-        log.error("%s: it failed on the response to %r", where, exchange.target, exc_info=error)
+        route = exchange.route.name if exchange.route is not None else "-"
+        log.error("route %s, layer %s: it failed on %r", route, place.layer, exchange.target, exc_info=error)
 
 
 async def _enter(scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,7 +160,8 @@ class _Passage:
             # What it was told by somebody else says more than what it made of that.
             if self._failure is not None:
                 raise self._failure from None
-            raise
+            self._layer.failed(self._exchange, error)
+            raise Refused("middleware_failed", f"{self._layer.use} failed") from None
         if self._trailing:
             await self._end()
 

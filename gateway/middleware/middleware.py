@@ -13,9 +13,12 @@ from typing import Any, ClassVar
 
 from gateway.answer import answer
 from gateway.config.layers import LayerOptions
+from gateway.documents import Documents
+from gateway.ledger import Ledger
 from gateway.metrics.plan import LAYER_REFUSED
 from gateway.scoreboard import Cells
 from gateway.truth import Truth
+from gateway.upstream.clients import Clients
 from gateway.wheel import Wheel
 
 Scope = dict[str, Any]
@@ -42,10 +45,10 @@ class Place:
     cells: Cells
     at: int
     truth: Truth
-    ledger: Any
+    ledger: Ledger
     wheel: Wheel
-    clients: Any
-    documents: Any
+    clients: Clients
+    documents: Documents
     plugin: Callable[[str], Any]
 
     def refused(self) -> None:

@@ -7,8 +7,9 @@ itself, until it has: what happens to the response on its way out is not in it.
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic_ns
 from typing import Any
 
@@ -19,17 +20,53 @@ from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope
 
 log = logging.getLogger("gateway.middleware")
 
+# By the file of a kind: the layer of an onion that a traceback through that file speaks of. A mistake on the way out
+# comes up inside of the layer that made it, so which frame it comes from is the only thing that tells.
+Culprits = Mapping[str, Place]
+
+
+class Onion:
+    """Layers (kind, options, place), outermost first. around: another onion, in which they stand."""
+
+    def __init__(self, layers: Sequence[tuple[type[Middleware], Any, Place]], around: Onion | None = None) -> None:
+        self._layers = layers
+        self._places = [around.innermost if around is not None else None, *(place for _, _, place in layers)]
+        self._culprits: Culprits = {
+            **(around._culprits if around is not None else {}),
+            **{inspect.getfile(kind): place for kind, _, place in layers},
+        }
+
+    @property
+    def innermost(self) -> Place | None:
+        """The place of the innermost layer, also one of the onion around; None when there is none at all."""
+        return self._places[-1]
+
+    def around(self, app: App, made: list[Middleware]) -> App:
+        """An application in the middle. made: gets the layers that were made. Raises StartError."""
+        if self.innermost is not None:
+            app = Core(app, self.innermost, self._culprits)
+        return self.open(app, made)
+
+    def open(self, app: App, made: list[Middleware]) -> App:
+        """The same for an application that stands for others, which have onions of their own."""
+        for (kind, options, place), outer in reversed([*zip(self._layers, self._places, strict=False)]):
+            layer = kind(app, options, place)
+            made.append(layer)
+            app = Skin(layer, place, outer, self._culprits)
+        return app
+
 
 class Skin:
     """An ASGI application: one layer in its place. outer: the place of the layer around it, if there is one."""
 
-    def __init__(self, layer: App, place: Place, outer: Place | None) -> None:
+    def __init__(self, layer: App, place: Place, outer: Place | None, culprits: Culprits) -> None:
         self._layer = layer
         self._place = place
         self._cells = place.cells
         self._requests = place.at + LAYER_REQUESTS
         self._time = place.at + LAYER_TIME
         self._outer = outer.at + LAYER_TIME if outer is not None else -1
+        self._culprits = culprits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["gateway"]
@@ -42,30 +79,53 @@ class Skin:
         try:
             await self._layer(scope, receive, send)
         except Exception as error:
-            await self._failed(exchange, send, error)
+            await _failed(exchange, send, error, _culprit(error, self._culprits) or self._place)
         else:
             if not (exchange.begun or exchange.gone):
-                await self._failed(exchange, send, None)
+                await _failed(exchange, send, None, self._place)
         if exchange.entered == now:
             cells[self._time] += monotonic_ns() - now
 
-    async def _failed(self, exchange: Any, send: Send, error: Exception | None) -> None:
-        """Answer for a layer that made a mistake, or within which the request turned out not to be able to go on.
-        error: None for one that gave no answer at all."""
-        reason = reason_in(error)
-        if reason is None:
+
+class Core:
+    """An ASGI application: what is inside all layers. outer: the place of the innermost of them."""
+
+    def __init__(self, app: App, outer: Place, culprits: Culprits) -> None:
+        self._app = app
+        self._cells = outer.cells
+        self._outer = outer.at + LAYER_TIME
+        self._culprits = culprits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope["gateway"]
+        now = monotonic_ns()
+        self._cells[self._outer] += now - exchange.entered
+        exchange.entered = now
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            await _failed(exchange, send, error, _culprit(error, self._culprits))
+
+
+async def _failed(exchange: Any, send: Send, error: Exception | None, place: Place | None) -> None:
+    """Answer where something failed, or where a request turned out not to be able to go on. error: None when a layer
+    has ended without any answer. place: of the layer that made the mistake, if it was one; None for the application
+    inside."""
+    reason = reason_in(error)
+    if reason is None:
+        route = exchange.route.name if exchange.route is not None else "-"
+        if place is None:
+            reason = "proxy_internal_error"
+            log.error("route %s: its application failed on %r", route, exchange.target, exc_info=error)
+        else:
             reason = "middleware_failed"
-            place = self._place
             place.cells[place.at + LAYER_FAILED] += 1
-            where = f"route {place.route}, layer {place.layer}"
-            if error is None:
-                log.error("%s: it left %r without an answer", where, exchange.target)
-            else:
-                log.error("%s: it failed on %r", where, exchange.target, exc_info=error)
-        if not exchange.begun:
-            await answer(exchange, send, reason)
-        elif not exchange.complete:
-            exchange.cut(reason)
+            what = "failed on" if error is not None else "gave no answer to"
+            log.error("route %s, layer %s: it %s %r", route, place.layer, what, exchange.target, exc_info=error)
+    if not exchange.begun:
+        await answer(exchange, send, reason)
+    elif not exchange.complete:
+        exchange.cut(reason)
 
 
 def reason_in(error: BaseException | None) -> str | None:
@@ -77,32 +137,11 @@ def reason_in(error: BaseException | None) -> str | None:
     return None
 
 
-def wrapped(
-    app: App, layers: Sequence[tuple[type[Middleware], Any, Place]], outer: Place | None, made: list[Middleware]
-) -> App:
-    """An application within layers (kind, options, place), outermost first. outer: the place of the layer around all of
-    them, if there is one. made: gets what was made. Raises StartError."""
-    places = [outer, *(place for _, _, place in layers)]
-    if places[-1] is not None:
-        app = Core(app, places[-1])
-    for (kind, options, place), around in reversed([*zip(layers, places, strict=False)]):
-        layer = kind(app, options, place)
-        made.append(layer)
-        app = Skin(layer, place, around)
-    return app
-
-
-class Core:
-    """An ASGI application: what is inside all layers. outer: the place of the innermost of them."""
-
-    def __init__(self, app: App, outer: Place) -> None:
-        self._app = app
-        self._cells = outer.cells
-        self._outer = outer.at + LAYER_TIME
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        exchange = scope["gateway"]
-        now = monotonic_ns()
-        self._cells[self._outer] += now - exchange.entered
-        exchange.entered = now
-        return self._app(scope, receive, send)
+def _culprit(error: BaseException, culprits: Culprits) -> Place | None:
+    """The layer whose code an error comes from: that of the innermost frame that is any layer's."""
+    found = None
+    frame = error.__traceback__
+    while frame is not None:
+        found = culprits.get(frame.tb_frame.f_code.co_filename, found)
+        frame = frame.tb_next
+    return found

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable
 from typing import Any, Literal
 
-from gateway.config.fields import FieldName, Flag, Percent
+from gateway.config.fields import FieldName, Flag, PercentOrZero
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import RequestHead, edited
@@ -33,7 +33,7 @@ class Options(Base):
     trace: Literal["continue", "restart", "off"] = "continue"
     """What becomes of a client's traceparent: "continue" takes a well-formed one up, "restart" begins a trace at this
     gateway, "off" leaves both fields alone."""
-    sampled: Percent = 100.0
+    sampled: PercentOrZero = 100.0
     """Of a hundred traces that begin here, so many ask to be recorded (the sampled flag)."""
 
 

@@ -28,11 +28,12 @@ def safe(value: bytes) -> bytes:
 
 
 class Template:
-    """`is_static`: no request changes it. Raises ValueError for a place that nobody knows."""
+    """`is_static`: no request changes it. place: what stands for what is between braces; raises ValueError for what
+    nobody knows."""
 
     __slots__ = ("_parts", "is_static", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, place: Callable[[str], Part] | None = None) -> None:
         self.text = text
         self._parts: list[bytes | Part] = []
         at = 0
@@ -48,7 +49,7 @@ class Template:
             if literal:
                 self._parts.append(literal.encode())
                 literal = ""
-            self._parts.append(part(found[1]))
+            self._parts.append((place or part)(found[1]))
         literal += text[at:]
         if literal:
             self._parts.append(literal.encode())
@@ -60,6 +61,8 @@ class Template:
 
 
 def _template_text(text: str) -> str:
+    if _UNSAFE.search(text.encode()):
+        raise ValueError("it has a character that can't stand in a field")
     Template(text)
     return text
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 import gateway
 from gateway.config import Config
+from gateway.documents import Documents
 from gateway.findings import Findings
 from gateway.metrics.endpoints import drain, endpoints
 from gateway.metrics.plan import Plan
@@ -21,7 +22,9 @@ from gateway.scoreboard import Cells, Fact, Role, Scoreboard, State, Word
 from gateway.truth import Truth
 
 
-def admin_app(board: Scoreboard, plan: Plan, truth: Truth, config: Config, findings: Findings) -> Starlette:
+def admin_app(
+    board: Scoreboard, plan: Plan, truth: Truth, config: Config, findings: Findings, documents: Documents | None = None
+) -> Starlette:
     async def live(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -34,7 +37,8 @@ def admin_app(board: Scoreboard, plan: Plan, truth: Truth, config: Config, findi
         return Response(msgspec.json.encode(facts(board)), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
-        text = exposition(board, plan, endpoints(truth, plan, config, findings), findings.rows(config))
+        rows = documents.rows() if documents is not None else ()
+        text = exposition(board, plan, endpoints(truth, plan, config, findings), findings.rows(config), rows)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def all_endpoints(request: Request) -> Response:

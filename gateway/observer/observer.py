@@ -14,17 +14,20 @@ import uvloop
 from gateway import child
 from gateway.child import Birth
 from gateway.observer.admin import admin_app
+from gateway.observer.fetches import Fetches
 from gateway.observer.lookups import Lookups
 from gateway.observer.probe import Probes
 from gateway.scoreboard import Fact, State
 from gateway.truth import Truth
+from gateway.upstream.clients import Clients
 from gateway.wheel import Wheel
 
 log = logging.getLogger("gateway")
 
 _BEAT = 0.5  # seconds, as the workers'
 _LEAVE = 2  # seconds for an answer under way when it is told to go
-# Seconds that a new generation waits for endpoints to be looked up, and the part of its boot_timeout.
+# Seconds that a new generation waits for endpoints to be looked up and documents to be fetched, and the part of its
+# boot_timeout.
 _LOOK_UP = 2.0
 _OF_BOOT = 0.45
 
@@ -43,7 +46,7 @@ async def _live(birth: Birth) -> None:
     loop = asyncio.get_running_loop()
     truth = Truth(birth.board)
     config = uvicorn.Config(
-        admin_app(birth.board, birth.plan, truth, birth.config, birth.findings),
+        admin_app(birth.board, birth.plan, truth, birth.config, birth.findings, birth.documents),
         ws="none",
         lifespan="off",
         loop="none",
@@ -59,11 +62,13 @@ async def _live(birth: Birth) -> None:
     leaving = asyncio.Event()
     probes = Probes(birth.config, birth.plan, truth, birth.cells, wheel, birth.findings)
     lookups = Lookups(birth.config, birth.findings, birth.channel)
+    fetches = Fetches(birth.documents, Clients(wheel, birth.cells), birth.channel)
 
     def leave() -> None:
         leaving.set()
         probes.stop()
         lookups.stop()
+        fetches.stop()
         child.show(birth, State.DRAINING)
         server.should_exit = True
         go.set()
@@ -87,6 +92,8 @@ async def _live(birth: Birth) -> None:
                 case "endpoints":
                     for name in child.learn(birth, message):
                         probes.renew(name)
+                case "refresh":
+                    fetches.asked(message["url"])
                 case "reopen":
                     birth.files.replace(fds)
 
@@ -99,7 +106,8 @@ async def _live(birth: Birth) -> None:
     birth.channel.setblocking(False)
     loop.add_reader(birth.channel, listen_to_master)
     beat()
-    await lookups.start(min(_LOOK_UP, _OF_BOOT * birth.config.process.boot_timeout))
+    within = min(_LOOK_UP, _OF_BOOT * birth.config.process.boot_timeout)
+    await asyncio.gather(lookups.start(within), fetches.start(within))
     child.tell(birth.channel, {"say": "ready"})
     await go.wait()
     if leaving.is_set():

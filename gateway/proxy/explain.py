@@ -5,9 +5,12 @@ Nothing here depends on a listener but what it does with an ambiguous path, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.config import Config
+from gateway.config.dump import without_secrets
+from gateway.config.layers import Standing
 from gateway.config.model import Route as RouteConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.errors import GatewayError
@@ -62,10 +65,21 @@ class Shaping:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that the request goes through. where: "all", "route NAME" or "set NAME". options: those that are not the
+    default."""
+
+    name: str
+    kind: str
+    where: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """route: the one that takes the request, "" for none. status: of the gateway's own answer, 0 when an endpoint
     answers; location and allow go with it. upstream: the one that is asked, "" also when chance decides; decided_by:
-    what chose it among several. destinations: of each upstream that may be asked first."""
+    what chose it among several. destinations: of each upstream that may be asked first. onion: outermost first."""
 
     route: str
     status: int = 0
@@ -76,6 +90,7 @@ class Outcome:
     shaping: Shaping = Shaping()
     upgrade: tuple[str, ...] | str = ()
     destinations: tuple[Destination, ...] = ()
+    onion: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +137,11 @@ def explain(config: Config, method: str, url: str, fields: list[tuple[str, str]]
     found = table.find(host, path, asked)
     if isinstance(found, NoRoute):
         outcome = Outcome("", 405 if found.allow else 404, allow=tuple(name.decode() for name in found.allow))
+        standing = config.onion(None)
     else:
         outcome = _outcome(config, routes[found.name], head, _Caller(client, host))
+        standing = [*config.onion(None), *config.onion(routes[found.name])]
+    outcome = replace(outcome, onion=tuple(map(_layer, standing)))
     ambiguous = ambiguity(raw) or ""
     return Explanation(
         method=method,
@@ -136,6 +154,11 @@ def explain(config: Config, method: str, url: str, fields: list[tuple[str, str]]
         candidates=tuple(_candidate(trial, routes[trial.route.name]) for trial in table.explain(host, path, asked)),
         outcome=outcome,
     )
+
+
+def _layer(one: Standing) -> Layer:
+    options = without_secrets(one.options.model_dump(exclude_defaults=True, exclude={"kind", "name"}))
+    return Layer(one.name, one.options.kind, one.identity.partition("/")[0], options)
 
 
 def _head(method: str, url: str, fields: list[tuple[str, str]]) -> RequestHead:
@@ -186,6 +209,8 @@ def _outcome(config: Config, route: RouteConfig, head: RequestHead, caller: _Cal
         return Outcome(route.name, route.redirect.status, _text(location))
     if route.respond is not None:
         return Outcome(route.name, route.respond.status)
+    if route.upstream is None:  # one of its layers answers
+        return Outcome(route.name)
     choice = Choice(route)
     name = choice.decided(caller, head)
     shares = [share.name for share in route.upstream or () if share.weight]

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from random import Random
 from time import monotonic, time
 from typing import Any
 
 from gateway.answer import answer
 from gateway.errors import Busy, ConnectTimeout, Declined, NoEndpoint, OutOfTime, UpstreamError
-from gateway.metrics.plan import GROUP_FALLEN_BACK, UPSTREAM_RETRIES
+from gateway.metrics.plan import UPSTREAM_RETRIES
 from gateway.parts import WRITE
 from gateway.proxy.hash_key import HashKey
 from gateway.proxy.headers import (
@@ -28,14 +26,12 @@ from gateway.proxy.headers import (
     went_round,
     with_prefix,
 )
-from gateway.proxy.hedge import Hedging
 from gateway.proxy.onward import Onward
-from gateway.proxy.retry import Course, Policy, Verdict, retry_after
+from gateway.proxy.persistence import Persistence
+from gateway.proxy.retry import Course, retry_after
 from gateway.proxy.rewrite import Mapping, Rewrite, mapped_back
-from gateway.proxy.tape import Shelf, Tape
 from gateway.proxy.tunnel import Tunnel
 from gateway.scoreboard import Cells
-from gateway.upstream.budget import Budget
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 from gateway.upstream.lease import Lease
@@ -47,23 +43,6 @@ Trailers = list[tuple[bytes, bytes]]
 
 # Endpoints may come and go.
 _MOST_MAPPINGS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Persistence:
-    """What a route does when an attempt fails: the settings of its upstream, and what all its requests share.
-
-    total: seconds for all attempts together; group: where the upstream's own cells are; fallback: the application that
-    answers when no endpoint is ready.
-    """
-
-    policy: Policy
-    budget: Budget
-    shelf: Shelf
-    group: int
-    total: float | None = None
-    hedging: Hedging | None = None
-    fallback: Any = None
 
 
 class Forward:
@@ -93,12 +72,11 @@ class Forward:
         self._prefix = rewrite.prefix if rewrite is not None else b""
         self._mapping = lru_cache(_MOST_MAPPINGS)(partial(Mapping.of, rewrite))
         self._persistence = persistence
-        self._policy = policy = persistence.policy
+        self._policy = persistence.policy
         self._hedging = persistence.hedging
         self._sticky = upstream.sticky
         self._is_alone = persistence.fallback is None  # nobody else can answer
-        # Whether every request needs a course from its beginning, not only those that fail.
-        self._is_careful = bool(policy.statuses or policy.per_try or persistence.total or self._hedging)
+        self._is_careful = persistence.is_careful
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         exchange = scope["gateway"]
@@ -113,7 +91,7 @@ class Forward:
             head.introduced = with_prefix(introduced or b"", self._prefix)
         key = b"" if self._key is None else self._key(exchange, head)
         bound = None if self._sticky is None else self._sticky.bound(cookie(head, self._sticky.cookie))
-        course = self._course(exchange, head, receive) if self._is_careful or head.length else None
+        course = self._persistence.course(exchange, head, receive) if self._is_careful or head.length else None
         try:
             while True:
                 try:
@@ -123,11 +101,11 @@ class Forward:
                     except Busy as busy:
                         lease = await self._wait(key, course, bound, busy)
                 except NoEndpoint as error:
-                    if course is not None and await self._starts_over(course):
+                    if course is not None and await self._persistence.starts_over(course):
                         continue
                     if self._persistence.fallback is not None:
                         head.introduced = introduced
-                        await self._fall_back(scope, receive, send, course)
+                        await self._persistence.fall_back(scope, receive, send, course)
                         return
                     if course is not None and course.failure is not None:
                         raise course.failure from None  # says more than that none is left
@@ -146,37 +124,19 @@ class Forward:
                     if course is None:
                         course = Course(self._policy, head.method, exchange.started)
                     lease, course.failed = course.failed or lease, None
-                    pause = self._pause(head, exchange, course, lease, error)
-                    if pause is None:
+                    if not await self._persistence.goes_on(exchange, head, course, lease, error):
                         raise
-                    if pause:
-                        await asyncio.sleep(pause)
-                        if not await self._is_granted(course):
-                            raise
                     exchange.retries += 1
                     self._cells[lease.endpoint.cells + UPSTREAM_RETRIES] += 1
         finally:
             if course is not None:
-                self._end(course)
+                self._persistence.end(course)
         if last is not None:
             await send({"type": "http.response.body", "body": last, "more_body": False})
             if trailers is not None:
                 await send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
     # Attempts.
-
-    def _course(self, exchange: Any, head: RequestHead, receive: Any) -> Course | None:
-        """What a request needs whose attempts are watched from the first on."""
-        policy, persistence = self._policy, self._persistence
-        tape = None
-        if head.length:
-            if policy.attempts and head.method in policy.methods and head.length <= policy.replay_body:
-                tape = Tape(receive, policy.replay_body, persistence.shelf)
-            elif not self._is_careful:
-                return None
-        course = Course(policy, head.method, exchange.started, persistence.total, tape)
-        course.is_hedged = self._hedging is not None and not head.length and head.method in policy.methods
-        return course
 
     async def _wait(self, key: bytes, course: Course | None, bound: Endpoint | None, busy: Busy) -> Lease:
         """A lease once there is room. Raises UpstreamError."""
@@ -188,94 +148,6 @@ class Forward:
             with lease:
                 raise OutOfTime(lease.endpoint.name, "there was room when the time for the request was over")
         return lease
-
-    def _pause(
-        self, head: RequestHead, exchange: Any, course: Course, lease: Lease, error: UpstreamError
-    ) -> float | None:
-        """An attempt has failed: the seconds after which there is another one, None when there is none."""
-        endpoint = lease.endpoint
-        tape = course.tape
-        verdict = course.verdict(error, tape.whole if tape is not None else not head.length)
-        course.failure = error
-        why = f"answered_{error.status}" if isinstance(error, Declined) else error.reason
-        exchange.attempts.append((endpoint.name, why, monotonic() - lease.began))
-        pause: float | None = 0.0
-        if verdict is Verdict.END:
-            return None
-        if verdict is not Verdict.AGAIN:
-            course.tried = (*course.tried, endpoint)
-            others = self._upstream.has_other(course.tried)
-            if verdict is Verdict.RETRY or not others or course.asks_again:
-                pause = self._paid(course, error, others)
-                if pause is None and verdict is Verdict.ELSEWHERE and self._persistence.fallback is not None:
-                    return 0.0
-        if pause is None or course.is_over(monotonic() + pause):
-            return None
-        if tape is not None:
-            tape.rewind()
-        return pause
-
-    def _paid(self, course: Course, error: UpstreamError, others: bool) -> float | None:
-        """The pause before an attempt that the policy allows; None when there is none."""
-        if not course.may_go_on(error, others):
-            return None
-        least = 0.0
-        if not others:  # everybody was asked: everybody may be asked again
-            course.tried = ()
-            course.asks_again = True
-            least = error.retry_after if isinstance(error, Declined) else 0.0
-        return course.pause(_chance, least)
-
-    async def _starts_over(self, course: Course) -> bool:
-        """Nobody is left to ask, though somebody was when the last attempt failed: whether all are asked again."""
-        if course.failure is None or not course.tried or course.asks_again:
-            return False
-        pause = self._paid(course, course.failure, False)
-        if pause is None or course.is_over(monotonic() + pause):
-            return False
-        await asyncio.sleep(pause)
-        return await self._is_granted(course)
-
-    async def _is_granted(self, course: Course) -> bool:
-        """Whether the budget allows the attempt that comes now. When it is used up it is asked for a while: retries are
-        mostly over soon, and in the end it bounds how many there are at once, not whom they help."""
-        budget, backoff = self._persistence.budget, self._policy.backoff
-        patience = monotonic() + self._policy.longest_pause
-        while not course.has_budget:
-            if budget.claim():
-                course.has_budget = True
-            elif monotonic() >= patience or course.is_over(monotonic()):
-                budget.denied()
-                return False
-            else:
-                await asyncio.sleep(backoff * _chance.random())
-        return True
-
-    async def _declines(self, response: ResponseHead, course: Course, endpoint: Endpoint) -> bool:
-        """Whether a response is not passed on because there will be another attempt. Asked before it is thrown away."""
-        tape = course.tape
-        if not course.may_retry or (tape is not None and not tape.whole):
-            return False
-        if not self._upstream.has_other((*course.tried, endpoint)):
-            wanted = retry_after(response, time())
-            if wanted > self._policy.longest_pause or course.is_over(monotonic() + wanted):
-                return False
-        return not course.is_over(monotonic()) and await self._is_granted(course)
-
-    async def _fall_back(self, scope: Any, receive: Any, send: Any, course: Course | None) -> None:
-        """Have the other upstream answer."""
-        self._cells[self._persistence.group + GROUP_FALLEN_BACK] += 1
-        if course is not None and course.tape is not None:
-            course.tape.rewind()
-            receive = course.tape.receive
-        await self._persistence.fallback(scope, receive, send)
-
-    def _end(self, course: Course) -> None:
-        """The request is over, however it ended."""
-        if course.has_budget:
-            self._persistence.budget.release()
-        if course.tape is not None:
-            course.tape.let_go()
 
     async def _race(
         self, exchange: Any, head: RequestHead, lease: Lease, key: bytes, course: Course, send: Any
@@ -438,7 +310,8 @@ class Forward:
         assert connection is not None
         lease.answered(response.status)
         if course is not None:
-            if response.status in self._policy.statuses and await self._declines(response, course, endpoint):
+            may_decline = response.status in self._policy.statuses
+            if may_decline and await self._persistence.declines(response, course, endpoint):
                 connection.take()  # what has come of it: when that is all, the connection stays in use
                 raise Declined.with_status(endpoint.name, response.status, retry_after(response, time()))
             if exchange.attempts:
@@ -480,9 +353,6 @@ class Forward:
             return response
         block = response.fields.block
         return response.with_fields(block + line if block else line.removeprefix(b"\r\n"))
-
-
-_chance = Random()
 
 
 async def _pump(exchange: Any, head: RequestHead, connection: Connection, receive: Any, expecting: bool) -> None:

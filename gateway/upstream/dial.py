@@ -19,8 +19,8 @@ from typing import Any
 from gateway.config.values import TcpAddress, UnixAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, PortsExhausted
 from gateway.tls import Tls, trouble
-from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
+from gateway.upstream.remote import Remote
 from gateway.wheel import Wheel
 
 # Seconds for which a shortage is taken to last. Ten vain attempts a second are no load, and nobody waits for long when
@@ -80,7 +80,7 @@ class Sources:
 
 
 async def dial(
-    endpoint: Endpoint,
+    endpoint: Remote,
     wheel: Wheel,
     connect: float,
     response: float,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gateway.config import upstreams as configured
 from gateway.config.values import Origin
 from gateway.metrics.plan import Plan
@@ -12,17 +10,15 @@ from gateway.truth import Truth
 from gateway.upstream.health import Health
 from gateway.upstream.latency import Latency
 from gateway.upstream.ratio import Ratio
-
-if TYPE_CHECKING:
-    from gateway.upstream.pool import Pool
+from gateway.upstream.remote import Remote
 
 
-class Endpoint:
+class Endpoint(Remote):
     """Identity by object. Its pool is this worker's own, its health everybody's."""
 
     __slots__ = (
-        "_flight", "_own", "_truth", "address", "authority", "base", "cells", "guarded", "health", "host",
-        "is_elsewhere", "is_old", "latency", "max_requests", "name", "pool", "ratio", "share", "upstream", "weight",
+        "_flight", "_own", "_truth", "base", "guarded", "health", "host", "is_elsewhere", "is_old", "latency",
+        "max_requests", "ratio", "share", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -41,18 +37,14 @@ class Endpoint:
     ) -> None:
         """host: as in the configuration, "preserve", "endpoint" or a literal. cells, flight: where its series start, on
         this worker's own seat."""
-        self.upstream = upstream
-        self.address = origin.peer
+        super().__init__(upstream, str(origin), origin.peer, origin.authority.encode(), cells)
         self.base = origin.base.encode()
-        self.authority = origin.authority.encode()
         # The Host it gets; b"" for what the client said.
         self.host = b"" if host == "preserve" else self.authority if host == "endpoint" else host.encode()
         # Whether its responses may speak of places that clients know under another name.
         self.is_elsewhere = bool(self.base or self.host)
         self.is_old = False  # it has answered in HTTP/1.0
-        self.name = str(origin)
         self.weight = weight
-        self.cells = cells  # the first of its metric cells
         self._flight = flight
         self._own = own
         self._truth = truth
@@ -62,7 +54,6 @@ class Endpoint:
         self.ratio = ratio  # of its exchanges that fail, where that is reckoned
         self.share = 1.0  # of its weight, while it starts slowly
         self.guarded = False  # asked only with leave: it is on probation, or there is a limit to its load
-        self.pool: Pool
 
     def take_off(self) -> None:
         """One more request of this worker is in flight."""

@@ -15,8 +15,8 @@ from gateway.errors import BadResponse, ConnectionCut, IdleTimeout, OutOfTime, R
 from gateway.parts import add, take
 from gateway.peek import waiting
 from gateway.relay import End
-from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.lifetime import NEVER, announced
+from gateway.upstream.remote import Remote
 from gateway.wheel import Wheel
 from gateway.wire import ChunkedBody, Fields, Pair, ResponseHead, WireError, is_hopeless, read_response
 
@@ -38,13 +38,13 @@ class Connection(asyncio.Protocol):
     """A pooled connection. `send`, `response`, `arrival` and `take` in that order, then back to the pool."""
 
     __slots__ = (
-        "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_due", "_error", "_fields", "_head",
-        "_held", "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport", "_until",
-        "_upgrade", "_waiter", "_wheel", "_within", "announced", "busy", "choked", "closed", "counted", "deadline",
-        "endpoint", "look", "made", "request_sent", "retire", "safe", "served", "since",
+        "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_due", "_eof", "_error", "_fields",
+        "_head", "_held", "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport",
+        "_until", "_upgrade", "_waiter", "_wheel", "_within", "announced", "busy", "choked", "closed", "counted",
+        "deadline", "endpoint", "look", "made", "request_sent", "retire", "safe", "served", "since",
     )  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
+    def __init__(self, endpoint: Remote, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
         self.endpoint = endpoint
         self.closed = False
         self.busy = False  # lent out
@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._decoder: ChunkedBody | None = None
         self._left = 0
         self._done = True
+        self._eof = False  # the endpoint has said that nothing more comes, over TLS by a close_notify
         self._error: Exception | None = None
 
     # What the pool asks.
@@ -405,6 +406,7 @@ class Connection(asyncio.Protocol):
         self._buffer = rest
 
     def eof_received(self) -> bool:
+        self._eof = True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -413,7 +415,8 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self.deadline = 0.0
         if not self._done and self._error is None:
-            if self._head is not None and self._left == -2 and exc is None:
+            # Without it TLS was cut off, by anybody, and the body may be too (RFC 9112, section 9.8).
+            if self._head is not None and self._left == -2 and self._eof and exc is None:
                 self._finish(b"")
             else:
                 self._error = self._broken(ConnectionCut, f"{_CLOSED} in the middle" if self._head else _CLOSED)

@@ -18,10 +18,11 @@ from gateway.config.upstreams import UpstreamTimeouts
 from gateway.errors import ConnectFailed, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.scoreboard import Cells, Fact
+from gateway.tls import Tls
 from gateway.upstream.dial import Sources, dial
-from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.http1 import Connection
 from gateway.upstream.lifetime import MARGIN, NEVER, UNKNOWN, Lifetime
+from gateway.upstream.remote import Remote
 from gateway.wheel import Wheel
 
 log = logging.getLogger("gateway.upstream")
@@ -45,17 +46,22 @@ class _Place:
 class Pool:
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Remote,
         config: PoolConfig,
         timeouts: UpstreamTimeouts,
         wheel: Wheel,
         cells: Cells,
         source_addresses: Sequence[str] = (),
+        tls: Tls | None = None,
+        series: Cells | None = None,
     ) -> None:
-        """source_addresses: those of this machine from which it dials; the kernel's choice when empty."""
+        """cells: the seat of this process. source_addresses: those of this machine from which it dials; the kernel's
+        choice when empty. series: the cells that the endpoint's own series are among; the seat when absent."""
         self._endpoint = endpoint
         self._wheel = wheel
         self._cells = cells
+        self._series = cells if series is None else series
+        self._tls = tls
         self._max = config.max_connections
         self._max_idle = config.max_idle
         self._idle_timeout = config.idle_timeout
@@ -84,7 +90,7 @@ class Pool:
                 if connection.is_usable(now, repeatable):
                     connection.busy = True
                     connection.deadline = 0.0
-                    self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
+                    self._series[self._endpoint.cells + UPSTREAM_REUSED] += 1
                     return connection
                 if not connection.closed:
                     self.ended(connection)  # the event loop has yet to say so
@@ -112,17 +118,17 @@ class Pool:
         try:
             if within is not None:
                 connect = min(connect, within)
-            connection = await dial(self._endpoint, self._wheel, connect, response, idle, sources=self._sources)
+            connection = await dial(self._endpoint, self._wheel, connect, response, idle, self._tls, self._sources)
             if connection.closed:
                 raise ConnectFailed(self._endpoint.name, "closed the connection at once")
         except BaseException:
             self._total -= 1
             self._next_in_line()
             raise
-        cells = self._cells
-        cells[self._endpoint.cells + UPSTREAM_OPENED] += 1
-        cells[self._endpoint.cells + UPSTREAM_OPEN] += 1
-        cells[Fact.UPSTREAM_OPEN] += 1
+        series = self._series
+        series[self._endpoint.cells + UPSTREAM_OPENED] += 1
+        series[self._endpoint.cells + UPSTREAM_OPEN] += 1
+        self._cells[Fact.UPSTREAM_OPEN] += 1
         connection.busy = connection.counted = True
         return connection
 
@@ -178,7 +184,7 @@ class Pool:
         while self._line:
             place = self._line.popleft()
             if not place.future.done():
-                self._cells[self._endpoint.cells + UPSTREAM_REUSED] += 1
+                self._series[self._endpoint.cells + UPSTREAM_REUSED] += 1
                 place.future.set_result(connection)
                 return
         connection.busy = False
@@ -218,9 +224,8 @@ class Pool:
     def lost(self, connection: Connection) -> None:
         """A connection of ours has ended, however it came about."""
         self._total -= 1
-        cells = self._cells
-        cells[self._endpoint.cells + UPSTREAM_OPEN] -= 1
-        cells[Fact.UPSTREAM_OPEN] -= 1
+        self._series[self._endpoint.cells + UPSTREAM_OPEN] -= 1
+        self._cells[Fact.UPSTREAM_OPEN] -= 1
         if not connection.busy:
             try:
                 self._idle.remove(connection)

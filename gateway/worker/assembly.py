@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2s
 from random import random
 from typing import Any
@@ -22,9 +23,11 @@ from gateway.config import model as configured
 from gateway.config.layers import Standing
 from gateway.config.upstreams import Endpoint as EndpointConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
+from gateway.documents import Documents, wanted
 from gateway.errors import StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
+from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Entry
@@ -39,15 +42,15 @@ from gateway.metrics.plan import (
 )
 from gateway.middleware import MIDDLEWARE
 from gateway.middleware.middleware import Middleware, Place
-from gateway.middleware.onion import wrapped
+from gateway.middleware.onion import Onion
 from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
-from gateway.proxy.forward import Forward, Persistence
+from gateway.proxy.forward import Forward
 from gateway.proxy.hash_key import HashKey, hash_key
 from gateway.proxy.hedge import Hedging
 from gateway.proxy.mirror import Copies, Mirror
+from gateway.proxy.persistence import Persistence
 from gateway.proxy.redirect import Redirect
-from gateway.proxy.respond import Respond
 from gateway.proxy.retry import Policy
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Refusing, Router, inside
@@ -56,11 +59,13 @@ from gateway.proxy.split import Choice, Side, Split
 from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
+from gateway.respond import Respond
 from gateway.scoreboard import Cells, Scoreboard
 from gateway.tls import client_context
 from gateway.truth import Truth
 from gateway.upstream.budget import Budget
 from gateway.upstream.builder import Builder
+from gateway.upstream.clients import Clients
 from gateway.upstream.members import Members
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
@@ -97,6 +102,7 @@ class Assembled:
     upstreams: dict[str, Upstream]
     members: dict[str, Members]  # by upstream
     clock: Clock
+    clients: Clients
 
     def renew(self, name: str, listed: Iterable[EndpointConfig]) -> None:
         """These are the endpoints of an upstream from here on. What is under way to others goes on."""
@@ -114,20 +120,27 @@ def assemble(
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
     findings: Findings | None = None,
+    *,
+    documents: Documents | None = None,
+    ledger: Ledger | None = None,
     plugin: Callable[[str], Any] = lambda use: None,
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
-    there. findings: the endpoints that discovery has found. plugin: imports what "module:Name" names; without one,
-    plug-ins are left out.
+    there. findings: the endpoints that discovery has found. documents: what the observer has fetched.
+    ledger: what is counted over all workers, one of its own without it. plugin: imports what
+    "module:Name" names; without one, plug-ins are left out.
     """
     truth = Truth(board)
     findings = findings or Findings()
+    ledger = ledger or Ledger.create()
     build = Builder(plan, truth, cells, wheel, offset).upstream
     built = {name: build(name, one, findings.members(name, one)) for name, one in config.upstreams.items()}
     upstreams = {name: upstream for name, (upstream, _) in built.items()}
     members = {name: known for name, (_, known) in built.items()}
+    clients = Clients(wheel, cells)
+    documents = documents or Documents()
     via = pseudonym(config.process.control)
     shelf = Shelf()
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
@@ -137,9 +150,11 @@ def assemble(
     def forward(route: configured.Route, name: str, fallback: Any = None) -> Forward:
         one, upstream, group = config.upstreams[name], upstreams[name], plan.block("group", name)
         persistence = Persistence(
+            upstream,
             Policy.of(one.retry),
             Budget(one.retry.budget, upstream.load, truth, cells, group),
             shelf,
+            cells,
             group,
             one.timeouts.total,
             Hedging(one.hedge, cells, group) if one.hedge is not None else None,
@@ -177,30 +192,36 @@ def assemble(
         return Split(Choice(route), {name: side(name, fallback) for name in names}, random)
 
     layers: list[Middleware] = []
+    place = partial(
+        _place,
+        plan=plan,
+        cells=cells,
+        truth=truth,
+        ledger=ledger,
+        wheel=wheel,
+        clients=clients,
+        documents=documents,
+        plugin=plugin,
+    )
 
-    def onion(route: configured.Route | None, app: Any, outer: Place | None) -> tuple[Any, Place | None]:
-        """An application within the layers of a route, and the place of the innermost."""
+    def onion(route: configured.Route | None, around: Onion | None = None) -> Onion:
         where = EVERY_ROUTE if route is None else route.name
-        standing = [
-            (MIDDLEWARE[one.options.kind], one.options, _place(one, where, plan, cells, truth, wheel, plugin))
-            for one in config.onion(route)
-        ]
-        app = wrapped(app, standing, outer, layers)
-        return app, standing[-1][2] if standing else outer
+        return Onion(
+            [(MIDDLEWARE[one.options.kind], one.options, place(one, where)) for one in config.onion(route)], around
+        )
 
     routes = []
     # The onion, outermost first: answers (whatever is raised becomes a response), router, the layers around all routes,
-    # those of the route, answers again (so that these layers see what becomes of errors), the route's own application.
-    around, innermost = onion(None, inside, None) if config.middleware else (None, None)
+    # those of the route, a core (so that these layers see what becomes of errors), the route's own application.
+    everywhere = onion(None)
     for index, route in enumerate(config.routes):
         made = compiled(route, index, None)
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         made.app = application(route, made)
-        if config.middleware or route.middleware:
-            made.app, _ = onion(route, Answers(made.app), innermost)
+        made.app = onion(route, everywhere).around(made.app, layers)
         routes.append((route, made))
-    front = Answers(Router(Table(routes), around))
+    front = Answers(Router(Table(routes), everywhere.open(inside, layers) if config.middleware else None))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -209,6 +230,7 @@ def assemble(
         yield
         for layer in layers:
             await layer.close()
+        clients.close()
         for upstream in upstreams.values():
             upstream.close()
 
@@ -224,7 +246,7 @@ def assemble(
             _entry(one, style, admission, app, plan, cells, wheel, clock, finished, loop)
             for one, style in zip(config.listeners, styles, strict=True)
         ]
-    return Assembled(app, entries, upstreams, members, clock)
+    return Assembled(app, entries, upstreams, members, clock, clients)
 
 
 def _hash_key(upstream: UpstreamConfig) -> HashKey | None:
@@ -256,7 +278,16 @@ def _over(loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
 
 
 def _place(
-    one: Standing, route: str, plan: Plan, cells: Cells, truth: Truth, wheel: Wheel, plugin: Callable[[str], Any]
+    one: Standing,
+    route: str,
+    plan: Plan,
+    cells: Cells,
+    truth: Truth,
+    ledger: Ledger,
+    wheel: Wheel,
+    clients: Clients,
+    documents: Documents,
+    plugin: Callable[[str], Any],
 ) -> Place:
     return Place(
         identity=one.identity,
@@ -265,10 +296,10 @@ def _place(
         cells=cells,
         at=plan.block("layer", route, one.name),
         truth=truth,
-        ledger=None,
+        ledger=ledger,
         wheel=wheel,
-        clients=None,
-        documents=None,
+        clients=clients,
+        documents=documents,
         plugin=plugin,
     )
 
@@ -324,14 +355,18 @@ def check(config: Config, plugin: Callable[[str], Any] = lambda use: None) -> No
             "the scoreboard has no room for the endpoints of this configuration: no two may share a record"
         )
     plan.cover(config)
-    board = Scoreboard.create()
+    board, ledger = Scoreboard.create(), Ledger.create()
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, plugin=plugin)
+    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, ledger=ledger, plugin=plugin)
     board.close()
+    ledger.close()
     for name, upstream in config.upstreams.items():  # what the observer will need
         tls = upstream.health.tls if upstream.health is not None else None
         if tls is not None and tls.ca is not None:
             client_context(f"upstreams.{name}.health.tls.ca", tls.ca, tls.verify)
+    for document in wanted(config).values():
+        if document.ca is not None:
+            client_context(f"the ca for {document.url}", document.ca, True)
 
 
 def running_wheel() -> Wheel:

@@ -57,10 +57,21 @@ class _Worker:
             [listener.name for listener in config.listeners],
             self._access.write if self._access is not None else None,
         )
+        birth.documents.ask = lambda url: child.tell(birth.channel, {"say": "refresh", "url": url})
         offset = birth.slot / max(1, birth.workers)
-        plugins = Plugins(config.process.python_path)
+        birth.ledger.sit(birth.board, birth.seat)
         self._made = assemble(
-            config, birth.plan, birth.board, self._cells, running_wheel(), finished, offset, birth.findings, plugins
+            config,
+            birth.plan,
+            birth.board,
+            self._cells,
+            running_wheel(),
+            finished,
+            offset,
+            birth.findings,
+            documents=birth.documents,
+            ledger=birth.ledger,
+            plugin=Plugins(config.process.python_path),
         )
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
@@ -100,6 +111,8 @@ class _Worker:
                 case "endpoints":
                     for name in child.learn(self._birth, message):
                         self._made.renew(name, self._birth.findings.found[name])
+                case "document":
+                    self._birth.documents.told(message, fds)
                 case "reopen":
                     if self._access is not None:
                         self._access.flush()

@@ -41,11 +41,12 @@ class Site:
         others: dict[str, dict[str, Any]] | None = None,
         routes: list[dict[str, Any]] | None = None,
         middleware: list[dict[str, Any]] | None = None,
+        sets: dict[str, Any] | None = None,
         trusted_proxies: list[str] | None = None,
         send_buffer: int = 0,
     ) -> None:
-        """others: upstreams beside that of the origins, which is "app". middleware: around all routes. send_buffer:
-        bytes the kernel holds for each client, 0 for its own choice."""
+        """others: upstreams beside that of the origins, which is "app". middleware: around all routes. sets: of
+        layers. send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -63,6 +64,7 @@ class Site:
                     **(others or {}),
                 },
                 "middleware": middleware or [],
+                "middleware_sets": sets or {},
                 "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}],
             },
             context=KINDS,
@@ -81,6 +83,8 @@ class Site:
         made = assemble(self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait)
         made.clock.date = formatdate(usegmt=True).encode()
         self._upstreams = made.upstreams
+        self._lifespan = made.app.router.lifespan_context(made.app)
+        await self._lifespan.__aenter__()
         [self.entry] = made.entries
         make = partial(Http1Connection, config=None, server_state=self.state, app_state={}, entry=self.entry)
         sock = socket.create_server(("127.0.0.1", 0))
@@ -136,8 +140,7 @@ class Site:
         if kind is None:
             await until(lambda: not self.state.connections and not self.state.tasks)
             self._has_nothing_left()
-        for upstream in self._upstreams.values():
-            upstream.close()
+        await self._lifespan.__aexit__(None, None, None)
         await until(lambda: not self.cells[Fact.UPSTREAM_OPEN])
 
     def _has_nothing_left(self) -> None:

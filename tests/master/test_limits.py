@@ -92,7 +92,7 @@ def test_descriptors_are_raised_to_the_hard_limit() -> None:
     def raised() -> bool:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(64, hard), hard))
-        return limits.raise_nofile() == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return limits.raise_nofile() == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[0] == limits.nofile()
 
     assert in_child(raised)
 

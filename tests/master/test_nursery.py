@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Config
+from gateway.ledger import Ledger
 from gateway.log import Files
 from gateway.master.generation import Generation
 from gateway.master.nursery import Nursery
@@ -25,7 +26,7 @@ def test_a_child_that_can_not_be_made_takes_no_seat(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(call, refuse)
     config = Config.model_validate({"listeners": [{"name": "web", "listen": "127.0.0.1:0"}], "log": {"access": "off"}})
     board = Scoreboard.create()
-    nursery = Nursery(board, Plan(), {}, lambda: None, {0})
+    nursery = Nursery(board, Plan(), {}, lambda: None, {0}, Ledger.create())
     generation = Generation(1, config, Files(config.log))
     open_before = descriptors()
     for _ in range(300):  # more often than there are seats

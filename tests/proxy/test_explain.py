@@ -8,6 +8,7 @@ import pytest
 
 from gateway.config.model import Config
 from gateway.errors import GatewayError
+from gateway.middleware import KINDS
 from gateway.proxy.explain import Destination, Explanation, Outcome, Portion, Shaping, explain
 
 CONFIG = Config.model_validate(
@@ -201,3 +202,42 @@ def test_who_gets_a_request_that_is_shared() -> None:
 
 def test_what_discovered_endpoints_get() -> None:
     assert shaped("http://x/a?b").destinations == (Destination("found", "dns:app.internal:81", "its own", "/a?b"),)
+
+
+LAYERED = Config.model_validate(
+    {
+        "listeners": [{"name": "web", "listen": ":8080"}],
+        "middleware": [{"kind": "request_id"}],
+        "middleware_sets": {"plain": {"middleware": [{"kind": "headers", "response": {"remove": ["server"]}}]}},
+        "routes": [
+            {
+                "name": "a",
+                "path": "/a",
+                "respond": {},
+                "middleware": ["plain", {"kind": "headers", "name": "mine", "request": {"set": {"a": "b"}}}],
+            },
+            {"name": "b", "path": "/b", "respond": {}},
+        ],
+    },
+    context=KINDS,
+)
+
+
+@pytest.mark.parametrize(
+    "url, layers",
+    [
+        (
+            "http://x/a",
+            [
+                ("request_id", "request_id", "all", {}),
+                ("headers", "headers", "set plain", {"response": {"remove": ["server"]}}),
+                ("mine", "headers", "route a", {"request": {"set": {"a": "b"}}}),
+            ],
+        ),
+        ("http://x/b", [("request_id", "request_id", "all", {})]),
+        ("http://x/c", [("request_id", "request_id", "all", {})]),
+    ],
+)
+def test_the_layers_that_a_request_goes_through(url: str, layers: list[Any]) -> None:
+    onion = explain(LAYERED, "GET", url, [], "10.0.0.1").outcome.onion
+    assert [(one.name, one.kind, one.where, one.options) for one in onion] == layers

@@ -1,0 +1,93 @@
+"""For whom a limit counts: a client's address, what a request says of itself, or a text made of several such things.
+
+An account is known by the key that is made here, so two clients that get the same key share it. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache, partial
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from gateway.middleware.template import Template, part
+from gateway.wire import RequestHead, parameter
+
+# Of a request, the name of its account; b"" where it has none.
+Key = Callable[[Any, RequestHead], bytes]
+Missing = Literal["client_ip", "refuse", "pass"]
+
+_PLAIN = re.compile(r"client_ip|route|(header|cookie|query|jwt):[^\s{}]+")
+_KNOWN = (
+    '"client_ip", "route", "header:NAME", "cookie:NAME", "query:NAME", "jwt:CLAIM" '
+    'or a text such as "{client_ip}/{host}"'
+)
+
+
+def _limit_key(text: str) -> str:
+    _key(text, 64)
+    return text
+
+
+LimitKey = Annotated[str, AfterValidator(_limit_key)]
+
+
+def key_of(text: str, prefix: int, missing: Missing) -> Callable[[Any, RequestHead], bytes | None]:
+    """What makes the keys of a limit. prefix: the bits of an IPv6 address that tell clients apart. missing: what a
+    request without a key is counted by; b"" for one that must be refused, None for one that no limit is for."""
+    key = _key(text, prefix)
+    if text in ("client_ip", "route"):
+        return key  # every request has one
+    instead: bytes | None = None if missing == "pass" else b""
+    address = partial(_client, prefix)
+
+    def found(exchange: Any, head: RequestHead) -> bytes | None:
+        return key(exchange, head) or instead
+
+    def found_or_address(exchange: Any, head: RequestHead) -> bytes | None:
+        # No value of a field can hold a NUL, so nobody who sends one gets into the account of an address.
+        return key(exchange, head) or b"\0" + address(exchange, head)
+
+    return found_or_address if missing == "client_ip" else found
+
+
+def _key(text: str, prefix: int) -> Key:
+    """Raises ValueError."""
+    address = partial(_client, prefix)
+
+    def place(name: str) -> Key:
+        if name == "client_ip":
+            return address
+        kind, _, rest = name.partition(":")
+        if kind == "query" and rest:
+            wanted = rest.encode()
+            return lambda exchange, head: parameter(exchange.target, wanted) or b""
+        return part(name)
+
+    if "{" in text or "}" in text:
+        return Template(text, place).render
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(f"expected {_KNOWN}")
+    return place(text)
+
+
+def _client(prefix: int, exchange: Any, head: RequestHead) -> bytes:
+    return network(exchange.client, prefix)
+
+
+@lru_cache(maxsize=4096)
+def network(address: str, prefix: int) -> bytes:
+    """Whom an address belongs to: an IPv4 address as it is, of an IPv6 one the network of this many bits, for whoever
+    has one address of it has all (RFC 6177: a site gets a /64 at least). What is no address stays what it is."""
+    try:
+        known = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address.encode()
+    if isinstance(known, IPv6Address):
+        if known.ipv4_mapped is not None:
+            return str(known.ipv4_mapped).encode()
+        return b"%b/%d" % (str(IPv6Address(int(known) >> (128 - prefix) << (128 - prefix))).encode(), prefix)
+    return str(known).encode()

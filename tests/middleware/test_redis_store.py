@@ -1,0 +1,194 @@
+"""Accounts that several gateways keep together, and what becomes of them while the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.errors import StartError
+from gateway.middleware import redis_store
+from gateway.middleware.rate_limit import Options
+from gateway.middleware.redis_store import RedisStore
+from tests.middleware.alone import Alone, hello
+from tests.support.redis_server import PASSWORD, RedisServer
+from tests.upstream.peer import live
+
+SECOND = 10**9
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as one:
+        yield one
+
+
+def layer(url: str, **more: Any) -> dict[str, Any]:
+    # A busy machine may take its time where a test is not about that.
+    return {"kind": "rate_limit", "rate": "1/h", "burst": 3, "store": url, "store_timeout": "10s", **more}
+
+
+async def closed(*gateways: Alone) -> None:
+    for one in gateways:
+        for each in one.layers:
+            await each.close()
+
+
+def test_gateways_count_together(server: RedisServer) -> None:
+    @live
+    async def run() -> None:
+        here, there = Alone(hello, layer(server.url)), Alone(hello, layer(server.url))
+        told = [await one.ask() for one in (here, there, here, there, here)]
+        assert [one.status for one in told] == [200] * 3 + [429] * 2
+        assert [one.fields[b"ratelimit"] for one in told[:3]] == [
+            b'"rate_limit";r=2;t=3600',
+            b'"rate_limit";r=1;t=7200',
+            b'"rate_limit";r=0;t=10800',
+        ]
+        assert 3590 < int(told[3].fields[b"retry-after"]) <= 3600
+        assert (await there.ask(client="192.0.2.2")).status == 200
+        await closed(here, there)
+
+    run()
+
+
+def test_what_a_later_limit_refuses_is_given_back(server: RedisServer) -> None:
+    @live
+    async def run() -> None:
+        alone = Alone(hello, layer(server.url), {"kind": "rate_limit", "rate": "1/h", "burst": 1})
+        assert [(await alone.ask()).status for _ in range(6)] == [200] + [429] * 5
+        assert alone.refused(0) == 0 and alone.refused(1) == 5
+        await closed(alone)
+
+    run()
+
+
+def test_the_script_is_the_ledger(server: RedisServer) -> None:
+    """The same answers for the same spending, by another clock."""
+
+    @live
+    async def run() -> None:
+        store = RedisStore(server.url, 10, "app/0", "here")
+        hour = 3600 * SECOND
+        for depth, cost, left in (
+            (10 * hour, 3 * hour, 7),
+            (10 * hour, 3 * hour, 4),
+            (10 * hour, 5 * hour, -1),
+            (10 * hour, 4 * hour, 0),
+            (2 * hour, hour, -1),  # narrower: taken for empty, and no worse
+            (10 * hour, hour, -1),
+        ):
+            found = await store.spend(b"k", cost, depth)
+            assert found is not None and left * hour <= found < left * hour + hour / 2
+        await store.refund(b"k", 6 * hour)
+        found = await store.spend(b"k", hour, 10 * hour)
+        assert found is not None and round(found / hour) == 5
+        await store.refund(b"nobody", hour)
+        await store.close()
+
+    run()
+
+
+def test_a_key_is_kept_as_long_as_it_says_something_and_is_not_to_be_read(server: RedisServer) -> None:
+    @live
+    async def run() -> None:
+        store = RedisStore(server.url, 10, "web/api", "here")
+        await store.spend(b"a secret token", 60 * SECOND, 600 * SECOND)
+        keys = server.command("KEYS", "*")
+        assert b"gateway:web/api:" in keys and b"secret" not in keys
+        name = keys.split(b"\r\n")[2].decode()
+        assert 59_000 < int(server.command("PTTL", name)[1:]) <= 60_001
+        await store.refund(b"a secret token", 30 * SECOND)
+        assert 0 < int(server.command("PTTL", name)[1:]) <= 60_001
+        await store.close()
+
+    run()
+
+
+def test_while_the_store_is_away_this_machine_counts_alone(
+    server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(redis_store, "monotonic", lambda: now)
+    caplog.set_level(logging.WARNING)
+
+    @live
+    async def run() -> None:
+        nonlocal now
+        alone = Alone(hello, layer(server.url))
+        assert (await alone.ask()).status == 200
+        server.stop()
+        assert [(await alone.ask()).status for _ in range(5)] == [200] * 3 + [429] * 2
+        server.start()
+        assert (await alone.ask()).status == 429  # not asked again so soon
+        now += 10
+        assert [(await alone.ask()).status for _ in range(4)] == [200] * 3 + [429]  # it has forgotten all
+        server.stop()
+        assert (await alone.ask()).status == 429
+        await closed(alone)
+
+    run()
+    told = [record.getMessage() for record in caplog.records if record.name == "gateway.middleware"]
+    assert [("is away" in text, "is back" in text) for text in told] == [(True, False), (False, True), (True, False)]
+    assert PASSWORD not in caplog.text and server.path in told[0]
+
+
+def test_who_waits_for_nothing_is_not_waited_for() -> None:
+    """A server that takes connections and never answers."""
+
+    @live
+    async def run() -> None:
+        asked = 0
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            asked += 1
+            await reader.read()
+            writer.close()
+
+        other = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = other.sockets[0].getsockname()[1]
+        alone = Alone(hello, layer(f"redis://127.0.0.1:{port}/0", store_timeout="20ms"))
+        assert [(await alone.ask()).status for _ in range(4)] == [200] * 3 + [429]
+        assert asked <= 2  # the connection, and one more for the second try
+        await closed(alone)
+        other.close()
+
+    run()
+
+
+def test_a_wrong_password_is_said_without_showing_it(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    @live
+    async def run() -> None:
+        alone = Alone(hello, layer(server.url.replace(PASSWORD, "mistaken")))
+        assert (await alone.ask()).status == 200
+        await closed(alone)
+
+    run()
+    assert "AuthenticationError" in caplog.text and "mistaken" not in caplog.text
+
+
+def test_the_address_is_a_secret() -> None:
+    options = Options.model_validate(layer("redis://me:secret@localhost:6379/0"))
+    assert "secret@" not in repr(options)
+    with pytest.raises(ValidationError) as wrong:
+        Options.model_validate(layer("redis//me:secret@localhost"))
+    assert "secret" not in wrong.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize("url", ["redis://", "http://a", "redis://a:99999/0", "unix://relative", "", "redis://[::1"])
+def test_what_is_no_address_of_a_store(url: str) -> None:
+    with pytest.raises(ValidationError):
+        Options.model_validate(layer(url))
+
+
+def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(StartError, match=r"install gateway\[redis\]"):
+        Alone(hello, layer("redis://localhost"))
