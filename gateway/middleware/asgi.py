@@ -75,11 +75,12 @@ class Asgi(Middleware):
         return _Passage(self, scope, receive, send).run(self._foreign)
 
     def failed(self, exchange: Any, error: Exception) -> None:
-        """Count a mistake of the foreign code, and write it down."""
+        """Count a mistake of the foreign code, and write it down. Which of several layers of this kind has made it, is
+        known only here."""
         place = self._place
         place.cells[place.at + LAYER_FAILED] += 1
-        where = f"route {place.route}, layer {place.layer}"
-        log.error("%s: it failed on the response to %r", where, exchange.target, exc_info=error)
+        route = exchange.route.name if exchange.route is not None else "-"
+        log.error("route %s, layer %s: it failed on %r", route, place.layer, exchange.target, exc_info=error)
 
 
 async def _enter(scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,10 +95,10 @@ class _Passage:
     """One request on its way through foreign code, and its response on the way back."""
 
     __slots__ = (
-        "_before", "_called", "_crc_in", "_crc_out", "_ended", "_exchange", "_failure", "_fields", "_foreign_send",
-        "_given", "_given_receive", "_given_send", "_head", "_is_broken", "_layer", "_left", "_listening", "_over",
-        "_own_trailers", "_plain", "_receive", "_scope", "_send", "_started", "_status", "_switched", "_trailers",
-        "_trailing", "_untouched",
+        "_asked", "_before", "_called", "_crc_in", "_crc_out", "_ended", "_exchange", "_failure", "_fields",
+        "_foreign_send", "_given", "_given_receive", "_given_send", "_head", "_is_broken", "_layer", "_left",
+        "_listening", "_over", "_own_trailers", "_receive", "_scope", "_send", "_started", "_status", "_switched",
+        "_trailers", "_trailing", "_untouched",
     )  # fmt: skip
 
     def __init__(self, layer: Asgi, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,8 +108,8 @@ class _Passage:
         self._send = send
         self._exchange = scope["gateway"]
         self._head: RequestHead = scope["headers"]
-        self._given: list[Pair] = list(self._head.pairs())  # the foreign code's own, which it may change
-        self._before = self._given.copy()
+        self._before = self._head.pairs()
+        self._given = self._before.copy()  # the foreign code's own, which it may change
         self._given_receive = self.receive
         self._given_send = self.send
         self._listening: asyncio.Lock | None = None
@@ -136,10 +137,11 @@ class _Passage:
         scope, head = self._scope, self._head
         plain = {**scope, "headers": self._given, _KEY: self}
         plain["extensions"] = {**(scope.get("extensions") or {})}
-        query = scope["query_string"]
-        if head.target != (scope["raw_path"] + b"?" + query if query else scope["raw_path"]):
+        raw, query = scope["raw_path"], scope["query_string"]
+        if head.target != (raw + b"?" + query if query else raw):
             retell(plain, head.target)  # a layer further out has changed the head
-        self._plain = plain.copy()
+            query = plain["query_string"]
+        self._asked = (plain["method"], plain["path"], plain["raw_path"], query)
         try:
             await foreign(plain, self._given_receive, self._given_send)
             self._left = True
@@ -158,7 +160,8 @@ class _Passage:
             # What it was told by somebody else says more than what it made of that.
             if self._failure is not None:
                 raise self._failure from None
-            raise
+            self._layer.failed(self._exchange, error)
+            raise Refused("middleware_failed", f"{self._layer.use} failed") from None
         if self._trailing:
             await self._end()
 
@@ -287,8 +290,8 @@ class _Passage:
                 raise RuntimeError("the application began a second answer")
             self._status = message["status"]
             self._untouched = message["headers"]
-            given = list(self._untouched)
-            self._fields = given.copy()
+            self._fields = list(self._untouched)
+            given = self._fields.copy()
             self._trailing = bool(message.get("trailers"))
             # It may be held back, and yet there must not be another one.
             self._exchange.begun = True
@@ -320,18 +323,19 @@ class _Passage:
     def _taken_back(self, scope: Scope, is_wrapped: bool) -> Scope:
         """The scope for what is further in, with the request's own head changed in place. is_wrapped: whether the body
         is another one. Raises ValueError for what can't be a request."""
-        head, plain = self._head, self._plain
+        head = self._head
+        old_method, old_path, old_raw, old_query = self._asked
         inside = {**scope, "headers": head, "gateway": self._exchange}
         headers = scope.get("headers", ())
         if headers is not self._given or headers != self._before:
             self._change(_checked(headers), is_wrapped)
         method = scope.get("method")
-        if method != plain["method"]:
+        if method != old_method:
             self._set_method(method)
         query = scope.get("query_string", b"")
         path, raw = scope.get("path"), scope.get("raw_path")
-        if path != plain["path"] or raw != plain["raw_path"] or query != plain["query_string"]:
-            if path != plain["path"] and (raw == plain["raw_path"] or not raw or unquote(raw) != path):
+        if path != old_path or raw != old_raw or query != old_query:
+            if path != old_path and (raw == old_raw or not raw or unquote(raw) != path):
                 raw = quote(str(path), safe=_SAFE).encode()
             target = (raw or b"") + (b"?" + query if query else b"")
             if not is_target(target) or not (target.startswith(b"/") or target == b"*"):

@@ -174,18 +174,18 @@ class Hooks(Middleware):
     def tell(self, hook: str, scope: Scope, error: Exception) -> str:
         """Count a failure and write it down, the way through the code that led there the first time only; the reason
         that a client is told."""
-        place = self._place
+        place, exchange = self._place, scope["gateway"]
         place.cells[place.at + LAYER_FAILED] += 1
         timed_out = isinstance(error, TookTooLong)
         what = f"took longer than {self.timeout:g}s" if timed_out else f"failed: {told(error)}"
         log.error(
             "route %s, layer %s: %s of %s %s, on %r",
-            place.route or "-",
+            exchange.route.name if exchange.route is not None else "-",
             place.layer,
             hook,
             self._use,
             what,
-            scope["gateway"].target,
+            exchange.target,
             exc_info=error if not timed_out and hook not in self._told else None,
         )
         self._told.add(hook)

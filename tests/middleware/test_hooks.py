@@ -114,7 +114,7 @@ def test_what_cannot_stand_in_a_request_fails_closed(
     )
     first, second = (record for record in caplog.records if record.name == "gateway.middleware")
     assert said in first.getMessage() and "rewrite_request of plug:Plug failed" in first.getMessage()
-    assert first.getMessage().startswith("route *, layer mine: ") and "plug.py:3)" in first.getMessage()
+    assert first.getMessage().startswith("route all, layer mine: ") and "plug.py:3)" in first.getMessage()
     assert first.exc_info and not second.exc_info
 
 
@@ -292,7 +292,7 @@ def test_a_failing_response_hook_answers_500_through_the_outer_layers(
 
     play(tmp_path, code, scene, [outer, layer("hooks"), inner], Answer(body=b"x" * size))
     [record] = [record for record in caplog.records if record.name == "gateway.middleware"]
-    assert "route *, layer hooks: modify_response of plug:Plug failed: KeyError: 'tenant'" in record.getMessage()
+    assert "route all, layer hooks: modify_response of plug:Plug failed: KeyError: 'tenant'" in record.getMessage()
 
 
 UPPER = """
