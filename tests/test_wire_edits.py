@@ -10,6 +10,7 @@ from gateway.wire import (
     ResponseHead,
     cookie,
     edited,
+    listed,
     parameter,
     read_request,
     read_response,
@@ -157,3 +158,17 @@ def test_fields_can_be_dropped_where_there_is_no_host() -> None:
     head = request(b"GET / HTTP/1.0\r\nTE: trailers\r\nX-A: 1\r\n\r\n")
     head.drop(frozenset((b"te",)))
     assert head.pairs() == [(b"x-a", b"1")]
+
+
+def test_fields_that_are_repeated_are_one_list() -> None:
+    head = response(b"HTTP/1.1 200 OK\r\nVary: A\r\nVia: 1.1 a\r\nVARY: b,c\r\nvia: 1.1 b\r\nX-Vary: d\r\n\r\n")
+    pairs = [(b"Vary", b"A"), (b"Via", b"1.1 a"), (b"vary", b"b,c"), (b"via", b"1.1 b"), (b"x-vary", b"d")]
+    for fields in (head, pairs):
+        assert listed(fields, b"vary") == b"A, b,c" and listed(fields, b"via") == b"1.1 a, 1.1 b"
+        assert listed(fields, b"x-vary") == b"d" and listed(fields, b"ary") is None
+    head.add(b"\r\nvary: e")
+    assert head.listed(b"vary") == b"A, b,c, e"
+    head.drop(frozenset((b"vary",)))
+    assert head.listed(b"vary") is None
+    head.add(b"\r\nvary: f")
+    assert head.listed(b"vary") == b"f"

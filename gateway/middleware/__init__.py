@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gateway.config.layers import Kinds
 from gateway.middleware.api_key import ApiKey
+from gateway.middleware.asgi import Asgi
 from gateway.middleware.bandwidth_limit import BandwidthLimit
 from gateway.middleware.basic_auth import BasicAuth
 from gateway.middleware.body_limit import BodyLimit
@@ -17,6 +18,7 @@ from gateway.middleware.cors import Cors
 from gateway.middleware.decompress import Decompress
 from gateway.middleware.forward_auth import ForwardAuth
 from gateway.middleware.headers import Headers
+from gateway.middleware.hooks import Hooks
 from gateway.middleware.ip_allow import IpAllow
 from gateway.middleware.jwt import Jwt
 from gateway.middleware.middleware import Middleware
@@ -29,6 +31,7 @@ from gateway.middleware.static import Static
 
 MIDDLEWARE: dict[str, type[Middleware]] = {
     "api_key": ApiKey,
+    "asgi": Asgi,
     "bandwidth_limit": BandwidthLimit,
     "basic_auth": BasicAuth,
     "body_limit": BodyLimit,
@@ -38,6 +41,7 @@ MIDDLEWARE: dict[str, type[Middleware]] = {
     "decompress": Decompress,
     "forward_auth": ForwardAuth,
     "headers": Headers,
+    "hooks": Hooks,
     "ip_allow": IpAllow,
     "jwt": Jwt,
     "rate_limit": RateLimit,
