@@ -27,7 +27,7 @@ from gateway.upstream.http1 import Connection
 from gateway.upstream.lifetime import NEVER
 from gateway.upstream.pool import Pool
 from gateway.upstream.remote import Remote
-from gateway.wheel import Wheel
+from gateway.wheel import TICK, Wheel
 from gateway.wire import Pair, ResponseHead
 
 # Pools that are kept. A configuration asks a handful of servers; a plug-in that asks any server there is must not make
@@ -237,7 +237,7 @@ class Server:
         try:
             return await pool.acquire(None if within == NEVER else max(0.0, within))
         except ConnectTimeout as error:
-            if monotonic() >= until:
+            if monotonic() + TICK >= until:  # the event loop's clock is coarser, and may be early by ours
                 raise OutOfTime(error.endpoint, "no connection before the time for the request was over") from None
             raise
 
