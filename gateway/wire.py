@@ -123,8 +123,8 @@ class Fields:
     """
 
     __slots__ = (
-        "_lexicon", "_lists", "_lower", "_pairs", "_values", "_without", "asking", "block", "count", "named", "ordinary",
-        "special",
+        "_lexicon", "_lists", "_lower", "_pairs", "_values", "_without", "asking", "block", "count", "named",
+        "ordinary", "special",
     )  # fmt: skip
 
     def __init__(self, block: bytes, lexicon: Lexicon) -> None:
