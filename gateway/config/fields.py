@@ -183,6 +183,11 @@ def _text(pattern: str, **more: Any) -> WithJsonSchema:
 
 Name = Annotated[str, _matching(NAME, "1 to 64 letters, digits, '_', '.' or '-'"), _text(NAME)]
 NonEmpty = Annotated[str, _matching(r"[^\0]+", "some text"), _text(r"[\s\S]+")]
+Texts = Annotated[
+    tuple[NonEmpty, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 FilePath = Annotated[str, _matching(r"[^\0]*[^\0/]", "the path of a file"), _text(r"[\s\S]*[^/]")]
 Method = Annotated[
     str,
@@ -294,6 +299,12 @@ HashKey = Annotated[
 _ATTRIBUTE = rf"header:{TOKEN}|cookie:{TOKEN}"
 
 Attribute = Annotated[str, _matching(_ATTRIBUTE, '"header:NAME" or "cookie:NAME"'), _text(f"({_ATTRIBUTE})")]
+
+_CREDENTIAL = rf"{_ATTRIBUTE}|query:[^\s&=]+"
+
+CredentialSource = Annotated[
+    str, _matching(_CREDENTIAL, '"header:NAME", "cookie:NAME" or "query:NAME"'), _text(f"({_CREDENTIAL})")
+]
 
 _RETRY_ON = r"connect|reset|timeout|malformed|429|500|502|503|504"
 

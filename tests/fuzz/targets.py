@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fuzz import chunks, proxy, response, seeds, server
+from tests.fuzz import chunks, proxy, response, seeds, server, tokens
 from tests.fuzz.loop import Loop
 
 
@@ -25,5 +25,6 @@ TARGETS = {
         Target("proxy", proxy.run, seeds.PROXY),
         Target("response", response.run, seeds.RESPONSE),
         Target("chunks", chunks.run, seeds.CHUNKS),
+        Target("tokens", tokens.run, tokens.SEEDS),
     )
 }

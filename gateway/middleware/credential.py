@@ -1,0 +1,137 @@
+"""Where in a request a credential stands: found, and taken out so that it goes no further. Pure.
+
+A credential that is there twice is found by us in one place and by the origin perhaps in another, so two that differ
+are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from gateway.wire import RequestHead
+
+
+class Ambiguous(Exception):
+    """The request has more than one, and they differ."""
+
+
+Find = Callable[[RequestHead], bytes | None]
+TakeOut = Callable[[RequestHead], None]
+Redact = Callable[[Any], None]
+
+
+class Source(NamedTuple):
+    """find: None for a request that has none; raises Ambiguous. take_out: so that it doesn't go on. redact: takes it
+    from what an exchange shows of the target, for the access log; None where it doesn't stand there."""
+
+    find: Find
+    take_out: TakeOut
+    redact: Redact | None = None
+
+
+def source_of(text: str) -> Source:
+    """text: "header:NAME", "cookie:NAME" or "query:NAME". `header:authorization` is what follows the scheme Bearer (RFC
+    6750, section 2.1)."""
+    kind, _, written = text.partition(":")
+    name = written.encode()
+    if kind == "header":
+        return _header(name.lower())
+    return _cookie(name) if kind == "cookie" else _query(name)
+
+
+def _header(name: bytes) -> Source:
+    names = frozenset((name,))
+
+    def bearer(head: RequestHead) -> bytes | None:
+        """The parser sees to it that there is no second Authorization."""
+        value = head.value(name)
+        if value is None or value[:7].lower() not in (b"bearer ", b"bearer"):
+            return None
+        return value[7:].lstrip(b" ")
+
+    def field(head: RequestHead) -> bytes | None:
+        value = head.value(name)
+        if value is not None and head.repeats(name):
+            raise Ambiguous
+        return value
+
+    def take_out(head: RequestHead) -> None:
+        head.drop(names)
+
+    return Source(bearer if name == b"authorization" else field, take_out)
+
+
+_COOKIE = frozenset((b"cookie",))
+
+
+def _cookies(head: RequestHead) -> list[bytes]:
+    """The pairs of all Cookie fields: there should be one (RFC 6265, section 5.4), and the next hop joins several."""
+    if head.repeats(b"cookie"):
+        values = [value for name, value in head.pairs() if name == b"cookie"]
+    else:
+        values = [head.value(b"cookie") or b""]
+    return [pair.strip(b" \t") for value in values for pair in value.split(b";")]
+
+
+def _cookie(name: bytes) -> Source:
+    def is_it(pair: bytes) -> bool:
+        return pair.partition(b"=")[0].rstrip(b" \t") == name
+
+    def find(head: RequestHead) -> bytes | None:
+        return _only([_unquoted(pair.partition(b"=")[2].strip(b" \t")) for pair in _cookies(head) if is_it(pair)])
+
+    def take_out(head: RequestHead) -> None:
+        pairs = _cookies(head)
+        kept = [pair for pair in pairs if pair and not is_it(pair)]
+        if len(kept) != len(pairs):
+            head.drop(_COOKIE)
+            if kept:
+                head.add(b"\r\ncookie: " + b"; ".join(kept))
+
+    return Source(find, take_out)
+
+
+def _unquoted(value: bytes) -> bytes:
+    return value[1:-1] if len(value) > 1 and value[:1] == value[-1:] == b'"' else value
+
+
+def _query(name: bytes) -> Source:
+    def is_it(part: bytes) -> bool:
+        return _decoded(part.partition(b"=")[0]) == name
+
+    def find(head: RequestHead) -> bytes | None:
+        query = head.target.partition(b"?")[2]
+        return _only([_decoded(part.partition(b"=")[2]) for part in query.split(b"&") if is_it(part)])
+
+    def without(target: bytes) -> bytes:
+        path, _, query = target.partition(b"?")
+        parts = query.split(b"&")
+        kept = [part for part in parts if not is_it(part)]
+        if len(kept) == len(parts):
+            return target
+        return path + b"?" + b"&".join(kept) if kept else path
+
+    def take_out(head: RequestHead) -> None:
+        target = without(head.target)
+        if target != head.target:
+            head.retarget(target)
+
+    def redact(exchange: Any) -> None:
+        exchange.target = without(exchange.target)
+
+    return Source(find, take_out, redact)
+
+
+def _decoded(text: bytes) -> bytes:
+    """As forms have it: a name that is spelled with escapes is that name to whoever reads the query next."""
+    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
+
+
+def _only(values: list[bytes]) -> bytes | None:
+    if not values:
+        return None
+    if values.count(values[0]) != len(values):
+        raise Ambiguous
+    return values[0]

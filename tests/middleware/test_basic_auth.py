@@ -1,0 +1,456 @@
+"""The layer `basic_auth`: whose password is right, how often it is hashed, and what a file may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from base64 import b64encode
+from functools import lru_cache
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import bcrypt
+import pytest
+from argon2 import PasswordHasher
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway.errors import StartError
+from gateway.middleware import basic_auth, watched
+from gateway.middleware.basic_auth import BasicAuth
+from gateway.middleware.htpasswd import users_of
+from gateway.middleware.passwords import Bcrypt, read_hash
+from tests.middleware.lone import Asked, Lone
+
+
+@lru_cache
+def hashed(password: bytes) -> bytes:
+    return bcrypt.hashpw(password, bcrypt.gensalt(4))
+
+
+@lru_cache
+def argon2id(password: bytes) -> bytes:
+    return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password).encode()
+
+
+def user_line(name: bytes, password: bytes) -> bytes:
+    return name + b":" + hashed(password) + b"\n"
+
+
+def basic(user: bytes, password: bytes, scheme: bytes = b"Basic") -> bytes:
+    return b"authorization: " + scheme + b" " + b64encode(user + b":" + password)
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    path = tmp_path / "htpasswd"
+    path.write_bytes(b"# staff\n\n" + user_line(b"ann", b"secret") + user_line("Zoë".encode(), "pässword".encode()))
+    return path
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "LOOK", 0.0)
+
+
+class Counted:
+    """How often a password is hashed. gate: closed, it makes every hash wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.gate = Event()
+        self.gate.set()
+        matches = Bcrypt.matches
+
+        def counted(one: Bcrypt, password: bytes) -> bool:
+            self.count += 1
+            assert self.gate.wait(60)
+            return matches(one, password)
+
+        monkeypatch.setattr(Bcrypt, "matches", counted)
+
+
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def run(test: Any) -> None:
+    asyncio.run(test)
+
+
+def refusal(asked: Asked) -> tuple[int, str]:
+    assert not asked.passed
+    assert asked.exchange.user == ""
+    if asked.status == 401:
+        assert asked.challenge == 'Basic realm="restricted", charset="UTF-8"'
+    return asked.status, asked.reason
+
+
+MISSING, WRONG, BUSY = (401, "credentials_missing"), (401, "credentials_wrong"), (503, "auth_busy")
+
+
+def test_a_user(users: Path, hashes: Counted) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users), user_header="X-User")
+        for scheme in (b"Basic", b"basic", b"BASIC"):
+            for _ in range(3):
+                asked = await layer.ask(basic(b"ann", b"secret", scheme), b"x-user: root")
+                assert asked.passed and asked.exchange.user == "ann"
+                assert asked.values(b"x-user") == [b"ann"]
+                assert asked.values(b"authorization") == []
+        assert hashes.count == 3
+        asked = await layer.ask(basic("Zoë".encode(), "pässword".encode()))
+        assert asked.passed and asked.exchange.user == "Zoë" and asked.values(b"x-user") == ["Zoë".encode()]
+        await layer.layer.close()
+
+    run(test())
+
+
+def test_the_password_goes_on_when_it_shall(users: Path) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users), forward=True)
+        asked = await layer.ask(basic(b"ann", b"secret"))
+        assert asked.values(b"authorization") == [b"Basic " + b64encode(b"ann:secret")]
+
+    run(test())
+
+
+def test_the_realm(users: Path) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users), realm='the "staff" \\ only')
+        asked = await layer.ask()
+        assert asked.challenge == 'Basic realm="the \\"staff\\" \\\\ only", charset="UTF-8"'
+
+    run(test())
+
+
+@pytest.mark.parametrize("line", [b"x: y", b"authorization:", b"authorization: Bearer x", b"authorization: Basicx"])
+def test_nobody(users: Path, line: bytes) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users), user_header="x-user")
+        assert refusal(await layer.ask(line)) == MISSING
+        assert layer.cells[1] == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        b"ann:Secret",
+        b"ann:",
+        b"ann",
+        b":",
+        b":secret",
+        b"ANN:secret",
+        b"ann:secret\0",
+        b"ann:secret\0more",
+        b"ann\0:secret",
+        b"ann:secret\n",
+        b"ann:" + b"s" * 73,
+        b"ann:" + b"s" * 5000,
+        b"Zo\xeb:p\xe4ssword",  # Latin-1, where UTF-8 was asked for
+        b"\xff:\xff",
+        b"bob:secret",
+        b"# staff:secret",
+    ],
+)
+def test_wrong_ones(users: Path, credentials: bytes) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        for _ in range(2):
+            assert refusal(await layer.ask(b"authorization: Basic " + b64encode(credentials))) == WRONG
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "coded",
+    [b"YW5uOnNlY3JldA", b"YW5uOnNlY3JldA===", b"YW5u OnNlY3JldA==", b"YW5uOnNlY3JldA==, Basic x", b"!", b"\xc3\xa4"],
+)
+def test_not_base64(users: Path, coded: bytes) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        assert (await layer.ask(b"authorization: Basic YW5uOnNlY3JldA==")).passed
+        assert refusal(await layer.ask(b"authorization: Basic " + coded)) == WRONG
+
+    run(test())
+
+
+@given(st.binary(max_size=60).filter(lambda raw: b"\r" not in raw and b"\n" not in raw and b"\0" not in raw))
+def test_any_bytes(given: bytes) -> None:
+    found = basic_auth._read(b"basic " + given)
+    assert found is None or found[0]
+
+
+def test_as_long_as_the_hash_looks(tmp_path: Path) -> None:
+    """bcrypt takes no notice of what is behind 72 bytes: a longer password isn't the user's, however it begins."""
+    users = tmp_path / "htpasswd"
+    users.write_bytes(user_line(b"ann", b"s" * 72))
+
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        assert (await layer.ask(basic(b"ann", b"s" * 72))).passed
+        assert refusal(await layer.ask(basic(b"ann", b"s" * 73))) == WRONG
+
+    run(test())
+
+
+# How often a password is hashed.
+
+
+def test_who_does_not_exist_takes_as_long(users: Path, hashes: Counted) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        for name in (b"bob", b"eve", b"root"):
+            assert refusal(await layer.ask(basic(name, b"secret"))) == WRONG
+        assert hashes.count == 3
+        # Not even with the password of the one whose hash it was.
+        for password in (b"secret", "pässword".encode()):
+            for name in (b"a", b"b", b"c", b"d", b"e", b"f"):
+                assert refusal(await layer.ask(basic(name, password))) == WRONG
+
+    run(test())
+
+
+def test_it_is_somebody_elses_hash_always_the_same(users: Path) -> None:
+    made: Any = Lone(BasicAuth, htpasswd=str(users)).layer
+    known = users_of(users.read_bytes())
+    taken = {name: made._somebody(name, known) for name in map(str, range(50))}
+    assert {one.text for one in taken.values()} == {one.text for one in known.values()}
+    assert all(made._somebody(name, known) is one for name, one in taken.items())
+
+
+def test_a_wrong_password_is_hashed_once_in_a_while(
+    users: Path, hashes: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        for _ in range(5):
+            assert refusal(await layer.ask(basic(b"ann", b"wrong"))) == WRONG
+        assert hashes.count == 1
+        now = time.monotonic()
+        monkeypatch.setattr("time.monotonic", lambda: now + 6)
+        assert refusal(await layer.ask(basic(b"ann", b"wrong"))) == WRONG
+        assert hashes.count == 2
+
+    run(test())
+
+
+def test_a_password_is_hashed_again_after_a_time(users: Path, hashes: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users), remember="10s")
+        assert (await layer.ask(basic(b"ann", b"secret"))).passed
+        now = time.monotonic()
+        monkeypatch.setattr("time.monotonic", lambda: now + 11)
+        assert (await layer.ask(basic(b"ann", b"secret"))).passed
+        assert hashes.count == 2
+
+    run(test())
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_one_hash_for_all_who_ask_the_same(users: Path, hashes: Counted) -> None:
+    """Also when the first of them goes away."""
+
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        hashes.gate.clear()
+        asks = [asyncio.ensure_future(layer.ask(basic(b"ann", b"secret"))) for _ in range(5)]
+        await turns()
+        asks.pop(0).cancel()
+        hashes.gate.set()
+        assert all(asked.passed for asked in await asyncio.gather(*asks))
+        assert hashes.count == 1
+
+    run(test())
+
+
+def test_no_more_than_so_many_wait(users: Path, hashes: Counted) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users), checks=1, waiting=2)
+        assert (await layer.ask(basic(b"ann", b"secret"))).passed
+        hashes.gate.clear()
+        asks = [asyncio.ensure_future(layer.ask(basic(b"ann", b"%d" % number))) for number in range(5)]
+        await turns()
+        assert [refusal(ask.result()) for ask in asks if ask.done()] == [BUSY] * 2
+        assert (await layer.ask(basic(b"ann", b"secret"))).passed  # who is known needn't wait
+        hashes.gate.set()
+        assert {refusal(await ask) for ask in asks} == {BUSY, WRONG}
+        assert refusal(await layer.ask(basic(b"ann", b"6"))) == WRONG
+
+    run(test())
+
+
+def test_a_worker_that_ends(users: Path, hashes: Counted) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        hashes.gate.clear()
+        ask = asyncio.ensure_future(layer.ask(basic(b"ann", b"secret")))
+        await turns()
+        await layer.layer.close()
+        hashes.gate.set()
+        assert refusal(await ask) == WRONG
+
+    run(test())
+
+
+# The file.
+
+
+def replace(path: Path, data: bytes | None) -> None:
+    if data is None:
+        path.unlink()
+        return
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    new.replace(path)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_file_that_changes(users: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        assert (await layer.ask(basic(b"ann", b"secret"))).passed
+        assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
+        replace(users, user_line(b"ann", b"other"))
+        assert refusal(await layer.ask(basic(b"ann", b"secret"))) == WRONG  # though it was known
+        assert (await layer.ask(basic(b"ann", b"other"))).passed  # though it was known as a wrong one
+        for bad in (b"", b"ann:secret\n", user_line(b"ann", b"third") + b"bob:$apr1$x$y\n"):
+            replace(users, bad)
+            assert (await layer.ask(basic(b"ann", b"other"))).passed
+        assert caplog.text.count("stays in use") == 3
+        assert 'line 2, user "bob" has an MD5 hash (apr1)' in caplog.text
+        assert all(one.levelno == logging.ERROR for one in caplog.records if "stays in use" in one.message)
+        replace(users, None)
+        assert (await layer.ask(basic(b"ann", b"other"))).passed
+        replace(users, user_line(b"bob", b"other"))
+        assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
+
+    run(test())
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_file_that_changes_while_a_password_is_hashed(users: Path, hashes: Counted) -> None:
+    async def test() -> None:
+        layer = Lone(BasicAuth, htpasswd=str(users))
+        hashes.gate.clear()
+        ask = asyncio.ensure_future(layer.ask(basic(b"ann", b"secret")))
+        await turns()
+        replace(users, user_line(b"bob", b"secret"))
+        assert refusal(await layer.ask()) == MISSING
+        await asyncio.sleep(0)
+        layer.layer._file.look()  # type: ignore[attr-defined]
+        hashes.gate.set()
+        assert refusal(await ask) == WRONG
+
+    run(test())
+
+
+DES = "aaaaaaaaaaaaa"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("$apr1$Hk1tB2nK$0wrCLrlpzWTTb7qzkBDYs.", "an MD5 hash (apr1)"),
+        ("{SHA}5baa61e4c9b93f3f0682250b6cf8331b", "a SHA-1 hash without salt"),
+        ("{SSHA}abc", "a kind that is not known"),
+        ("$1$salt$hash", "an MD5 hash (crypt)"),
+        ("$5$salt$hash", "a SHA-256 hash (crypt)"),
+        ("$6$salt$hash", "a SHA-512 hash (crypt)"),
+        ("$2x$05$" + "a" * 53, "made mistakes"),
+        ("$2y$05$" + "a" * 52, "cut short"),
+        ("$2y$05$" + "!" * 53, "cut short"),
+        ("$2y$03$" + "a" * 53, "of cost 3"),
+        ("$2y$17$" + "a" * 53, "of cost 17"),
+        ("$argon2i$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", "an Argon2i hash"),
+        ("$argon2id$v=19$m=99999999,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", "too much"),
+        ("$argon2id$v=19$m=8,t=99,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", "too much"),
+        (DES, "a DES hash (crypt), or a password in plain text"),
+        ("secret", "in plain text"),
+        ("", "in plain text"),
+    ],
+)
+def test_hashes_that_are_not_read(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        read_hash(text)
+    assert said in str(caught.value)
+    path = tmp_path / "htpasswd"
+    path.write_bytes(user_line(b"ann", b"a") + b"\nbob:" + text.encode() + b"\n")
+    with pytest.raises(StartError) as start:
+        Lone(BasicAuth, htpasswd=str(path))
+    assert f'{path}: line 3, user "bob" has {caught.value}; only bcrypt' in str(start.value)
+    assert len(text) < 6 or "$" in text[:1] or text not in str(start.value)
+
+
+@pytest.mark.parametrize("kind", [b"$2a$", b"$2b$", b"$2y$"])
+def test_the_names_of_bcrypt(kind: bytes) -> None:
+    [hash] = users_of(b"ann:" + kind + hashed(b"secret")[4:]).values()
+    assert hash.matches(b"secret") and not hash.matches(b"secreT") and not hash.matches(b"s" * 100)
+
+
+def test_argon2id() -> None:
+    [hash] = users_of(b"ann:" + argon2id(b"s" * 100)).values()
+    assert hash.matches(b"s" * 100) and not hash.matches(b"s" * 101) and not hash.matches(b"")
+    broken = read_hash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo")
+    assert not broken.matches(b"s")
+
+
+def test_argon2id_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "argon2.exceptions", None)
+    with pytest.raises(ValueError, match='line 1, user "ann" has an Argon2id hash, for which the extra "argon2"'):
+        users_of(b"ann:" + argon2id(b"s"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "there are no users in it"),
+        (b"# nobody\n\n", "there are no users in it"),
+        (b"ann\n", "line 1 is not a name and a hash"),
+        (b":x\n", "line 1 is not a name and a hash"),
+        (b"\xff:x\n", "line 1 is not UTF-8"),
+        (b"a\x01b:x\n", "line 1: a name has no control characters"),
+        (user_line(b"ann", b"a") + user_line(b"ann", b"b"), 'line 2, user "ann" is there a second time'),
+    ],
+)
+def test_files_that_are_no_good(data: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        users_of(data)
+
+
+def test_lines_as_windows_and_nginx_write_them() -> None:
+    users = users_of(b"ann:" + hashed(b"a") + b"\r\nbob:" + hashed(b"b") + b":a comment\r\n")
+    assert users["ann"].matches(b"a") and users["bob"].matches(b"b")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="cannot be read: No such file"):
+        Lone(BasicAuth, htpasswd=str(tmp_path / "none"))
+    with pytest.raises(StartError, match="cannot be read: Is a directory"):
+        Lone(BasicAuth, htpasswd=str(tmp_path))
+
+
+@given(st.binary(max_size=80))
+def test_a_file_of_any_bytes(data: bytes) -> None:
+    try:
+        users_of(data)
+    except ValueError as error:
+        assert str(error)
+
+
+def test_options_that_are_no_good() -> None:
+    for name in ("cookie", "x_user", "connection"):
+        with pytest.raises(ValidationError, match=r"can't be told in|are dropped"):
+            BasicAuth.OPTIONS.model_validate({"htpasswd": "a", "user_header": name})
