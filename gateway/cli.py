@@ -51,13 +51,17 @@ def _guarded(work: Callable[[], Any]) -> Any:
         _fail(error)
 
 
-def _load(path: str | None) -> tuple[Path, Config, list[ConfigError]]:
-    """The file, what it says, and what it can't mean."""
+def _load(path: str | None, with_plugins: bool = False) -> tuple[Path, Config, list[ConfigError]]:
+    """The file, what it says, and what it can't mean. with_plugins: whether plug-ins are imported and built, too."""
     from gateway.worker.assembly import check
+    from gateway.worker.plugins import Plugins
 
     found = find(path)
     config, warnings = load_and_lint(found, kinds=KINDS)
-    check(config)
+    if with_plugins:
+        check(config, Plugins(config.process.python_path))
+    else:
+        check(config)
     return found, config, warnings
 
 
@@ -92,7 +96,7 @@ def check(path: str | None) -> None:
     refused = unlike_the_running_one(os.environ)
     if refused:
         _fail(refused)
-    found, config, warnings = _guarded(lambda: _load(path))
+    found, config, warnings = _guarded(lambda: _load(path, with_plugins=True))
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     listeners, routes, upstreams = len(config.listeners), len(config.routes), len(config.upstreams)

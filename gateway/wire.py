@@ -122,7 +122,10 @@ class Fields:
     lower-case name; repeated ones are joined by a comma (RFC 9110, section 5.3).
     """
 
-    __slots__ = ("_lexicon", "_lower", "_pairs", "_without", "asking", "block", "count", "named", "ordinary", "special")
+    __slots__ = (
+        "_lexicon", "_lists", "_lower", "_pairs", "_values", "_without", "asking", "block", "count", "named",
+        "ordinary", "special",
+    )  # fmt: skip
 
     def __init__(self, block: bytes, lexicon: Lexicon) -> None:
         """block: the lines, CRLF between them. Raises WireError for one that can't be a field."""
@@ -132,6 +135,9 @@ class Fields:
         self._pairs: list[Pair] | None = None
         self._lower = b""
         self._without: dict[frozenset[bytes], Fields] | None = None
+        # What was asked for, for it will be asked for again: by the next request of the connection.
+        self._values: dict[bytes, bytes | None] | None = None
+        self._lists: dict[bytes, bytes | None] | None = None
         self.special: dict[bytes, bytes] = {}
         self.count = 0
         self.asking = False  # whether a field asks something of an intermediary
@@ -190,11 +196,30 @@ class Fields:
 
     def value(self, name: bytes) -> bytes | None:
         """The first field of this lower-case name, None for none."""
+        values = self._values
+        if values is None or len(values) > _MOST_ASKED:
+            values = self._values = {}
+        elif name in values:
+            return values[name]
         value = self.special.get(name)
         if value is None and self.ordinary:
             if not self._lower:
                 self._lower = self.ordinary.lower()
             value = _value_in(self.ordinary, name, self._lower)
+        values[name] = value
+        return value
+
+    def listed(self, name: bytes) -> bytes | None:
+        """All fields of this lower-case name as one list (RFC 9110, section 5.3), None for none."""
+        lists = self._lists
+        if lists is None or len(lists) > _MOST_ASKED:
+            lists = self._lists = {}
+        elif name in lists:
+            return lists[name]
+        value = self.value(name)
+        if value is not None and name not in self.special and self._lower.count(b"\r\n" + name + b":") > 1:
+            value = b", ".join([value for known, value in self.pairs() if known == name])
+        lists[name] = value
         return value
 
     def repeats(self, name: bytes) -> bool:
@@ -231,6 +256,7 @@ class Fields:
 
 
 _MOST_WITHOUT = 16
+_MOST_ASKED = 32
 
 
 @lru_cache(maxsize=1024)
@@ -289,6 +315,8 @@ class Head:
 
     def value(self, name: bytes) -> bytes | None:
         """The first field of this lower-case name, None for none."""
+        if name == b"content-length":
+            return self.special.get(name)
         value = self.fields.value(name)
         if value is None and self.added:
             value = _value_in(self.added, name)
@@ -300,6 +328,15 @@ class Head:
         if not self.added:
             return self.fields.repeats(name)
         return (self.fields.ordinary + self.added).lower().count(b"\r\n" + name + b":") > 1
+
+    def listed(self, name: bytes) -> bytes | None:
+        """All fields of this lower-case name as one list, None for none. Not for those that introduce a client."""
+        value = self.fields.listed(name)
+        if self.added:
+            added = [value for known, value in _pairs_of(self.added) if known == name]
+            if added:
+                return b", ".join(added if value is None else [value, *added])
+        return value
 
     def drop(self, names: frozenset[bytes]) -> None:
         """Remove the fields of these lower-case names, also from trailers that are still to come: some servers put
@@ -399,7 +436,10 @@ class RequestHead(Head):
         is says the listener."""
         pairs = self.fields.pairs()
         if self.special is not self.fields.special:
-            pairs = [(b"host", self.special[b"host"])] + [pair for pair in pairs if pair[0] != b"host"]
+            host, length = self.special.get(b"host"), b"content-length" in self.special
+            pairs = [pair for pair in pairs if pair[0] != b"host" and (length or pair[0] != b"content-length")]
+            if host is not None:
+                pairs.insert(0, (b"host", host))
         if self.introduced is not None:
             pairs = [pair for pair in pairs if pair[0] not in IDENTITY and not pair[0].startswith(IDENTITY_PREFIXES)]
             pairs += [_pair(line) for line in self.introduced.split(b"\r\n")[1:]]
@@ -498,6 +538,14 @@ def value_of(headers: Any, name: bytes) -> bytes | None:
     if isinstance(headers, Head):
         return headers.value(name)
     return next((value for known, value in headers if known.lower() == name), None)
+
+
+def listed(headers: Any, name: bytes) -> bytes | None:
+    """All fields of this lower-case name as one list (RFC 9110, section 5.3), None for none."""
+    if isinstance(headers, Head):
+        return headers.listed(name)
+    values = [value for known, value in headers if known.lower() == name]
+    return b", ".join(values) if values else None
 
 
 def edited(headers: Any, drop: frozenset[bytes], add: bytes) -> Any:
@@ -795,3 +843,21 @@ def _may_be_size(data: bytes) -> bool:
 def is_field(name: bytes, value: bytes) -> bool:
     """Whether this pair can stand on the wire as one field line."""
     return _TOKEN_ONLY.fullmatch(name) is not None and _VALUE_ONLY.fullmatch(value) is not None
+
+
+def is_target(target: bytes) -> bool:
+    """Whether this can stand in a request line as the target."""
+    return _TARGET_ONLY.fullmatch(target) is not None
+
+
+def is_authority(host: bytes) -> bool:
+    """Whether this can be a host and port."""
+    return len(host) <= _LONGEST_AUTHORITY and _is_authority(host)
+
+
+def is_method(method: bytes) -> bool:
+    """Whether this can be the method of a request."""
+    return _TOKEN_ONLY.fullmatch(method) is not None
+
+
+_TARGET_ONLY = re.compile(rb"[\x21\x22\x24-\x7e\x80-\xff]++")

@@ -11,6 +11,7 @@ from gateway.wire import (
     announced_trailers,
     cookie,
     edited,
+    listed,
     parameter,
     passable_trailers,
     read_request,
@@ -160,3 +161,35 @@ def test_edits_say_the_same_as_a_list_of_pairs_would(
     for name in (b"accept", b"x-user", b"cookie", b"x-other"):
         values = [value for known, value in head.pairs() if known == name]
         assert head.value(name) == (values[0] if values else None)
+
+
+def test_a_length_that_is_not_known_any_more_is_told_nowhere() -> None:
+    head = request(b"POST / HTTP/1.0\r\nContent-Length: 3\r\nX-A: 1\r\n\r\n")
+    head.reframe()
+    assert head.length == -1 and head.value(b"content-length") is None and head.pairs() == [(b"x-a", b"1")]
+    head = request(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+    head.reframe()
+    assert head.pairs() == [(b"host", b"a")]
+    answer = response()
+    answer.reframe()
+    assert answer.value(b"content-length") is None
+
+
+def test_fields_can_be_dropped_where_there_is_no_host() -> None:
+    head = request(b"GET / HTTP/1.0\r\nTE: trailers\r\nX-A: 1\r\n\r\n")
+    head.drop(frozenset((b"te",)))
+    assert head.pairs() == [(b"x-a", b"1")]
+
+
+def test_fields_that_are_repeated_are_one_list() -> None:
+    head = response(b"HTTP/1.1 200 OK\r\nVary: A\r\nVia: 1.1 a\r\nVARY: b,c\r\nvia: 1.1 b\r\nX-Vary: d\r\n\r\n")
+    pairs = [(b"Vary", b"A"), (b"Via", b"1.1 a"), (b"vary", b"b,c"), (b"via", b"1.1 b"), (b"x-vary", b"d")]
+    for fields in (head, pairs):
+        assert listed(fields, b"vary") == b"A, b,c" and listed(fields, b"via") == b"1.1 a, 1.1 b"
+        assert listed(fields, b"x-vary") == b"d" and listed(fields, b"ary") is None
+    head.add(b"\r\nvary: e")
+    assert head.listed(b"vary") == b"A, b,c, e"
+    head.drop(frozenset((b"vary",)))
+    assert head.listed(b"vary") is None
+    head.add(b"\r\nvary: f")
+    assert head.listed(b"vary") == b"f"

@@ -16,10 +16,10 @@ from typing import Any
 
 from gateway.exchange import Exchange
 from gateway.listeners.http1_exchange import Http1Exchange, phrase
-from gateway.listeners.identity import UNIX
 from gateway.listeners.listener import Entry
 from gateway.listeners.vigil import Vigil
 from gateway.peek import untaken, waiting
+from gateway.ranges import UNIX
 from gateway.refusals import Style, accept_in, refuse
 from gateway.relay import End, reset
 from gateway.wire import Fields, WireError, read_request, refusal

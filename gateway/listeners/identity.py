@@ -21,16 +21,15 @@ True-Client-IP and the like) is passed on as it came.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from typing import NamedTuple
 
+from gateway.ranges import UNIX, Ranges, read
 from gateway.wire import IDENTITY, IDENTITY_PREFIXES
 
-UNIX = "unix"  # the address of whoever comes by a unix socket
 MODES = ("x-forwarded", "rfc7239", "both", "off")
 
 # A chain of proxies has two or three; more than this is somebody who wants us to work.
@@ -56,77 +55,15 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[!$&'()*+;=\-._~0-9A-Za-z%]{1,2
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 
 
-class Trust:
-    """The networks whose word is believed. Thousands of ranges cost no more than a few."""
+class Trust(Ranges):
+    """The networks whose word is believed."""
 
-    __slots__ = ("_ends", "_known", "_starts", "_unix")
-
-    _MOST_KNOWN = 4096
-
-    def __init__(self, networks: Iterable[str] = ()) -> None:
-        """networks: networks, bare addresses, and "unix" for the peers of unix sockets."""
-        self._unix = False
-        ranges = []
-        for text in networks:
-            if text == UNIX:
-                self._unix = True
-                continue
-            network = ip_network(text, strict=False)
-            first, last = network.network_address, network.broadcast_address
-            start = _place(first)
-            ranges.append((start, start + int(last) - int(first)))
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        for start, end in sorted(ranges):
-            if self._ends and start <= self._ends[-1] + 1:
-                self._ends[-1] = max(self._ends[-1], end)
-            else:
-                self._starts.append(start)
-                self._ends.append(end)
-        self._known: dict[str, bool] = {}
-
-    def covers(self, address: str) -> bool:
-        """Whether this one is trusted; nobody is whose address can't be read."""
-        if address == UNIX:
-            return self._unix
-        if not self._starts:
-            return False
-        known = self._known.get(address)
-        if known is None:
-            if len(self._known) >= self._MOST_KNOWN:
-                self._known.clear()
-            known = self._known[address] = self._look_up(address)
-        return known
-
-    def _look_up(self, address: str) -> bool:
-        try:
-            place = _place(_read(address))
-        except ValueError:
-            return False
-        at = bisect_right(self._starts, place) - 1
-        return at >= 0 and place <= self._ends[at]
-
-
-def _read(address: str) -> IPv4Address | IPv6Address:
-    """Raises ValueError. A zone ("%eth0") means something on this machine only."""
-    return IPv6Address(address.partition("%")[0]) if ":" in address else IPv4Address(address)
-
-
-_ABOVE_IPV6 = 1 << 128
-
-
-def _place(address: IPv4Address | IPv6Address) -> int:
-    """All addresses on one line: IPv6, then IPv4, where the IPv4-mapped ones (RFC 4291, section 2.5.5.2) are too."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
-            return int(address)
-        address = address.ipv4_mapped
-    return _ABOVE_IPV6 + int(address)
+    __slots__ = ()
 
 
 def plain(address: str) -> str:
     """A peer's address as it is written everywhere: IPv4-mapped as IPv4, without a zone. Raises ValueError."""
-    return _written(_read(address)) if ":" in address else address
+    return _written(read(address)) if ":" in address else address
 
 
 def _written(address: IPv4Address | IPv6Address) -> str:

@@ -15,7 +15,7 @@ class Settings:
     workers: int = 1
     listeners: dict[str, str] = field(default_factory=lambda: {"web": "127.0.0.1:0"})
     admin: str | None = "127.0.0.1:0"
-    process: dict[str, str | int] = field(default_factory=dict)
+    process: dict[str, Any] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
     upstream: dict[str, Any] = field(default_factory=dict)
     more: str = ""

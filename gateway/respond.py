@@ -1,4 +1,4 @@
-"""A route that answers by itself."""
+"""A fixed answer, made once: for routes that answer by themselves, and for layers that do so in a route's stead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.config.model import Respond as RespondConfig
 
 
 class Respond:
-    """An ASGI application with one fixed answer."""
+    """An ASGI application with one answer."""
 
     def __init__(self, config: RespondConfig) -> None:
         body = config.body.encode()

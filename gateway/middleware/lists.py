@@ -1,0 +1,23 @@
+"""Fields that hold lists (RFC 9110, section 5.6.1), as layers extend them. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.wire import edited, listed, tokens
+
+_NONE: frozenset[bytes] = frozenset()
+_VARY = frozenset((b"vary",))
+
+
+def varying(headers: Any, *names: bytes) -> Any:
+    """The fields of a response, with Vary telling that these fields of a request may lead to another one (RFC 9110,
+    section 12.5.5)."""
+    value = listed(headers, b"vary")
+    if value is None:
+        return edited(headers, _NONE, b"\r\nvary: " + b", ".join(names))
+    known = tokens(value)
+    missing = [name for name in names if name.lower() not in known]
+    if not missing or b"*" in known:
+        return headers
+    return edited(headers, _VARY, b"\r\nvary: " + b", ".join([value, *missing]))

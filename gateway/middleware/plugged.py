@@ -1,0 +1,142 @@
+"""What the kinds that run other people's code share: how it is found and built, and how much time it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import CoroutineType
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
+
+from gateway.blame import told
+from gateway.errors import StartError
+
+_USE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+def _use(text: str) -> str:
+    if _USE.fullmatch(text) is None:
+        raise ValueError(f'expected "module:Name", got "{text}"')
+    return text
+
+
+Use = Annotated[str, AfterValidator(_use)]
+
+
+def found(kind: str, use: str, plugin: Callable[[str], Any]) -> Any:
+    """What `use` names; None while a configuration is only tried. Raises StartError."""
+    try:
+        return plugin(use)
+    except StartError as error:
+        raise StartError(f'{kind} "{use}": {error}') from error.__cause__
+
+
+def built(kind: str, use: str, make: Callable[[], Any]) -> Any:
+    """What a constructor makes. Raises StartError, also for a constructor that wants to end the process."""
+    try:
+        return make()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise StartError(f'{kind} "{use}": it can\'t be built: {told(error)}') from error
+
+
+def options_of(kind: str, use: str, model: Any, options: dict[str, Any]) -> Any:
+    """The options as `model` has them, a pydantic model or a dataclass. Raises StartError that names every mistake."""
+    is_model = isinstance(model, type) and issubclass(model, BaseModel)
+    if not is_model and not dataclasses.is_dataclass(model):
+        raise StartError(f'{kind} "{use}": its Options is neither a pydantic model nor a dataclass')
+    strange: set[str] = set()
+    if is_model and "extra" not in model.model_config:
+        fields = model.model_fields
+        strange = options.keys() - fields.keys() - {one.alias for one in fields.values() if one.alias is not None}
+    elif not is_model:
+        strange = options.keys() - {one.name for one in dataclasses.fields(model)}
+    mistakes = [f"options.{name}: there is no such option" for name in sorted(strange)]
+    try:
+        value = TypeAdapter(model).validate_python(options)
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            path = ".".join(["options", *map(str, one["loc"])])
+            mistakes.append(f"{path}: {one['msg']}")
+    except Exception as error:
+        mistakes.append(told(error))
+    if mistakes:
+        raise StartError(f'{kind} "{use}": ' + "; ".join(mistakes))
+    return value
+
+
+class TookTooLong(Exception):
+    """Something did not end within its time."""
+
+
+class _Resumed:
+    """A coroutine that has taken its first step, to be awaited from there on."""
+
+    __slots__ = ("_coroutine", "_yielded")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], yielded: Any) -> None:
+        self._coroutine = coroutine
+        self._yielded = yielded
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, yielded = self._coroutine, self._yielded
+        while True:
+            try:
+                sent = yield yielded
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:
+                step: Callable[[Any], Any] = coroutine.throw
+                sent = error
+            else:
+                step = coroutine.send
+            try:
+                yielded = step(sent)
+            except StopIteration as end:
+                return end.value
+
+
+async def within(seconds: float, method: Callable[..., Any], *arguments: Any) -> Any:
+    """What a plug-in's method gives back, which may be a coroutine: that must end within this time. Raises
+    TookTooLong, and what the method raises; never anything that would end the worker or the request's task.
+
+    Most methods never wait for anything: the timer (2 us) is only set for one that does.
+    """
+    try:
+        result = method(*arguments)
+        if type(result) is not CoroutineType:
+            return await _timed(seconds, result) if isinstance(result, Awaitable) else result
+        try:
+            yielded = result.send(None)
+        except StopIteration as end:
+            return end.value
+        return await _timed(seconds, _Resumed(result, yielded))
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise _Ended(f"it ended itself by {type(error).__name__}").with_traceback(error.__traceback__) from None
+    except SystemExit as error:
+        raise _Ended(f"it ended itself by {type(error).__name__}").with_traceback(error.__traceback__) from None
+
+
+class _Ended(RuntimeError):
+    """A method wanted to end more than itself."""
+
+
+async def _timed(seconds: float, awaited: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            value = await awaited
+    except TimeoutError:
+        if limit.expired():
+            raise TookTooLong from None
+        raise
+    if limit.expired():  # it heard that it was to end and went on
+        raise TookTooLong
+    return value

@@ -1,0 +1,233 @@
+"""Files of a directory, and nothing beside it."""
+
+from __future__ import annotations
+
+import os
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import StartError
+from gateway.middleware.compress import Compress
+from gateway.middleware.static import Static
+from tests.middleware.rig import Answer, Inner, ask, get, layer, place, refused
+from tests.upstream.peer import live
+
+INDEX = b"<!doctype html>"
+LARGE = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    www = tmp_path / "www"
+    for name, text in {
+        "index.html": INDEX,
+        "a.txt": b"hello",
+        "large.bin": LARGE,
+        "empty": b"",
+        "sub/index.html": b"sub",
+        "bare/b.txt": b"b",
+        "gr\u00fc\u00df e.txt": b"gruss",
+        ".env": b"secret",
+        ".git/config": b"secret",
+        ".well-known/security.txt": b"contact",
+        "sub/.well-known/x": b"hidden",
+    }.items():
+        file = www / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text)
+    (tmp_path / "outside.txt").write_bytes(b"secret")
+    (tmp_path / "www-too").mkdir()
+    (tmp_path / "www-too" / "x").write_bytes(b"secret")
+    (www / "out").symlink_to(tmp_path / "outside.txt")
+    (www / "outdir").symlink_to(tmp_path)
+    (www / "in").symlink_to("a.txt")
+    (www / "round").symlink_to("round")
+    os.mkfifo(www / "pipe")
+    return www
+
+
+async def got(root: Path, target: str, fields: bytes = b"", method: str = "GET", **options: Any) -> Answer:
+    return await ask(layer(Static, Inner(b"app"), root=str(root), **options), get(target, fields, method))
+
+
+@live
+async def test_files(root: Path) -> None:
+    answer = await got(root, "/a.txt?v=1")
+    assert (answer.status, answer.body, answer[b"content-length"]) == (200, b"hello", b"5")
+    assert answer[b"content-type"] == b"text/plain; charset=utf-8" and answer[b"accept-ranges"] == b"bytes"
+    assert answer[b"last-modified"] and answer[b"etag"] and b"cache-control" not in answer
+    assert answer.exchange.begun
+    answer = await got(root, "/large.bin")
+    assert answer.body == LARGE and all(len(piece) <= 65536 for piece in answer.pieces)
+    assert (await got(root, "/empty")).body == b""
+    assert (await got(root, "/gr%C3%BC%c3%9f%20e.txt")).body == b"gruss"
+    assert (await got(root, "/in")).body == b"hello"
+    head = await got(root, "/large.bin", method="HEAD")
+    assert head[b"content-length"] == b"256000" and head.body == b""
+
+
+@live
+async def test_directories(root: Path) -> None:
+    assert (await got(root, "/")).body == INDEX
+    assert (await got(root, "/sub/")).body == b"sub"
+    answer = await got(root, "/sub?a=b")
+    assert (answer.status, answer[b"location"]) == (308, b"/sub/?a=b")
+    for target in ("/bare", "/bare/", "/a.txt/"):
+        assert (await got(root, target)).status == 404
+    assert (await got(root, "/bare/", index=["x", "b.txt"])).body == b"b"
+    assert (await got(root, "/", index=[])).status == 404
+
+
+@live
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/../outside.txt",
+        "/sub/../../outside.txt",
+        "/sub/../a.txt",
+        "/./a.txt",
+        "/%2e%2e/outside.txt",
+        "/%2E%2E%2Foutside.txt",
+        "/..%2foutside.txt",
+        "/..\\outside.txt",
+        "/..%5coutside.txt",
+        "/sub%2findex.html",
+        "/%252e%252e/outside.txt",
+        "//a.txt",
+        "/sub//index.html",
+        "//etc/passwd",
+        "/%2fetc/passwd",
+        "/a.txt%00",
+        "/a.txt%00.png",
+        "/%ff",
+        "/" + "a" * 300,
+        "/a.txt/b",
+        "/out",
+        "/outdir/outside.txt",
+        "/outdir/www-too/x",
+        "/../www-too/x",
+        "/round",
+        "/pipe",
+        "/.env",
+        "/.git/config",
+        "/%2eenv",
+        "/sub/.well-known/x",
+        "/none",
+    ],
+)
+async def test_what_is_no_file(root: Path, target: str) -> None:
+    there = place()
+    answer = await ask(layer(Static, Inner(b"app"), there, root=str(root)), get(target))
+    assert (answer.status, answer.reason, refused(there)) == (404, "file_not_found", 1)
+    assert b"secret" not in answer.body
+
+
+@live
+async def test_what_can_be_allowed(root: Path) -> None:
+    assert (await got(root, "/.well-known/security.txt")).body == b"contact"
+    assert (await got(root, "/.env", dot_files=True)).body == b"secret"
+    assert (await got(root, "/out", follow_symlinks=True)).body == b"secret"
+    assert (await got(root, "/../outside.txt", follow_symlinks=True, dot_files=True)).status == 404
+
+
+@live
+async def test_a_file_that_may_not_be_read(root: Path) -> None:
+    (root / "a.txt").chmod(0)
+    if os.access(root / "a.txt", os.R_OK):
+        pytest.skip("root reads everything")
+    assert (await got(root, "/a.txt")).status == 404
+
+
+@live
+async def test_a_prefix(root: Path) -> None:
+    for prefix in ("/assets", "/assets/"):
+        assert (await got(root, "/assets/a.txt", prefix=prefix)).body == b"hello"
+        assert (await got(root, "/assets/", prefix=prefix)).body == INDEX
+        assert (await got(root, "/assets", prefix=prefix))[b"location"] == b"/assets/"
+        for target in ("/a.txt", "/assetsa.txt", "/"):
+            assert (await got(root, target, prefix=prefix)).status == 404
+
+
+@live
+async def test_other_methods(root: Path) -> None:
+    answer = await got(root, "/a.txt", method="POST")
+    assert (answer.status, answer.reason, answer[b"allow"]) == (405, "method_not_allowed", b"GET, HEAD")
+
+
+@live
+async def test_falling_through(root: Path) -> None:
+    for target, method in [("/none", "GET"), ("/a.txt", "POST"), ("/bare/", "GET"), ("/../x", "GET")]:
+        assert (await got(root, target, method=method, fallthrough=True)).body == b"app"
+    assert (await got(root, "/a.txt", fallthrough=True)).body == b"hello"
+
+
+@live
+async def test_conditions(root: Path) -> None:
+    first = await got(root, "/a.txt", cache_control="max-age=60")
+    tag = first[b"etag"]
+    for fields in (
+        b"if-none-match: " + tag,
+        b"if-none-match: W/" + tag,
+        b'if-none-match: "x", ' + tag,
+        b"if-none-match: *",
+        b"if-modified-since: " + first[b"last-modified"],
+    ):
+        answer = await got(root, "/a.txt", fields + b"\r\n", cache_control="max-age=60")
+        assert (answer.status, answer.body) == (304, b"")
+        assert answer[b"etag"] == tag and answer[b"cache-control"] == b"max-age=60"
+    old = formatdate(0, usegmt=True).encode()
+    for fields in (b'if-none-match: "x"', b"if-modified-since: " + old):
+        assert (await got(root, "/a.txt", fields + b"\r\n")).status == 200
+
+
+@live
+async def test_ranges(root: Path) -> None:
+    for said, start, end in [(b"0-9", 0, 10), (b"255990-", 255990, 256000), (b"-5", 255995, 256000), (b"5-5", 5, 6)]:
+        answer = await got(root, "/large.bin", b"range: bytes=%b\r\n" % said)
+        assert (answer.status, answer.body) == (206, LARGE[start:end])
+        assert answer[b"content-range"] == b"bytes %d-%d/256000" % (start, end - 1)
+    for said in (b"bytes=9-5", b"bytes=x", b"lines=0-5", b"bytes=", b"bytes=--1", b"bytes=0-5;q=1", b"bytes=0-" * 500):
+        answer = await got(root, "/large.bin", b"range: " + said + b"\r\n")
+        assert (answer.status, len(answer.body)) == (200, 256000), said
+    answer = await got(root, "/large.bin", b"range: bytes=256000-\r\n")
+    assert answer.status == 416 and answer[b"content-range"] == b"bytes */256000"
+    answer = await got(root, "/large.bin", b"range: bytes=0-1, 10-11\r\n")
+    assert answer.status == 206 and answer[b"content-type"].startswith(b"multipart/byteranges")
+    tag = (await got(root, "/large.bin"))[b"etag"]
+    for condition, status in [(tag, 206), (b'"x"', 200), (b"W/" + tag, 200)]:
+        fields = b"range: bytes=0-1\r\nif-range: %b\r\n" % condition
+        assert (await got(root, "/large.bin", fields)).status == status
+
+
+@live
+async def test_the_request_is_not_changed_for_the_application_behind(root: Path) -> None:
+    inner = Inner(b"app")
+    one = layer(Static, inner, root=str(root), fallthrough=True)
+    await ask(one, get("/none", b"range: lines=1\r\nx-a: 1\r\n"))
+    assert inner.asked[0].all(b"range") == [b"lines=1"] and inner.asked[0].scope["headers"] is inner.asked[0].head
+
+
+@live
+async def test_within_compression(root: Path) -> None:
+    (root / "page.html").write_bytes(b"<p>again and again" * 1000)
+    one = layer(Compress, layer(Static, Inner(), root=str(root)))
+    accept = b"accept-encoding: gzip\r\n"
+    answer = await ask(one, get("/page.html", accept))
+    assert answer[b"content-encoding"] == b"gzip" and answer[b"etag"].startswith(b"W/")
+    again = await ask(one, get("/page.html", accept + b"if-none-match: %b\r\n" % answer[b"etag"]))
+    assert (again.status, again[b"etag"]) == (304, answer[b"etag"])
+    part = await ask(one, get("/page.html", accept + b"range: bytes=0-9\r\n"))
+    assert (part.status, part.body) == (206, b"<p>again a")
+
+
+def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="is not a directory"):
+        layer(Static, Inner(), root=str(tmp_path / "none"))
+
+
+def test_whether_anything_is_let_through() -> None:
+    assert Static.OPTIONS.answers({"kind": "static", "root": "/"})
+    assert not Static.OPTIONS.answers({"kind": "static", "root": "/", "fallthrough": True})
