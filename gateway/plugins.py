@@ -22,7 +22,8 @@ that does not await.
 
 A body goes through its method as it streams, part by part, and never as a whole: the method is called with each part,
 and at the end once with b"", when it gives back what it still holds. Where parts begin and end means nothing. The
-second parameter may be left out.
+second parameter may be left out. For a layer with `transform_response_body` endpoints are asked for whole bodies that
+are not compressed.
 """
 
 from __future__ import annotations

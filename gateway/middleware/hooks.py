@@ -36,7 +36,8 @@ _SINGLE = ("rewrite_request", "modify_response", "on_error", "close")
 # What no longer holds of a body that was changed, and can't be told anew before it ends.
 _DIGESTS = frozenset((b"digest", b"content-digest", b"repr-digest", b"content-md5"))
 _PARTLY = _DIGESTS | {b"accept-ranges"}
-_CODED = frozenset((b"accept-encoding",))
+# What asks for a body in a form in which it can't be looked into as a whole: coded, or only parts of it.
+_FORMS = frozenset((b"accept-encoding", b"range", b"if-range"))
 # Of a body that is replaced, what is read so that the connection to the endpoint can be used again.
 _DISCARDED = 64 * 1024
 _BODYLESS = (204, 304)
@@ -61,8 +62,8 @@ class Options(Base):
 class Hooks(Middleware):
     """Runs the methods of a Python class on requests and responses: `rewrite_request`, `modify_response`, `on_error`,
     and `transform_request_body` and `transform_response_body` for bodies. Bodies are never held back here; what a
-    method keeps of one is its own. A layer that changes response bodies asks the endpoint not to compress them. Answers
-    500 (`middleware_failed`, or `hook_timeout` for what took too long) when a method fails.
+    method keeps of one is its own. A layer that changes response bodies asks the endpoint for whole ones that are not
+    compressed. Answers 500 (`middleware_failed`, or `hook_timeout` for what took too long) when a method fails.
 
     Order: inside what refuses requests, so that it isn't asked about those, and inside `compress`, so that it sees
     bodies as they are.
@@ -114,7 +115,7 @@ class Hooks(Middleware):
         if not self._answers:
             return self._app(scope, receive, send)
         if self.outbound is not None:
-            scope["headers"].drop(_CODED)
+            scope["headers"].drop(_FORMS)
         return self._app(scope, receive, _Responder(self, Request(scope), scope, send))
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +140,7 @@ class Hooks(Middleware):
             head.drop(_DIGESTS)
             receive = _Inbound(self, request, scope, receive)
         if self.outbound is not None:
-            head.drop(_CODED)
+            head.drop(_FORMS)
         if self._answers:
             send = _Responder(self, request, scope, send)
         await self._app(scope, receive, send)
@@ -329,14 +330,15 @@ class _Responder:
         self._discarded = 0
 
     def _end_soon(self, headers: Any) -> None:
-        """The body that is thrown away is read to its end if that is near; else whoever sends it is stopped."""
+        """The body that is thrown away is read to its end if that is near; else whoever sends it is stopped. Unless the
+        other answer is held back further out: to stop here would be to cut that one."""
         length = headers.length if type(headers) is ResponseHead else int(value_of(headers, b"content-length") or -1)
-        if not 0 <= length <= _DISCARDED:
+        if not 0 <= length <= _DISCARDED and self._scope["gateway"].complete:
             raise Refused("middleware_failed", "another answer was sent in its place")
 
     async def _discard(self, message: Message) -> None:
         self._discarded += len(message.get("body", b""))
-        if self._discarded > _DISCARDED:
+        if self._discarded > _DISCARDED and self._scope["gateway"].complete:
             raise Refused("middleware_failed", "another answer was sent in its place")
 
     async def _body(self, response: Response, message: Message) -> None:
