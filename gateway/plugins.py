@@ -16,6 +16,8 @@ A plug-in is a class in a file of your own; `process.python_path` says where. It
         def transform_response_body(self, chunk: bytes, response: Response) -> bytes: ...
         async def close(self) -> None: ...                                  # the worker ends
 
+The constructor also runs in `gateway check`, where no event loop does. What it raises refuses the configuration.
+
 One object serves all requests of its layer at once: what belongs to one request is kept in `request.state`. Everything
 runs in the worker's event loop, where a method that blocks holds up all other requests; no limit of time can end one
 that does not await.
