@@ -93,7 +93,9 @@ class Ledger:
         return cls(fd)
 
     def close(self) -> None:
-        """Let go of a map that nobody else has. It must not be used any more."""
+        """Let go of it. It must not be used any more."""
+        self._cells.release()
+        self._map.close()
         os.close(self.fd)
 
     @property

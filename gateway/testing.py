@@ -42,7 +42,7 @@ from gateway.listeners.http1 import Http1Connection
 from gateway.metrics.plan import Plan
 from gateway.middleware import KINDS
 from gateway.scoreboard import Scoreboard
-from gateway.worker.assembly import assemble, running_wheel
+from gateway.worker.assembly import Common, assemble, running_wheel
 from gateway.worker.plugins import Plugins
 
 __all__ = ["Answer", "Cut", "Gateway", "Origin", "Outcome", "Recorded", "Response"]
@@ -272,7 +272,7 @@ class Gateway:
                 board.take(1, []),
                 running_wheel(),
                 self._told.put_nowait,
-                plugin=Plugins(self._python_path),
+                common=Common(plugin=Plugins(self._python_path)),
             )
             made.clock.date = formatdate(usegmt=True).encode()
             await stack.enter_async_context(made.app.router.lifespan_context(made.app))

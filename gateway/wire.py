@@ -123,8 +123,8 @@ class Fields:
     """
 
     __slots__ = (
-        "_lasting", "_lexicon", "_lower", "_pairs", "_without", "asking", "block", "count", "named", "ordinary",
-        "special",
+        "_lasting", "_lexicon", "_lists", "_lower", "_pairs", "_values", "_without", "asking", "block", "count",
+        "named", "ordinary", "special",
     )  # fmt: skip
 
     def __init__(self, block: bytes, lexicon: Lexicon) -> None:
@@ -136,6 +136,9 @@ class Fields:
         self._lasting: list[Pair] | None = None
         self._lower = b""
         self._without: dict[frozenset[bytes], Fields] | None = None
+        # What was asked for, for it will be asked for again: by the next request of the connection.
+        self._values: dict[bytes, bytes | None] | None = None
+        self._lists: dict[bytes, bytes | None] | None = None
         self.special: dict[bytes, bytes] = {}
         self.count = 0
         self.asking = False  # whether a field asks something of an intermediary
@@ -208,11 +211,30 @@ class Fields:
 
     def value(self, name: bytes) -> bytes | None:
         """The first field of this lower-case name, None for none."""
+        values = self._values
+        if values is None or len(values) > _MOST_ASKED:
+            values = self._values = {}
+        elif name in values:
+            return values[name]
         value = self.special.get(name)
         if value is None and self.ordinary:
             if not self._lower:
                 self._lower = self.ordinary.lower()
             value = _value_in(self.ordinary, name, self._lower)
+        values[name] = value
+        return value
+
+    def listed(self, name: bytes) -> bytes | None:
+        """All fields of this lower-case name as one list (RFC 9110, section 5.3), None for none."""
+        lists = self._lists
+        if lists is None or len(lists) > _MOST_ASKED:
+            lists = self._lists = {}
+        elif name in lists:
+            return lists[name]
+        value = self.value(name)
+        if value is not None and name not in self.special and self._lower.count(b"\r\n" + name + b":") > 1:
+            value = b", ".join([value for known, value in self.pairs() if known == name])
+        lists[name] = value
         return value
 
     def repeats(self, name: bytes) -> bool:
@@ -249,6 +271,7 @@ class Fields:
 
 
 _MOST_WITHOUT = 16
+_MOST_ASKED = 32
 
 
 @lru_cache(maxsize=1024)
@@ -320,6 +343,15 @@ class Head:
         if not self.added:
             return self.fields.repeats(name)
         return (self.fields.ordinary + self.added).lower().count(b"\r\n" + name + b":") > 1
+
+    def listed(self, name: bytes) -> bytes | None:
+        """All fields of this lower-case name as one list, None for none. Not for those that introduce a client."""
+        value = self.fields.listed(name)
+        if self.added:
+            added = [value for known, value in _pairs_of(self.added) if known == name]
+            if added:
+                return b", ".join(added if value is None else [value, *added])
+        return value
 
     def drop(self, names: frozenset[bytes]) -> None:
         """Remove the fields of these lower-case names, also from trailers that are still to come: some servers put
@@ -520,6 +552,14 @@ def value_of(headers: Any, name: bytes) -> bytes | None:
     if isinstance(headers, Head):
         return headers.value(name)
     return next((value for known, value in headers if known.lower() == name), None)
+
+
+def listed(headers: Any, name: bytes) -> bytes | None:
+    """All fields of this lower-case name as one list (RFC 9110, section 5.3), None for none."""
+    if isinstance(headers, Head):
+        return headers.listed(name)
+    values = [value for known, value in headers if known.lower() == name]
+    return b", ".join(values) if values else None
 
 
 def edited(headers: Any, drop: frozenset[bytes], add: bytes) -> Any:

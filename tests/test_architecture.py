@@ -40,10 +40,10 @@ GROUND = {
     "relay",
     "truth",
     "tls",
-    "blame",
-    "plugins",
     "ranges",
     "respond",
+    "blame",
+    "plugins",
 }
 # From top to bottom: what a room may import besides itself. "" is the package itself, for its version.
 MAY_KNOW: dict[str, set[str]] = {
@@ -60,9 +60,9 @@ MAY_KNOW: dict[str, set[str]] = {
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
+    "child": {"config", "documents", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "blame": set(),
     "plugins": {"reasons", "wire"},
-    "child": {"config", "documents", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "findings": {"config"},
     "log": {"config", "errors", "exchange"},
     "metrics": {"config", "findings", "scoreboard", "exchange", "truth", "reasons"},

@@ -13,10 +13,10 @@ from pydantic import AfterValidator, WithJsonSchema
 from gateway.config.fields import AT_LEAST_ONE, Count, Size
 from gateway.config.values import parse_size, shown
 from gateway.middleware.codings import COMPRESSORS, LEVELS, MOST_LEVEL, Compressor, chosen, need
-from gateway.middleware.lists import listed, varying
+from gateway.middleware.lists import varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.wire import ResponseHead, edited, reframed, tokens, value_of
+from gateway.wire import ResponseHead, edited, listed, reframed, tokens, value_of
 
 # What takes longer than a millisecond is done in a thread, else every other request of the worker waits for it.
 _LARGE = 64 * 1024
@@ -133,23 +133,16 @@ class Compress(Middleware):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         head = scope["headers"]
-        accept = listed(head, b"accept-encoding")
+        accept = head.listed(b"accept-encoding")
         coding = chosen(accept, self.offered) if accept is not None else b""
         if coding and _forbids(head):
             coding = b""
         return self._app(scope, receive, _Response(self, coding, head, send).send)
 
-    def may_compress(self, status: int, headers: Any) -> bool:
-        """Whether a client that asks for it gets this response compressed, if it is large enough."""
-        if status < 200 or status in _LEFT_ALONE:
+    def is_compressible(self, kind: bytes | None) -> bool:
+        """Whether bodies of a type are compressed. kind: as Content-Type has it, None where there is none."""
+        if kind is None:
             return False
-        kind = value_of(headers, b"content-type")
-        if kind is None or not self._is_compressible(kind):
-            return False
-        coded = value_of(headers, b"content-encoding")
-        return (coded is None or coded.lower() == b"identity") and not _has_any(headers) and not _forbids(headers)
-
-    def _is_compressible(self, kind: bytes) -> bool:
         known = self._known.get(kind)
         if known is None:
             if len(self._known) >= _MOST_KNOWN:
@@ -194,10 +187,12 @@ class _Response:
         layer, headers, status = self._layer, message["headers"], message["status"]
         if status == 304:
             return self._send({**message, "headers": self._not_modified(headers)})
-        if not layer.may_compress(status, headers):
+        if status < 200 or status in _LEFT_ALONE or not layer.is_compressible(value_of(headers, b"content-type")):
             return self._send(message)
         length = value_of(headers, b"content-length")
         if length is not None and length.isdigit() and int(length) < layer.min_size:
+            return self._send(message)
+        if not _may_change(headers):
             return self._send(message)
         if not self._coding:
             return self._send({**message, "headers": varying(headers, b"Accept-Encoding")})
@@ -271,17 +266,24 @@ def _forbids(headers: Any) -> bool:
     return said is not None and b"no-transform" in said.lower() and b"no-transform" in tokens(said)
 
 
-def _has_any(headers: Any) -> bool:
-    """Whether there is a field that says something of the bytes as they are."""
-    if type(headers) is ResponseHead:
+def _may_change(headers: Any) -> bool:
+    """Whether the body of a response may be sent in another coding."""
+    coded = value_of(headers, b"content-encoding")
+    if coded is not None and coded.lower() != b"identity":
+        return False
+    if isinstance(headers, ResponseHead):
         lower = headers.lines.lower()
-        return any(needle in lower for needle in _NEEDLES)
-    return any(name.lower() in _OF_THE_BYTES or name.lower() == b"content-range" for name, _ in headers)
+        if any(needle in lower for needle in _NEEDLES):
+            return False
+    elif any(name.lower() in _BINDING for name, _ in headers):
+        return False
+    return not _forbids(headers)
 
 
 _LEFT_ALONE = (204, 205, 206)
 # RFC 9530, RFC 3230 and RFC 1864.
 _OF_THE_BYTES = frozenset((b"content-digest", b"repr-digest", b"digest", b"content-md5"))
-_NEEDLES = tuple([b"\r\n" + name + b":" for name in (*_OF_THE_BYTES, b"content-range")])
+_BINDING = _OF_THE_BYTES | {b"content-range"}
+_NEEDLES = tuple([b"\r\n" + name + b":" for name in _BINDING])
 _CHANGED = frozenset((b"content-encoding", b"etag", b"accept-ranges"))
 _TAG = frozenset((b"etag",))

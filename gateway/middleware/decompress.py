@@ -9,10 +9,9 @@ from gateway.config.fields import Count, Size
 from gateway.config.values import parse_size
 from gateway.errors import Refused
 from gateway.middleware.codings import EXPANDERS, Broken, Expander, need
-from gateway.middleware.lists import listed
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.wire import tokens
+from gateway.wire import listed, tokens
 
 # More than one coding has hardly ever been seen, and each multiplies what a few bytes may become.
 _MOST_CODINGS = 2

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Awaitable
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -25,12 +25,13 @@ from gateway.config.fields import (
     Texts,
 )
 from gateway.config.values import parse_duration, parse_size
+from gateway.documents import Wanted
 from gateway.errors import StartError
 from gateway.middleware import told
 from gateway.middleware.challenge import challenge
 from gateway.middleware.claims import Claims, Rules, claim, field_text, scopes_of, user_of
 from gateway.middleware.credential import Ambiguous, Find, Source, source_of
-from gateway.middleware.issuer import Keys, KeysOfDocument, KeysOfFile, keys_of_secret
+from gateway.middleware.issuer_keys import Keys, KeysOfDocument, KeysOfFile, keys_of_secret
 from gateway.middleware.jose import TokenRefused, claims_of, read
 from gateway.middleware.keyset import Algorithm, KeySet
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
@@ -47,7 +48,7 @@ _LOOPBACK = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])(:\d+)?(/.*)?")
 
 class Options(Base):
     kind: Literal["jwt"] = "jwt"
-    jwks: FilePath | None = None
+    jwks: NonEmpty | None = None
     """The keys of the issuer, as a JWK Set: a file, which is read again when it changes, or an address such as
     "https://id.example/jwks.json". Exactly one of this and `secret` is given."""
     secret: Secret | None = None
@@ -125,13 +126,10 @@ class Options(Base):
     def url(self) -> str | None:
         return self.jwks if self.jwks is not None and self.jwks.startswith(("https://", "http://")) else None
 
-    def documents(self) -> tuple[Any, ...]:
-        """What the observer fetches for it."""
+    def documents(self) -> tuple[Wanted, ...]:
         if self.url is None:
             return ()
-        from gateway.documents import Wanted
-
-        return (Wanted(self.url, refresh=self.refresh, timeout=self.timeout, ca=self.ca),)
+        return (Wanted(self.url, refresh=self.refresh, timeout=self.timeout, ca=self.ca, member="keys"),)
 
 
 class _Verified:

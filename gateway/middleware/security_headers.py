@@ -169,6 +169,8 @@ class _Lines:
         if self._override:
             return edited(headers, self._names, self._all)
         if type(headers) is ResponseHead:
+            if not headers.added and headers.fields.without(self._names) is headers.fields:  # it has none of them
+                return edited(headers, _NONE, self._all)
             there = headers.lines.lower()
             add = b"".join([line for start, line in self._each if start not in there])
         else:

@@ -9,7 +9,6 @@ import random
 import re
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -41,7 +40,8 @@ class Fetches:
         """Raises StartError when a file of certificates can't be read."""
         self._channel = channel
         self._documents = documents
-        self._outbox: deque[tuple[str, Look, bytes | None]] = deque()
+        # What the master was not told yet, and whether the body is another.
+        self._outbox: dict[str, bool] = {}
         self._is_sending = False
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -72,7 +72,7 @@ class Fetches:
 
     def _outcome(self, url: str, look: Look, body: bytes | None) -> None:
         self._documents.take(url, look, body)
-        self._outbox.append((url, look, body))
+        self._outbox[url] = self._outbox.pop(url, False) or body is not None
         self._moved.set()
         if not self._is_sending:
             self._is_sending = True
@@ -81,17 +81,27 @@ class Fetches:
     def _send(self) -> None:
         """Tell the master, or do so as soon as it has read what it was told before."""
         while self._outbox and is_read(self._channel):
-            message, fds = said(*self._outbox[0])
+            url, is_new = next(iter(self._outbox.items()))
+            known = self._documents.get(url)
+            body = known.body if known is not None and is_new else None
+            message, fds = said(url, self._documents.look(url), body)
             is_told = tell(self._channel, {"say": "document", **message}, fds)
             close(fds)
             if not is_told:
                 break
-            self._outbox.popleft()
+            del self._outbox[url]
         if self._outbox:
             asyncio.get_running_loop().call_later(_SOON, self._send)
         else:
             self._is_sending = False
             self._moved.set()
+
+
+def again(failures: int, is_known: bool, refresh: float) -> float:
+    """Seconds until the next look after so many in a row that failed, 0 when those were another process'."""
+    if not failures:
+        return 0.0
+    return min(_AGAIN * (1 << min(failures - 1, 10)), _MOST_WITH if is_known else _MOST_WITHOUT, refresh)
 
 
 class _Fetch:
@@ -148,8 +158,7 @@ class _Fetch:
         if not look.looked:
             return 0.0
         if self._failures or look.trouble:
-            most = min(_MOST_WITHOUT if self._body is None else _MOST_WITH, self._wanted.refresh)
-            seconds = min(most, _AGAIN * 2 ** min(self._failures - 1, 10)) if self._failures else 0.0
+            seconds = again(self._failures, self._body is not None, self._wanted.refresh)
         else:
             seconds = min(look.lifetime, self._wanted.refresh)
         return look.looked + seconds * random.uniform(1 - _JITTER, 1) - time.monotonic()

@@ -9,8 +9,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from random import random
 from typing import Any
@@ -78,6 +77,10 @@ def pseudonym(control: str) -> bytes:
     return b"gateway-" + blake2s(who, digest_size=4).hexdigest().encode()
 
 
+def _left_out(use: str) -> None:
+    return None
+
+
 class GatewayApp(Starlette):
     """The worker's application. Lifespan goes Starlette's way; a request goes straight to the proxy, which is the one
     route there is: matching it anew for each request would cost 4 us and always say yes."""
@@ -111,6 +114,17 @@ class Assembled:
             upstream.update(*self.members[name].take(listed))
 
 
+@dataclass(slots=True)
+class Common:
+    """What all workers of a generation share. plugin: imports what "module:Name" names; without one, plug-ins are left
+    out."""
+
+    findings: Findings = field(default_factory=Findings)
+    documents: Documents = field(default_factory=Documents)
+    ledger: Ledger = field(default_factory=Ledger.create)
+    plugin: Callable[[str], Any] = _left_out
+
+
 def assemble(
     config: Config,
     plan: Plan,
@@ -119,28 +133,20 @@ def assemble(
     wheel: Wheel,
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
-    findings: Findings | None = None,
-    *,
-    documents: Documents | None = None,
-    ledger: Ledger | None = None,
-    plugin: Callable[[str], Any] = lambda use: None,
+    common: Common | None = None,
 ) -> Assembled:
     """Build everything; outside of an event loop, where nobody will listen, all but the entries.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
-    there. findings: the endpoints that discovery has found. documents: what the observer has fetched.
-    ledger: what is counted over all workers, one of its own without it. plugin: imports what
-    "module:Name" names; without one, plug-ins are left out.
+    there.
     """
     truth = Truth(board)
-    findings = findings or Findings()
-    ledger = ledger or Ledger.create()
+    common = common or Common()
     build = Builder(plan, truth, cells, wheel, offset).upstream
-    built = {name: build(name, one, findings.members(name, one)) for name, one in config.upstreams.items()}
+    built = {name: build(name, one, common.findings.members(name, one)) for name, one in config.upstreams.items()}
     upstreams = {name: upstream for name, (upstream, _) in built.items()}
     members = {name: known for name, (_, known) in built.items()}
     clients = Clients(wheel, cells)
-    documents = documents or Documents()
     via = pseudonym(config.process.control)
     shelf = Shelf()
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
@@ -192,17 +198,21 @@ def assemble(
         return Split(Choice(route), {name: side(name, fallback) for name in names}, random)
 
     layers: list[Middleware] = []
-    place = partial(
-        _place,
-        plan=plan,
-        cells=cells,
-        truth=truth,
-        ledger=ledger,
-        wheel=wheel,
-        clients=clients,
-        documents=documents,
-        plugin=plugin,
-    )
+
+    def place(one: Standing, route: str) -> Place:
+        return Place(
+            identity=one.identity,
+            route=route,
+            layer=one.name,
+            cells=cells,
+            at=plan.block("layer", route, one.name),
+            truth=truth,
+            ledger=common.ledger,
+            wheel=wheel,
+            clients=clients,
+            documents=common.documents,
+            plugin=common.plugin,
+        )
 
     def onion(route: configured.Route | None, around: Onion | None = None) -> Onion:
         where = EVERY_ROUTE if route is None else route.name
@@ -277,33 +287,6 @@ def _over(loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
     return future
 
 
-def _place(
-    one: Standing,
-    route: str,
-    plan: Plan,
-    cells: Cells,
-    truth: Truth,
-    ledger: Ledger,
-    wheel: Wheel,
-    clients: Clients,
-    documents: Documents,
-    plugin: Callable[[str], Any],
-) -> Place:
-    return Place(
-        identity=one.identity,
-        route=route,
-        layer=one.name,
-        cells=cells,
-        at=plan.block("layer", route, one.name),
-        truth=truth,
-        ledger=ledger,
-        wheel=wheel,
-        clients=clients,
-        documents=documents,
-        plugin=plugin,
-    )
-
-
 def _series(plan: Plan, listeners: list[str], route: Route) -> dict[str, tuple[int, int]]:
     latency = plan.block("latency", route.name)
     return {name: (plan.block("route", name, route.name, route.upstream), latency) for name in listeners}
@@ -346,20 +329,20 @@ def _entry(
     )
 
 
-def check(config: Config, plugin: Callable[[str], Any] = lambda use: None) -> None:
-    """Build it all and throw it away: what can't be assembled must not reach a running gateway. plugin: as for
-    `assemble`; the master imports none, and leaves theirs to its workers. Raises GatewayError."""
+def check(config: Config, plugin: Callable[[str], Any] = _left_out) -> None:
+    """Build it all and throw it away: what can't be assembled must not reach a running gateway. plugin: as in
+    `Common`; the master imports none, and leaves theirs to its workers. Raises GatewayError."""
     plan = Plan()
     if not plan.has_room(config):
         raise StartError(
             "the scoreboard has no room for the endpoints of this configuration: no two may share a record"
         )
     plan.cover(config)
-    board, ledger = Scoreboard.create(), Ledger.create()
+    board, common = Scoreboard.create(), Common(plugin=plugin)
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
-    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, ledger=ledger, plugin=plugin)
+    assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, common=common)
     board.close()
-    ledger.close()
+    common.ledger.close()
     for name, upstream in config.upstreams.items():  # what the observer will need
         tls = upstream.health.tls if upstream.health is not None else None
         if tls is not None and tls.ca is not None:

@@ -17,7 +17,7 @@ from gateway.listeners.http import Door
 from gateway.log import AccessLog
 from gateway.metrics.recorder import recorder
 from gateway.scoreboard import Fact, State
-from gateway.worker.assembly import Assembled, assemble, running_wheel
+from gateway.worker.assembly import Assembled, Common, assemble, running_wheel
 from gateway.worker.memory import settle
 from gateway.worker.plugins import Plugins
 
@@ -68,10 +68,7 @@ class _Worker:
             running_wheel(),
             finished,
             offset,
-            birth.findings,
-            documents=birth.documents,
-            ledger=birth.ledger,
-            plugin=Plugins(config.process.python_path),
+            Common(birth.findings, birth.documents, birth.ledger, Plugins(config.process.python_path)),
         )
         self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):

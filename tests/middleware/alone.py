@@ -86,9 +86,7 @@ class Alone:
     def counted(self, cell: int, layer: int = 0) -> int:
         return int(self.cells[64 * layer + _AT + cell])
 
-    async def ask(
-        self, data: bytes = b"", client: str = "192.0.2.1", body: Iterable[bytes] = (), **facts: Any
-    ) -> Told:
+    async def ask(self, data: bytes = b"", client: str = "192.0.2.1", body: Iterable[bytes] = (), **facts: Any) -> Told:
         """data: a request, or the fields of a GET. facts: what outer layers have found out."""
         if not data.endswith(b"\r\n\r\n"):
             data = get(fields=data)

@@ -249,7 +249,7 @@ def test_what_cannot_be_a_request_is_not_sent(tmp_path: Path, caplog: pytest.Log
         assert not gateway.origin.requests
 
     play(tmp_path, edit(code), scene, [layer("asgi", name="mine")])
-    assert "route all, layer mine: it failed on b'/x'" in caplog.text
+    assert "layer mine: it failed on b'/x'" in caplog.text
 
 
 WRAPPED = """

@@ -222,7 +222,6 @@ async def test_a_worker_that_dies_holds_nothing(pair: tuple[Ledger, Ledger, Scor
 # In a gateway.
 
 
-
 @live
 async def test_a_client_that_leaves_releases() -> None:
     async def silent(peer: Peer) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.errors import StartError
-from gateway.middleware import issuer as keys_module
+from gateway.middleware import issuer_keys as keys_module
 from gateway.middleware import watched
 from gateway.middleware.jose import decode64
 from gateway.middleware.jwt import Jwt
@@ -382,7 +383,6 @@ def test_a_bad_token_in_the_query_is_in_no_log(jwks: Path) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched, "LOOK", 0.0)
-    monkeypatch.setattr(keys_module, "LOOK", 0.0)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -431,7 +431,7 @@ class Published:
 
     def __init__(self, body: bytes | None = None) -> None:
         self.version = 0
-        self.body = b""
+        self.document: Any = None
         self.refreshes = 0
         self.next: bytes | None = None
         self.gate = asyncio.Event()
@@ -440,12 +440,12 @@ class Published:
             self.publish(body)
 
     def publish(self, body: bytes) -> None:
-        self.body = body
         self.version += 1
+        self.document = SimpleNamespace(body=body, version=self.version)
 
     def get(self, url: str) -> Any:
         assert url == self.URL
-        return self if self.version else None
+        return self.document
 
     async def refresh(self, url: str, within: float) -> None:
         assert url == self.URL
@@ -535,11 +535,11 @@ def test_a_refresh_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
         layer = published(documents)
         assert invalid(await layer.ask(bearer(token("ES256", 1)))) == SIGNATURE
         assert (await layer.ask(bearer(token()))).passed
+        await layer.layer.close()
 
     run(test())
 
 
-@pytest.mark.usefixtures("soon")
 def test_what_an_issuer_publishes(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         documents = Published(b"<html>")

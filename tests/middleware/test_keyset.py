@@ -196,7 +196,7 @@ def test_not_a_set(document: bytes) -> None:
         key_set(document, EVERY)
 
 
-MEMBERS: Any = st.fixed_dictionaries(
+MEMBERS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "kty": st.sampled_from(["RSA", "EC", "OKP", "oct", "x", None, 1, []]),

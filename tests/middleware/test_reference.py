@@ -16,6 +16,8 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 class Inner(Section):
+    """One of several."""
+
     name: str
     """Its name."""
 

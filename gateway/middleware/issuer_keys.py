@@ -11,11 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
 
-from gateway.errors import GatewayError
+from gateway.documents import Document, Documents
 from gateway.middleware.keyset import KeySet, key_set, secret_set
-from gateway.middleware.watched import LOOK, Watched
+from gateway.middleware.watched import Watched
 
 log = logging.getLogger("gateway.middleware")
 
@@ -25,14 +24,6 @@ _PAUSE = 5.0  # seconds after a refresh in which an unknown key doesn't ask for 
 _MOST_WAITING = 100  # requests that wait for a refresh; one more is refused at once
 
 Changed = Callable[[KeySet], None]
-
-
-class Documents(Protocol):
-    """What is asked of `gateway.documents.Documents`."""
-
-    def get(self, url: str) -> Any: ...
-
-    async def refresh(self, url: str, within: float) -> Any: ...
 
 
 class Keys:
@@ -97,24 +88,22 @@ class KeysOfDocument(Keys):
         self._changed = changed
         self._documents = documents
         self._clock = clock
+        self._document: Document | None = None  # the one that was looked at last
         self._version: int | None = None
-        self._next = 0.0  # when to look whether the document has changed
         self._rest = 0.0  # until when no refresh is asked for
         self._asking: asyncio.Task[None] | None = None
         self._waiting = 0
 
     def current(self) -> KeySet | None:
-        now = self._clock()
-        if now >= self._next or self._keys is None:
-            self._next = now + LOOK
-            self._look()
+        document = self._documents.get(self._url)
+        if document is not self._document and document is not None:
+            self._document = document
+            if document.version != self._version:
+                self._version = document.version
+                self._read(document)
         return self._keys
 
-    def _look(self) -> None:
-        document = self._documents.get(self._url)
-        if document is None or document.version == self._version:
-            return
-        self._version = document.version
+    def _read(self, document: Document) -> None:
         try:
             keys = self._understood(document.body)
         except ValueError as error:
@@ -149,16 +138,10 @@ class KeysOfDocument(Keys):
 
     async def _refresh(self) -> None:
         try:
-            async with asyncio.timeout(_WITHIN):
-                await self._documents.refresh(self._url, within=_WITHIN)
-        except (TimeoutError, OSError, GatewayError) as error:
-            log.warning("%s: no refresh: %s", self._url, error or "it took too long")
-        except Exception:
-            log.exception("%s: no refresh", self._url)
+            await self._documents.refresh(self._url, within=_WITHIN)
         finally:
             self._rest = self._clock() + _PAUSE
             self._asking = None
-            self._look()
 
     def close(self) -> None:
         if self._asking is not None:
