@@ -52,7 +52,7 @@ def test_what_is_admitted_is_rate_times_time_and_burst(gateway: Start, settings:
         longest = max(count.last_heard for count in counts) - min(count.first_sent for count in counts)
         shortest = max(count.refused[path] for count in counts) - min(count.first_heard[path] for count in counts)
         assert 0.99 * (burst + rate * shortest) <= admitted <= burst + rate * longest
-        assert shortest > 0.99 * longest, "the machine was too busy to ask for more than was to be had"
+        assert shortest > 0.9 * longest, "the machine was too busy to ask for more than was to be had"
 
 
 def test_what_was_used_up_stays_so(gateway: Start, settings: Settings) -> None:
