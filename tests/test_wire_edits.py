@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from gateway.wire import (
     RequestHead,
     ResponseHead,
+    announced_trailers,
     cookie,
     edited,
     listed,
     parameter,
+    passable_trailers,
     read_request,
     read_response,
     reframed,
@@ -47,6 +49,25 @@ def test_a_value_is_found_by_its_lower_case_name() -> None:
     assert head.value(b"te") == b"trailers"
     assert head.value(b"user") is None and head.value(b"x-use") is None
     assert request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").value(b"accept") is None
+
+
+def test_a_name_that_occurs_twice() -> None:
+    head = request()
+    assert head.repeats(b"x-user") and not head.repeats(b"accept") and not head.repeats(b"user")
+    head.add(b"\r\nAccept: b")
+    assert head.repeats(b"accept") and head.repeats(b"x-user") and not head.repeats(b"cookie")
+    head.drop(frozenset((b"x-user",)))
+    assert not head.repeats(b"x-user")
+
+
+def test_what_was_dropped_does_not_come_back_behind_the_body() -> None:
+    head = request(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-User, x-sum, x-a\r\n\r\n")
+    trailers = [(b"x-user", b"root"), (b"x-sum", b"1"), (b"x-a", b"2")]
+    assert passable_trailers(trailers, head) == trailers
+    head.drop(frozenset((b"x-user",)))
+    head.drop(frozenset((b"x-a", b"x-b")))
+    assert passable_trailers(trailers, head) == [(b"x-sum", b"1")]
+    assert announced_trailers(head) == b"x-sum"
 
 
 def test_dropped_fields_are_gone_everywhere() -> None:

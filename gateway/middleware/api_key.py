@@ -124,9 +124,11 @@ class ApiKey(Middleware):
             self._file = Watched(options.keys_file, self._with_own, _LONGEST_FILE)
             self._known = self._file.value
         self._find, self._take_out, self._redact = source_of(options.source)
-        self._forward = options.forward
         self._header = options.name_header
-        self._names = frozenset(() if options.name_header is None else (options.name_header.encode(),))
+        self._takes_out = not options.forward and options.header is None
+        # Removed together from what passes; whatever doesn't pass isn't read by anybody.
+        names = (options.name_header, None if options.forward else options.header)
+        self._names = frozenset(name.encode() for name in names if name is not None)
         self._challenge = challenge("ApiKey", realm=options.realm)
 
     def _with_own(self, data: bytes) -> Names:
@@ -144,8 +146,6 @@ class ApiKey(Middleware):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange = scope["gateway"]
         head: RequestHead = scope["headers"]
-        if self._names:
-            head.drop(self._names)
         if self._redact is not None:
             self._redact(exchange)  # also a key that isn't known here may be one elsewhere
         try:
@@ -161,7 +161,9 @@ class ApiKey(Middleware):
         if name is None:
             return self._place.refuse(exchange, send, "api_key_unknown", self._challenge)
         exchange.user = name
-        if not self._forward:
+        if self._names:
+            head.drop(self._names)
+        if self._takes_out:
             self._take_out(head)
         if self._header is not None:
             head.add(told.line(self._header, name))

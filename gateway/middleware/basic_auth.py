@@ -28,7 +28,6 @@ _LONGEST_FILE = 4 * 1024 * 1024  # bytes; some 50,000 users
 _LONGEST = 1024  # characters of credentials; what people type has less than 100
 _MOST_REMEMBERED = 4096  # credentials, right ones; and as many wrong ones
 _WRONG_FOR = 5.0  # seconds: a client that goes on asking with a wrong password costs a hash in this time
-_AUTHORIZATION = frozenset((b"authorization",))
 
 
 class Options(Base):
@@ -87,9 +86,10 @@ class BasicAuth(Middleware):
         self._place = place
         self._file = Watched(options.htpasswd, users_of, _LONGEST_FILE, self._changed)
         self._challenge = challenge("Basic", realm=options.realm, charset="UTF-8")
-        self._forward = options.forward
         self._header = options.user_header
-        self._names = frozenset(() if options.user_header is None else (options.user_header.encode(),))
+        # Removed together from what passes; whatever doesn't pass isn't read by anybody.
+        names = [] if options.forward else ["authorization"]
+        self._names = frozenset(name.encode() for name in (*names, options.user_header) if name is not None)
         self._remember = options.remember
         self._at_once = options.checks
         self._room = options.checks + options.waiting
@@ -106,8 +106,6 @@ class BasicAuth(Middleware):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Not a coroutine of its own for a password that is known."""
         head: RequestHead = scope["headers"]
-        if self._names:
-            head.drop(self._names)
         given = head.value(b"authorization")
         if given is None or given[:6].lower() != b"basic ":
             return self._place.refuse(scope["gateway"], send, "credentials_missing", self._challenge)
@@ -124,8 +122,8 @@ class BasicAuth(Middleware):
 
     def _admit(self, scope: Scope, head: RequestHead, known: _Known) -> None:
         scope["gateway"].user = known.user
-        if not self._forward:
-            head.drop(_AUTHORIZATION)
+        if self._names:
+            head.drop(self._names)
         if known.lines:
             head.add(known.lines)
 

@@ -48,7 +48,7 @@ _LOOPBACK = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])(:\d+)?(/.*)?")
 
 class Options(Base):
     kind: Literal["jwt"] = "jwt"
-    jwks: FilePath | None = None
+    jwks: NonEmpty | None = None
     """The keys of the issuer, as a JWK Set: a file, which is read again when it changes, or an address such as
     "https://id.example/jwks.json". Exactly one of this and `secret` is given."""
     secret: Secret | None = None

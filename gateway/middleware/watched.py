@@ -76,7 +76,8 @@ class Watched(Generic[T]):
     def _understood(self) -> T:
         self._signature = self._stat()  # before it is read: what is written meanwhile is a change
         try:
-            with open(self._path, "rb") as file:  # noqa: PTH123 the path of a person, as it is
+            # Whoever opens a pipe waits for its other end.
+            with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 data = file.read(self._longest + 1)
         except OSError as error:
             raise ValueError(f"cannot be read: {error.strerror}") from None
