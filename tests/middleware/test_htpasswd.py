@@ -82,6 +82,7 @@ def test_argon2id_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
         (b":x\n", "line 1 is not a name and a hash"),
         (b"\xff:x\n", "line 1 is not UTF-8"),
         (b"a\x01b:x\n", "line 1: a name has no control characters"),
+        (b"ann :x\n", "and no space at its end"),
         (user_line(b"ann", b"a") + user_line(b"ann", b"b"), 'line 2, user "ann" is there a second time'),
     ],
 )
