@@ -91,6 +91,7 @@ REASONS: dict[str, Reason] = {
     "auth_unavailable": Reason(
         "proxy_internal_error", "Who may use this can't be asked just now.", (503,), True, "forward_auth"
     ),
+    "auth_denied": Reason("", "Who was asked refused the request; its answer was passed on.", (), True, "forward_auth"),
     "rate_limited": Reason(_DENIED, "Too many requests: come back later.", (429,), True, "rate_limit"),
     "concurrency_limited": Reason(
         _DENIED, "Too many requests at the same time.", (429,), True, "concurrency_limit"

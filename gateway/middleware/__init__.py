@@ -16,6 +16,7 @@ from gateway.middleware.compress import Compress
 from gateway.middleware.concurrency_limit import ConcurrencyLimit
 from gateway.middleware.cors import Cors
 from gateway.middleware.decompress import Decompress
+from gateway.middleware.forward_auth import ForwardAuth
 from gateway.middleware.headers import Headers
 from gateway.middleware.hooks import Hooks
 from gateway.middleware.ip_allow import IpAllow
@@ -38,6 +39,7 @@ MIDDLEWARE: dict[str, type[Middleware]] = {
     "concurrency_limit": ConcurrencyLimit,
     "cors": Cors,
     "decompress": Decompress,
+    "forward_auth": ForwardAuth,
     "headers": Headers,
     "hooks": Hooks,
     "ip_allow": IpAllow,

@@ -27,13 +27,14 @@ from gateway.upstream.http1 import Connection
 from gateway.upstream.lifetime import NEVER
 from gateway.upstream.pool import Pool
 from gateway.upstream.remote import Remote
-from gateway.wheel import Wheel
+from gateway.wheel import TICK, Wheel
 from gateway.wire import Pair, ResponseHead
 
 # Pools that are kept. A configuration asks a handful of servers; a plug-in that asks any server there is must not make
 # us keep a pool for each.
 _MOST_POOLS = 64
 _MOST_BODY = 256 * 1024
+_DISCARDED = 64 * 1024  # of a body that nobody wants; a longer one costs its connection
 _TIMEOUT = 10.0
 # Requests that may be made twice though they may have arrived (RFC 9110, section 9.2.2).
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
@@ -236,7 +237,7 @@ class Server:
         try:
             return await pool.acquire(None if within == NEVER else max(0.0, within))
         except ConnectTimeout as error:
-            if monotonic() >= until:
+            if monotonic() + TICK >= until:  # the event loop's clock is coarser, and may be early by ours
                 raise OutOfTime(error.endpoint, "no connection before the time for the request was over") from None
             raise
 
@@ -351,6 +352,32 @@ class Reply:
         connection, self._connection = self._connection, None
         if connection is not None:
             _end(self._pool, connection, self._pump)
+
+    def discard(self) -> None:
+        """Done with it, but its body may be short and on its way: so much is waited for, by nobody, before it is
+        closed, and the connection is kept."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.take()
+        if connection.over or self.head.length > _DISCARDED:
+            self.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._discard(), name="sub-request")
+        _discarding.add(task)
+        task.add_done_callback(_discarding.discard)
+
+    async def _discard(self) -> None:
+        try:
+            await self.whole(_DISCARDED)
+        except UpstreamError:
+            pass
+        finally:
+            self.close()
+
+
+# The event loop itself remembers no tasks.
+_discarding: set[asyncio.Task[None]] = set()
 
 
 def _end(pool: Pool, connection: Connection, pump: asyncio.Task[None] | None) -> None:

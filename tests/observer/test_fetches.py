@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from gateway.scoreboard import Scoreboard
 from gateway.upstream.clients import Clients
 from gateway.worker.assembly import running_wheel
 from tests.listeners.site import until
+from tests.upstream.names import Names
 from tests.upstream.peer import Message, Origin, Peer, always, live, noting, ok
 
 
@@ -225,6 +227,24 @@ def test_what_is_not_taken(observer: Observer, answer: bytes, trouble: str, capl
 
     test()
     assert f"fetching fails: {trouble}; there is none to use" in caplog.text
+
+
+def test_over_tls(observer: Observer, tmp_path: Path) -> None:
+    names = Names(tmp_path)
+
+    @live
+    async def test() -> None:
+        async with Origin(always(ok(b"keys")), names.context("localhost")) as origin:
+            good, bad = f"https://localhost:{origin.port}/a", f"https://localhost:{origin.port}/b"
+
+            async def work(one: Fetches, documents: Documents) -> None:
+                await one.start(10)
+                assert documents.trouble(good) == ""
+                assert documents.trouble(bad).startswith("certificate verify failed")
+
+            await observer.run(work, Wanted(good, ca=names.file), Wanted(bad))
+
+    test()
 
 
 def test_trouble_is_told_when_it_begins_and_when_it_is_over(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
-import trustme
 
 from gateway.config.values import parse_http_url
 from gateway.errors import (
@@ -27,6 +25,7 @@ from gateway.scoreboard import Fact, Scoreboard
 from gateway.upstream.clients import Clients, Patience, Server, lines_of
 from gateway.worker.assembly import running_wheel
 from tests.listeners.site import chunked, until
+from tests.upstream.names import Names
 from tests.upstream.peer import Handler, Message, Origin, Peer, always, answering, closed_port, live, noting, ok
 
 
@@ -438,20 +437,6 @@ async def test_pools_are_bounded() -> None:
 
 
 # TLS.
-
-
-class Names:
-    """A certificate authority, and the files and contexts of who has a certificate from it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._authority = trustme.CA()
-        self.file = str(folder / "ca.pem")
-        self._authority.cert_pem.write_to_path(self.file)
-
-    def context(self, *names: str) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(*names).configure_cert(context)
-        return context
 
 
 @pytest.fixture
