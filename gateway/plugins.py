@@ -16,13 +16,16 @@ A plug-in is a class in a file of your own; `process.python_path` says where. It
         def transform_response_body(self, chunk: bytes, response: Response) -> bytes: ...
         async def close(self) -> None: ...                                  # the worker ends
 
+The constructor also runs in `gateway check`, where no event loop does. What it raises refuses the configuration.
+
 One object serves all requests of its layer at once: what belongs to one request is kept in `request.state`. Everything
 runs in the worker's event loop, where a method that blocks holds up all other requests; no limit of time can end one
 that does not await.
 
 A body goes through its method as it streams, part by part, and never as a whole: the method is called with each part,
 and at the end once with b"", when it gives back what it still holds. Where parts begin and end means nothing. The
-second parameter may be left out.
+second parameter may be left out. For a layer with `transform_response_body` endpoints are asked for whole bodies that
+are not compressed.
 """
 
 from __future__ import annotations

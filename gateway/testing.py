@@ -100,7 +100,8 @@ class Recorded(_Message):
 
 @dataclass(frozen=True, slots=True)
 class Response(_Message):
-    """A response as the client got it. interim: the 1xx before it. is_whole: False when it was cut."""
+    """A response as the client got it. interim: the 1xx before it. is_whole: False when it was cut;
+    then `body` is what was read before that was heard of, which may be nothing."""
 
     interim: tuple[int, ...] = ()
     is_whole: bool = True

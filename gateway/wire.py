@@ -123,8 +123,8 @@ class Fields:
     """
 
     __slots__ = (
-        "_lexicon", "_lists", "_lower", "_pairs", "_values", "_without", "asking", "block", "count", "named",
-        "ordinary", "special",
+        "_lasting", "_lexicon", "_lists", "_lower", "_pairs", "_values", "_without", "asking", "block", "count",
+        "named", "ordinary", "special",
     )  # fmt: skip
 
     def __init__(self, block: bytes, lexicon: Lexicon) -> None:
@@ -133,6 +133,7 @@ class Fields:
         self.named: frozenset[bytes] = _NOTHING  # what Connection names beyond the usual
         self._lexicon = lexicon
         self._pairs: list[Pair] | None = None
+        self._lasting: list[Pair] | None = None
         self._lower = b""
         self._without: dict[frozenset[bytes], Fields] | None = None
         # What was asked for, for it will be asked for again: by the next request of the connection.
@@ -193,6 +194,20 @@ class Fields:
             pairs = [_pair(line) for line in self.block.split(b"\r\n")] if self.block else []
             self._pairs = [pair for pair in pairs if _SPOOF not in pair[0]] if self._lexicon.is_request else pairs
         return self._pairs
+
+    def lasting(self) -> list[Pair]:
+        """The pairs that hold beyond this hop: of a response those that don't end here, of a request those that don't
+        say who the client is, which is the listener's to say. Made once."""
+        if self._lasting is None:
+            if self._lexicon.is_request:
+                self._lasting = [
+                    pair
+                    for pair in self.pairs()
+                    if pair[0] not in IDENTITY and not pair[0].startswith(IDENTITY_PREFIXES)
+                ]
+            else:
+                self._lasting = [pair for pair in self.pairs() if pair[0] not in HOP_BY_HOP]
+        return self._lasting
 
     def value(self, name: bytes) -> bytes | None:
         """The first field of this lower-case name, None for none."""
@@ -434,15 +449,14 @@ class RequestHead(Head):
     def pairs(self) -> list[Pair]:
         """The fields of the request; Host is what the request is for, also where the target said so, and who the client
         is says the listener."""
-        pairs = self.fields.pairs()
+        pairs = self.fields.pairs() if self.introduced is None else self.fields.lasting()
         if self.special is not self.fields.special:
             host, length = self.special.get(b"host"), b"content-length" in self.special
             pairs = [pair for pair in pairs if pair[0] != b"host" and (length or pair[0] != b"content-length")]
             if host is not None:
                 pairs.insert(0, (b"host", host))
         if self.introduced is not None:
-            pairs = [pair for pair in pairs if pair[0] not in IDENTITY and not pair[0].startswith(IDENTITY_PREFIXES)]
-            pairs += [_pair(line) for line in self.introduced.split(b"\r\n")[1:]]
+            pairs = [*pairs, *_introduced(self.introduced)]
         return pairs + _pairs_of(self.added) if self.added else pairs
 
     def _normalise(self) -> None:
@@ -520,7 +534,7 @@ class ResponseHead(Head):
 
     def pairs(self) -> list[Pair]:
         """The end-to-end fields: a response is handed on, so what ends at this hop is not part of it."""
-        pairs = [pair for pair in self.fields.pairs() if pair[0] not in HOP_BY_HOP]
+        pairs = self.fields.lasting()
         if self.special is not self.fields.special:
             pairs = [pair for pair in pairs if pair[0] != b"content-length" or pair[0] in self.special]
         return pairs + _pairs_of(self.added) if self.added else pairs
@@ -826,6 +840,12 @@ def trailer_section(trailers: list[Pair]) -> bytes:
 def _pairs_of(lines: bytes) -> list[Pair]:
     """The pairs that these lines say, CRLF before each."""
     return [_pair(line) for line in lines.split(b"\r\n")[1:]]
+
+
+@lru_cache(maxsize=256)
+def _introduced(lines: bytes) -> tuple[Pair, ...]:
+    """The pairs that the listener's lines say. Remembered, for those of a connection are mostly the same."""
+    return tuple(_pairs_of(lines))
 
 
 def _pair(line: bytes) -> Pair:

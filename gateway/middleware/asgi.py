@@ -269,8 +269,9 @@ class _Passage:
                 raise RuntimeError("the application answered what it had answered itself")
             self._started = True
             self._switched = message["status"] == 101
+            self._untouched = message["headers"]
         elif kind == "http.response.body":
-            self._over = not message.get("more_body", False)
+            self._over = self._ended = not message.get("more_body", False)
         return self._send(message)
 
     async def from_inside(self, message: Message) -> None:

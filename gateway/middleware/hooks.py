@@ -4,8 +4,6 @@ ModifyResponse and ErrorHandler. What the class is given is in `gateway/plugins.
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -18,25 +16,26 @@ from gateway.errors import Refused, StartError
 from gateway.metrics.plan import LAYER_FAILED
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.middleware.plugged import TookTooLong, Use, built, found, options_of, within
+from gateway.middleware.plugged import (
+    TookTooLong,
+    Use,
+    built,
+    check_shape,
+    found,
+    options_of,
+    with_second,
+    within,
+)
 from gateway.plugins import Answer, Failure, Request, Response
 from gateway.wire import ResponseHead, edited, reframed, value_of
 
 log = logging.getLogger("gateway.middleware")
 
-# What a hook is called with, and whether the last of it may be left out.
-_HOOKS = {
-    "rewrite_request": (1, 1),
-    "modify_response": (1, 1),
-    "on_error": (2, 2),
-    "transform_request_body": (1, 2),
-    "transform_response_body": (1, 2),
-}
-_SINGLE = ("rewrite_request", "modify_response", "on_error", "close")
 # What no longer holds of a body that was changed, and can't be told anew before it ends.
 _DIGESTS = frozenset((b"digest", b"content-digest", b"repr-digest", b"content-md5"))
 _PARTLY = _DIGESTS | {b"accept-ranges"}
-_CODED = frozenset((b"accept-encoding",))
+# What asks for a body in a form in which it can't be looked into as a whole: coded, or only parts of it.
+_FORMS = frozenset((b"accept-encoding", b"range", b"if-range"))
 # Of a body that is replaced, what is read so that the connection to the endpoint can be used again.
 _DISCARDED = 64 * 1024
 _BODYLESS = (204, 304)
@@ -61,8 +60,8 @@ class Options(Base):
 class Hooks(Middleware):
     """Runs the methods of a Python class on requests and responses: `rewrite_request`, `modify_response`, `on_error`,
     and `transform_request_body` and `transform_response_body` for bodies. Bodies are never held back here; what a
-    method keeps of one is its own. A layer that changes response bodies asks the endpoint not to compress them. Answers
-    500 (`middleware_failed`, or `hook_timeout` for what took too long) when a method fails.
+    method keeps of one is its own. A layer that changes response bodies asks the endpoint for whole ones that are not
+    compressed. Answers 500 (`middleware_failed`, or `hook_timeout` for what took too long) when a method fails.
 
     Order: inside what refuses requests, so that it isn't asked about those, and inside `compress`, so that it sees
     bodies as they are.
@@ -84,8 +83,8 @@ class Hooks(Middleware):
         self.rewrite = getattr(made, "rewrite_request", None)
         self.modify = getattr(made, "modify_response", None)
         self.error = getattr(made, "on_error", None)
-        self.inbound = _with_second(getattr(made, "transform_request_body", None))
-        self.outbound = _with_second(getattr(made, "transform_response_body", None))
+        self.inbound = with_second(getattr(made, "transform_request_body", None))
+        self.outbound = with_second(getattr(made, "transform_response_body", None))
         self._answers = bool(self.modify or self.error or self.outbound)
         # Whether a request has to be waited for before it goes on, or after.
         self._is_plain = not (self.rewrite or self.error or self.inbound)
@@ -104,7 +103,7 @@ class Hooks(Middleware):
         else:
             value = options_of("hooks", use, model, given)
             plugin = built("hooks", use, lambda: made(value))
-        _check(use, plugin)
+        check_shape(use, plugin)
         return plugin
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -114,7 +113,7 @@ class Hooks(Middleware):
         if not self._answers:
             return self._app(scope, receive, send)
         if self.outbound is not None:
-            scope["headers"].drop(_CODED)
+            scope["headers"].drop(_FORMS)
         return self._app(scope, receive, _Responder(self, Request(scope), scope, send))
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +138,7 @@ class Hooks(Middleware):
             head.drop(_DIGESTS)
             receive = _Inbound(self, request, scope, receive)
         if self.outbound is not None:
-            head.drop(_CODED)
+            head.drop(_FORMS)
         if self._answers:
             send = _Responder(self, request, scope, send)
         await self._app(scope, receive, send)
@@ -329,14 +328,15 @@ class _Responder:
         self._discarded = 0
 
     def _end_soon(self, headers: Any) -> None:
-        """The body that is thrown away is read to its end if that is near; else whoever sends it is stopped."""
+        """The body that is thrown away is read to its end if that is near; else whoever sends it is stopped. Unless the
+        other answer is held back further out: to stop here would be to cut that one."""
         length = headers.length if type(headers) is ResponseHead else int(value_of(headers, b"content-length") or -1)
-        if not 0 <= length <= _DISCARDED:
+        if not 0 <= length <= _DISCARDED and self._scope["gateway"].complete:
             raise Refused("middleware_failed", "another answer was sent in its place")
 
     async def _discard(self, message: Message) -> None:
         self._discarded += len(message.get("body", b""))
-        if self._discarded > _DISCARDED:
+        if self._discarded > _DISCARDED and self._scope["gateway"].complete:
             raise Refused("middleware_failed", "another answer was sent in its place")
 
     async def _body(self, response: Response, message: Message) -> None:
@@ -369,43 +369,3 @@ def _of_another_body(headers: Any) -> Any:
     if etag is not None and not etag.startswith(b"W/"):
         headers = edited(headers, frozenset((b"etag",)), b"\r\netag: W/" + etag)
     return reframed(edited(headers, _PARTLY, b""))
-
-
-def _with_second(method: Callable[..., Any] | None) -> Callable[[bytes, Any], Any] | None:
-    """A method for bodies, which need not want to know whose body it is."""
-    if method is None or _takes(method, 2):
-        return method
-    return lambda chunk, of: method(chunk)
-
-
-def _takes(method: Callable[..., Any], count: int) -> bool:
-    try:
-        inspect.signature(method).bind(*(None,) * count)
-    except TypeError:
-        return False
-    except ValueError:  # something without a signature
-        return True
-    return True
-
-
-def _check(use: str, plugin: Any) -> None:
-    """Raises StartError for an object that can't be a plug-in."""
-    names = [name for name in dir(plugin) if not name.startswith("_")]
-    for name in names:
-        if name not in _HOOKS and callable(getattr(plugin, name)):
-            near = difflib.get_close_matches(name, _HOOKS, 1, 0.8)
-            if near:
-                raise StartError(f'hooks "{use}": there is no hook "{name}"; did you mean "{near[0]}"?')
-    hooks = [name for name in _HOOKS if name in names]
-    if not hooks:
-        raise StartError(f'hooks "{use}": it has none of {", ".join(_HOOKS)}')
-    for name in hooks:
-        method = getattr(plugin, name)
-        least, most = _HOOKS[name]
-        if not callable(method) or not (_takes(method, least) or _takes(method, most)):
-            wanted = {1: "(self, request)", 2: "(self, request, error)"}[least]
-            if name == "modify_response":
-                wanted = "(self, response)"
-            elif name.startswith("transform"):
-                wanted = f"(self, chunk) or (self, chunk, {name.split('_')[1]})"
-            raise StartError(f'hooks "{use}": {name} must be a method {wanted}')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import difflib
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import CoroutineType
@@ -67,6 +69,56 @@ def options_of(kind: str, use: str, model: Any, options: dict[str, Any]) -> Any:
     if mistakes:
         raise StartError(f'{kind} "{use}": ' + "; ".join(mistakes))
     return value
+
+
+# What a hook is called with, and whether the last of it may be left out.
+_HOOKS = {
+    "rewrite_request": (1, 1),
+    "modify_response": (1, 1),
+    "on_error": (2, 2),
+    "transform_request_body": (1, 2),
+    "transform_response_body": (1, 2),
+}
+
+
+def with_second(method: Callable[..., Any] | None) -> Callable[[bytes, Any], Any] | None:
+    """A method for bodies, which need not want to know whose body it is."""
+    if method is None or _takes(method, 2):
+        return method
+    return lambda chunk, of: method(chunk)
+
+
+def _takes(method: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(method).bind(*(None,) * count)
+    except TypeError:
+        return False
+    except ValueError:  # something without a signature
+        return True
+    return True
+
+
+def check_shape(use: str, plugin: Any) -> None:
+    """Raises StartError for an object that can't be a plug-in."""
+    names = [name for name in dir(plugin) if not name.startswith("_")]
+    for name in names:
+        if name not in _HOOKS and callable(inspect.getattr_static(plugin, name)):
+            near = difflib.get_close_matches(name, _HOOKS, 1, 0.8)
+            if near:
+                raise StartError(f'hooks "{use}": there is no hook "{name}"; did you mean "{near[0]}"?')
+    hooks = [name for name in _HOOKS if name in names]
+    if not hooks:
+        raise StartError(f'hooks "{use}": it has none of {", ".join(_HOOKS)}')
+    for name in hooks:
+        method = getattr(plugin, name)
+        least, most = _HOOKS[name]
+        if not callable(method) or not (_takes(method, least) or _takes(method, most)):
+            wanted = {1: "(self, request)", 2: "(self, request, error)"}[least]
+            if name == "modify_response":
+                wanted = "(self, response)"
+            elif name.startswith("transform"):
+                wanted = f"(self, chunk) or (self, chunk, {name.split('_')[1]})"
+            raise StartError(f'hooks "{use}": {name} must be a method {wanted}')
 
 
 class TookTooLong(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import partial
 from types import TracebackType
@@ -22,7 +22,8 @@ from gateway.middleware import KINDS
 from gateway.scoreboard import Condition, Fact, Scoreboard
 from gateway.truth import Truth
 from gateway.upstream.upstream import Upstream
-from gateway.worker.assembly import assemble, pseudonym, running_wheel
+from gateway.worker.assembly import Common, assemble, pseudonym, running_wheel
+from gateway.worker.plugins import Plugins
 from tests.upstream.peer import Message, Origin, Peer, dial
 
 # Long where a test does not say otherwise, so that a busy machine changes nothing.
@@ -43,10 +44,12 @@ class Site:
         middleware: list[dict[str, Any]] | None = None,
         sets: dict[str, Any] | None = None,
         trusted_proxies: list[str] | None = None,
+        python_path: Sequence[str] = (),
         send_buffer: int = 0,
     ) -> None:
         """others: upstreams beside that of the origins, which is "app". middleware: around all routes. sets: of
-        layers. send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
+        layers. python_path: where plug-ins are. send_buffer: bytes the kernel holds for each client, 0 for its own
+        choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -70,6 +73,7 @@ class Site:
             context=KINDS,
         )
         self._send_buffer = send_buffer
+        self._python_path = python_path
         self.told: asyncio.Queue[Exchange] = asyncio.Queue()
         self.state = ServerState()
         self._board = Scoreboard.create()
@@ -80,7 +84,10 @@ class Site:
     async def __aenter__(self) -> Site:
         self.plan = plan = Plan()
         plan.cover(self.config)
-        made = assemble(self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait)
+        common = Common(plugin=Plugins(self._python_path))
+        made = assemble(
+            self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait, common=common
+        )
         made.clock.date = formatdate(usegmt=True).encode()
         self._upstreams = made.upstreams
         self._lifespan = made.app.router.lifespan_context(made.app)
