@@ -58,7 +58,8 @@ _VALUES = struct.Struct(f"={WAYS}Q")
 _HASH = struct.Struct("=QQ")
 _WORD = struct.Struct("=Q")
 _NO_KEY = bytes(8)
-_PID, _STARTED = int(Fact.PID), int(Fact.STARTED)  # an IntEnum as an index costs 0.1 us
+# An IntEnum as an index costs 0.1 us.
+_PID, _STARTED, _SEATS_USED = int(Fact.PID), int(Fact.STARTED), int(Word.SEATS_USED)
 
 
 class Ledger:
@@ -296,8 +297,8 @@ class Holds:
         board = self._board
         if board is None:
             return 0
-        if board.header[Word.SEATS_USED] != self._used:
-            self._used = board.header[Word.SEATS_USED]
+        if board.header[_SEATS_USED] != self._used:
+            self._used = board.header[_SEATS_USED]
             self._others = [
                 (board.seat(number), _HOLDS + number * _AREA)
                 for number in range(1, self._used)

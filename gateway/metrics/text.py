@@ -20,15 +20,18 @@ def exposition(
     rows: Sequence[Mapping[str, Any]] = (),
     discoveries: Sequence[Mapping[str, Any]] = (),
     documents: Sequence[Mapping[str, Any]] = (),
+    evicted: int = 0,
 ) -> str:
     """Everything there is to know, one family after the other. rows: of the endpoints, as `endpoints.py` has them.
-    discoveries, documents: as `Findings.rows` and `Documents.rows` have them."""
+    discoveries, documents: as `Findings.rows` and `Documents.rows` have them. evicted: as the ledger has it."""
     seats = board.seats()
     totals = _totals(seats, plan)
     out: list[str] = []
     _routes(out, plan, totals)
     _refusals(out, plan, totals)
     _layers(out, plan, totals)
+    _family(out, "limit_accounts_evicted_total", "counter", "Accounts of limits that had to make room for others.")
+    out.append(f"gateway_limit_accounts_evicted_total {evicted}")
     _mirrors(out, plan, totals)
     _latencies(out, plan, totals)
     _upstreams(out, plan, totals)

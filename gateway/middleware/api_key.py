@@ -51,7 +51,7 @@ class Options(Base):
     header: FieldName | None = None
     """The field that holds the key. Exactly one of this, `query` and `cookie` is given."""
     query: NonEmpty | None = None
-    """The query parameter that holds it."""
+    """The query parameter that holds it. The access log doesn't show it."""
     cookie: CookieName | None = None
     """The cookie that holds it."""
     keys: tuple[ApiKeyOf, ...] = ()

@@ -20,8 +20,8 @@ def lines_of(data: bytes) -> Iterator[tuple[int, str, str]]:
         name, colon, rest = line.partition(":")
         if not colon or not name:
             raise ValueError(f"line {number} is not a name and a hash with a colon between them")
-        if not name.isprintable():
-            raise ValueError(f"line {number}: a name has no control characters")
+        if not name.isprintable() or name != name.strip():
+            raise ValueError(f"line {number}: a name has no control characters, and no space at its end")
         yield number, name, rest.partition(":")[0].strip()
 
 

@@ -81,7 +81,8 @@ class Options(Base):
     user_claim: NonEmpty = "sub"
     """The claim that is the user's name in logs and templates."""
     forward: Flag = True
-    """Whether the token goes on to the application. One in the query never does."""
+    """Whether the token goes on to the application. One in the query never does, nor does the access log show it: what
+    stands in a target is written down in too many places."""
     realm: FieldValue = "api"
     """What clients are told that the token is for."""
     max_token: Size = parse_size("16KiB")

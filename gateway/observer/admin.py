@@ -15,6 +15,7 @@ import gateway
 from gateway.config import Config
 from gateway.documents import Documents
 from gateway.findings import Findings
+from gateway.ledger import Ledger
 from gateway.metrics.endpoints import drain, endpoints
 from gateway.metrics.plan import Plan
 from gateway.metrics.text import CONTENT_TYPE, exposition
@@ -23,7 +24,13 @@ from gateway.truth import Truth
 
 
 def admin_app(
-    board: Scoreboard, plan: Plan, truth: Truth, config: Config, findings: Findings, documents: Documents | None = None
+    board: Scoreboard,
+    plan: Plan,
+    truth: Truth,
+    config: Config,
+    findings: Findings,
+    documents: Documents | None = None,
+    ledger: Ledger | None = None,
 ) -> Starlette:
     async def live(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -38,7 +45,8 @@ def admin_app(
 
     async def metrics(request: Request) -> Response:
         rows = documents.rows() if documents is not None else ()
-        text = exposition(board, plan, endpoints(truth, plan, config, findings), findings.rows(config), rows)
+        evicted = ledger.evicted if ledger is not None else 0
+        text = exposition(board, plan, endpoints(truth, plan, config, findings), findings.rows(config), rows, evicted)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def all_endpoints(request: Request) -> Response:

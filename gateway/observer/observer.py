@@ -46,7 +46,7 @@ async def _live(birth: Birth) -> None:
     loop = asyncio.get_running_loop()
     truth = Truth(birth.board)
     config = uvicorn.Config(
-        admin_app(birth.board, birth.plan, truth, birth.config, birth.findings, birth.documents),
+        admin_app(birth.board, birth.plan, truth, birth.config, birth.findings, birth.documents, birth.ledger),
         ws="none",
         lifespan="off",
         loop="none",

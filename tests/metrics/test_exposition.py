@@ -301,6 +301,10 @@ def test_the_recorder_tells_the_log_what_it_knows(plan: Plan, monkeypatch: pytes
     assert told == [(exchange, 1_795_248_123.25, 0.5)]
 
 
+def test_accounts_that_had_to_go_are_counted(board: Scoreboard, plan: Plan) -> None:
+    assert "\ngateway_limit_accounts_evicted_total 7\n" in exposition(board, plan, evicted=7)
+
+
 def test_how_looking_up_fares(board: Scoreboard, plan: Plan) -> None:
     rows = [
         {"upstream": "app", "endpoints": 3, "trouble": ""},

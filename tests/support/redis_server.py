@@ -25,8 +25,10 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        program = shutil.which("redis-server")
+        assert program is not None, "redis-server is not installed"
         options = {"port": "0", "unixsocket": self.path, "requirepass": PASSWORD, "save": "", "dir": self._folder}
-        command = ["redis-server", *(text for name, value in options.items() for text in (f"--{name}", value))]
+        command = [program, *(text for name, value in options.items() for text in (f"--{name}", value))]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         eventually(self._answers, "redis-server is up")
 
