@@ -40,7 +40,10 @@ AT_WORK: dict[str, tuple[str, dict[str, Any]]] = {
         {"request": {"set": {"x-a": "1"}}, "response": {"set": {"x-frame-options": "DENY"}, "remove": ["server"]}},
     ),
     "headers, made of the request": ("headers", {"request": {"set": {"x-who": "{client_ip} {request_id}"}}}),
-    "rate_limit, without its fields": ("rate_limit", {"key": "client_ip", "rate": "1000000/s", "burst": 1000000, "headers": False}),
+    "rate_limit, without its fields": (
+        "rate_limit",
+        {"key": "client_ip", "rate": "1000000/s", "burst": 1000000, "headers": False},
+    ),
     "forward_auth, remembered": ("forward_auth", {"cache": "60s"}),
 }
 RESPONSE = (
