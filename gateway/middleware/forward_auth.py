@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from gateway.config.fields import Duration, FieldName, FilePath, Flag, HttpUrl, Method
 from gateway.config.values import parse_duration as _time
 from gateway.errors import UpstreamError
-from gateway.middleware.decisions import Decision, Decisions
+from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.upstream.reply import Patience, Reply

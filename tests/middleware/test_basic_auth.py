@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.middleware import basic_auth, watched
+from gateway.middleware import basic_auth
 from gateway.middleware.basic_auth import BasicAuth
-from gateway.middleware.htpasswd import users_of
-from gateway.middleware.passwords import Bcrypt
+from gateway.middleware.identity import watched
+from gateway.middleware.identity.htpasswd import users_of
+from gateway.middleware.identity.passwords import Bcrypt
 from tests.middleware.hashes import user_line
 from tests.middleware.lone import Asked, Lone
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.middleware.codings import COMPRESSORS, EXPANDERS, LEVELS, MOST_LEVEL, Broken, chosen
+from gateway.middleware.content.codings import COMPRESSORS, EXPANDERS, LEVELS, MOST_LEVEL, Broken, chosen
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import StartError
 from gateway.middleware.basic_auth import BasicAuth
-from gateway.middleware.htpasswd import users_of
-from gateway.middleware.passwords import read_hash
+from gateway.middleware.identity.htpasswd import users_of
+from gateway.middleware.identity.passwords import read_hash
 from tests.middleware.hashes import argon2id, hashed, user_line
 from tests.middleware.lone import Lone
 

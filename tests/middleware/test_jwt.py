@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.middleware.jose import decode64
+from gateway.middleware.identity.jose import decode64
 from gateway.middleware.jwt import Jwt
 from tests.middleware.bearer import (
     ALGORITHM,

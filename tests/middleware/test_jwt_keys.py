@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.errors import StartError
-from gateway.middleware import issuer_keys as keys_module
-from gateway.middleware import watched
+from gateway.middleware.identity import issuer_keys as keys_module
+from gateway.middleware.identity import watched
 from gateway.middleware.jwt import Jwt
 from tests.middleware.bearer import (
     BOUND,

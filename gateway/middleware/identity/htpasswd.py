@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gateway.middleware.passwords import Hash, read_hash
+from gateway.middleware.identity.passwords import Hash, read_hash
 
 
 def lines_of(data: bytes) -> Iterator[tuple[int, str, str]]:
