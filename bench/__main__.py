@@ -1,4 +1,5 @@
-"""The command line: ``python -m bench compare``, ``conformance``, ``profile``, ``slow`` and ``balancers``."""
+"""The command line: ``python -m bench compare``, ``conformance``, ``profile``, ``slow``, ``balancers`` and
+``middleware``."""
 
 import signal
 import sys
@@ -15,6 +16,10 @@ from bench.conformance import Plan as ConformancePlan
 from bench.conformance import as_text as conformance_text
 from bench.conformance import save as save_conformance
 from bench.goals import passed, verdicts
+from bench.machine import commit, machine, today
+from bench.middleware import as_markdown as middleware_markdown
+from bench.middleware import as_text as middleware_text
+from bench.middleware import middleware
 from bench.peers import PEERS
 from bench.peers.peer import Missing
 from bench.profile import Unprofilable, profile
@@ -168,6 +173,27 @@ def slow_command(peers: tuple[str, ...], connections: int, seconds: int, check: 
 def balancers_command(quick: bool) -> None:
     """Say what a pick costs with each balancing policy, for 3 to 1,000 endpoints."""
     click.echo(balancers_text(balancers(quick=quick)))
+
+
+@main.command("middleware")
+@click.option("--quick", is_flag=True, help="One short run of each: does it all run?")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    is_flag=False,
+    flag_value=RESULTS,
+    help="Write the table as Markdown, to bench/results or a folder.",
+)
+def middleware_command(quick: bool, out: Path | None) -> None:
+    """Say what a request costs in each kind of layer that lets it pass."""
+    rows = middleware(quick=quick)
+    click.echo(middleware_text(rows))
+    if out is not None:
+        facts = machine()
+        path = out / f"{today()}-middleware.md"
+        title = f"What a layer costs: {today()}, commit {commit()}, " + ", ".join(f"{k} {v}" for k, v in facts.items())
+        path.write_text(middleware_markdown(rows, title))
+        click.echo(f"written: {path}")
 
 
 if __name__ == "__main__":

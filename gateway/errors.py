@@ -97,8 +97,10 @@ class BadResponse(UpstreamError):
     reason = "http_protocol_error"
 
 
-class AnswerTooLong(BadResponse):
+class AnswerTooLong(UpstreamError):
     """The answer to a request of ours has more bytes than we take."""
+
+    reason = "http_response_body_size"
 
 
 class UpgradeFailed(UpstreamError):

@@ -122,6 +122,9 @@ REASONS: dict[str, Reason] = {
     "http_protocol_error": Reason(
         "http_protocol_error", "The server behind the gateway sent something that is not HTTP.", (502,), True
     ),
+    "http_response_body_size": Reason(
+        "http_response_body_size", "The server behind the gateway answered more than it may.", (502,), True
+    ),
     "http_upgrade_failed": Reason(
         "http_upgrade_failed", "The server behind the gateway switched to a protocol nobody asked for.", (502,), True
     ),

@@ -11,13 +11,13 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from gateway.config.fields import CookieName, FieldName, FieldValue, FilePath, Flag, NonEmpty
 from gateway.config.section import Section
-from gateway.middleware import told
-from gateway.middleware.challenge import challenge
-from gateway.middleware.credential import Ambiguous, source_of
-from gateway.middleware.htpasswd import lines_of
+from gateway.middleware.identity import told
+from gateway.middleware.identity.challenge import challenge
+from gateway.middleware.identity.credential import Ambiguous, source_of
+from gateway.middleware.identity.htpasswd import lines_of
+from gateway.middleware.identity.watched import Watched
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.middleware.watched import Watched
 from gateway.wire import RequestHead
 
 _LONGEST_FILE = 16 * 1024 * 1024  # bytes; some 200,000 keys
@@ -51,7 +51,7 @@ class Options(Base):
     header: FieldName | None = None
     """The field that holds the key. Exactly one of this, `query` and `cookie` is given."""
     query: NonEmpty | None = None
-    """The query parameter that holds it."""
+    """The query parameter that holds it. The access log doesn't show it."""
     cookie: CookieName | None = None
     """The cookie that holds it."""
     keys: tuple[ApiKeyOf, ...] = ()

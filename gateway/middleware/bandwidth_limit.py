@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from gateway.config.fields import ByteRate, PrefixLength, Size
-from gateway.middleware.keys import LimitKey, Missing, key_of
+from gateway.middleware.limits.keys import LimitKey, Missing, key_of
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 

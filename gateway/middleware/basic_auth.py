@@ -14,14 +14,14 @@ from pydantic import model_validator
 
 from gateway.config.fields import Count, Duration, FieldName, FieldValue, FilePath, Flag
 from gateway.config.values import parse_duration
-from gateway.middleware import told
-from gateway.middleware.challenge import challenge
-from gateway.middleware.htpasswd import users_of
+from gateway.middleware.identity import told
+from gateway.middleware.identity.challenge import challenge
+from gateway.middleware.identity.htpasswd import users_of
+from gateway.middleware.identity.passwords import Hash
+from gateway.middleware.identity.recent import Recent
+from gateway.middleware.identity.watched import Watched
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.middleware.passwords import Hash
-from gateway.middleware.recent import Recent
-from gateway.middleware.watched import Watched
 from gateway.wire import RequestHead
 
 _LONGEST_FILE = 4 * 1024 * 1024  # bytes; some 50,000 users

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from gateway.config.fields import AT_LEAST_ONE, Count, Size
 from gateway.config.values import parse_size, shown
-from gateway.middleware.codings import COMPRESSORS, LEVELS, MOST_LEVEL, Compressor, chosen, need
-from gateway.middleware.lists import varying
+from gateway.middleware.content.codings import COMPRESSORS, LEVELS, MOST_LEVEL, Compressor, chosen, need
+from gateway.middleware.content.lists import varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import ResponseHead, edited, listed, reframed, tokens, value_of

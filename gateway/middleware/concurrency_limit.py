@@ -8,8 +8,8 @@ from time import monotonic
 from typing import Any, Literal
 
 from gateway.config.fields import Count, CountOrZero, Duration, PrefixLength
-from gateway.middleware.charges import refunds
-from gateway.middleware.keys import LimitKey, Missing, key_of
+from gateway.middleware.limits.charges import refunds
+from gateway.middleware.limits.keys import LimitKey, Missing, key_of
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from gateway.config.fields import Duration, FieldName, Flag, Method, Regex
 from gateway.config.values import parse_duration, shown
-from gateway.middleware.lists import varying
+from gateway.middleware.content.lists import varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import ResponseHead, edited, listed, tokens, value_of

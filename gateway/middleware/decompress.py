@@ -8,7 +8,7 @@ from typing import Literal
 from gateway.config.fields import Count, Size
 from gateway.config.values import parse_size
 from gateway.errors import Refused
-from gateway.middleware.codings import EXPANDERS, Broken, Expander, need
+from gateway.middleware.content.codings import EXPANDERS, Broken, Expander, need
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import listed, tokens

@@ -16,10 +16,10 @@ from pydantic import AfterValidator
 from gateway.config.fields import Duration, FieldName, FilePath, Flag, HttpUrl, Method
 from gateway.config.values import parse_duration as _time
 from gateway.errors import UpstreamError
-from gateway.middleware.decisions import Decision, Decisions
+from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.upstream.clients import Patience, Reply
+from gateway.upstream.reply import Patience, Reply
 from gateway.wire import HOP_BY_HOP, Pair, RequestHead, edited, tokens
 
 log = logging.getLogger("gateway.middleware")

@@ -27,16 +27,16 @@ from gateway.config.fields import (
 from gateway.config.values import parse_duration, parse_size
 from gateway.documents import Wanted
 from gateway.errors import StartError
-from gateway.middleware import told
-from gateway.middleware.challenge import challenge
-from gateway.middleware.claims import Claims, Rules, claim, field_text, scopes_of, user_of
-from gateway.middleware.credential import Ambiguous, Find, Source, source_of
-from gateway.middleware.issuer_keys import Keys, KeysOfDocument, KeysOfFile, keys_of_secret
-from gateway.middleware.jose import TokenRefused, claims_of, read
-from gateway.middleware.keyset import Algorithm, KeySet
+from gateway.middleware.identity import told
+from gateway.middleware.identity.challenge import challenge
+from gateway.middleware.identity.claims import Claims, Rules, claim, field_text, scopes_of, user_of
+from gateway.middleware.identity.credential import Ambiguous, Find, Source, source_of
+from gateway.middleware.identity.issuer_keys import Keys, KeysOfDocument, KeysOfFile, keys_of_secret
+from gateway.middleware.identity.jose import TokenRefused, claims_of, read
+from gateway.middleware.identity.keyset import Algorithm, KeySet
+from gateway.middleware.identity.recent import Recent
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.middleware.recent import Recent
 from gateway.wire import RequestHead
 
 _LONGEST_BELIEVED = 300.0  # seconds until a token is verified again, though it lives longer
@@ -81,7 +81,8 @@ class Options(Base):
     user_claim: NonEmpty = "sub"
     """The claim that is the user's name in logs and templates."""
     forward: Flag = True
-    """Whether the token goes on to the application. One in the query never does."""
+    """Whether the token goes on to the application. One in the query never does, nor does the access log show it: what
+    stands in a target is written down in too many places."""
     realm: FieldValue = "api"
     """What clients are told that the token is for."""
     max_token: Size = parse_size("16KiB")

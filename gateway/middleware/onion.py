@@ -14,7 +14,7 @@ from time import monotonic_ns
 from typing import Any
 
 from gateway.answer import answer
-from gateway.errors import Refused, UpstreamError
+from gateway.errors import Refused, StartError, UpstreamError
 from gateway.metrics.plan import LAYER_FAILED, LAYER_REQUESTS, LAYER_TIME
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 
@@ -50,7 +50,10 @@ class Onion:
     def open(self, app: App, made: list[Middleware]) -> App:
         """The same for an application that stands for others, which have onions of their own."""
         for (kind, options, place), outer in reversed([*zip(self._layers, self._places, strict=False)]):
-            layer = kind(app, options, place)
+            try:
+                layer = kind(app, options, place)
+            except StartError as error:
+                raise StartError(f"{place.identity}: {error}") from None
             made.append(layer)
             app = Skin(layer, place, outer, self._culprits)
         return app

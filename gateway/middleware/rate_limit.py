@@ -11,11 +11,11 @@ from pydantic import model_validator
 
 from gateway.config.fields import Count, Duration, Flag, PrefixLength, Rate
 from gateway.metrics.plan import LAYER_SHADOWED
-from gateway.middleware.charges import charged, refunds
-from gateway.middleware.keys import LimitKey, Missing, key_of
+from gateway.middleware.limits.charges import charged, refunds
+from gateway.middleware.limits.keys import LimitKey, Missing, key_of
+from gateway.middleware.limits.redis_store import RedisStore, RedisUrl
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.middleware.redis_store import RedisStore, RedisUrl
 from gateway.wire import RequestHead, edited
 
 log = logging.getLogger("gateway.middleware")

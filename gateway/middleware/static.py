@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway.config.fields import FieldValue, Flag, NonEmpty, UrlPath
 from gateway.errors import StartError
-from gateway.middleware.location import in_location
+from gateway.middleware.content.location import in_location
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 

@@ -22,7 +22,8 @@ import httpx
 from gateway import errors
 from gateway.config.values import HttpUrl, TcpAddress
 from gateway.errors import UpstreamError
-from gateway.upstream.clients import Clients, Patience, Reply, checked_target, lines_of
+from gateway.upstream.clients import Clients, checked_target, lines_of
+from gateway.upstream.reply import Patience, Reply
 
 # The first that fits, from the special to the general.
 _RAISED: tuple[tuple[type[UpstreamError], type[httpx.TransportError]], ...] = (

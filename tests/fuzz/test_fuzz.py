@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import wire
-from gateway.middleware import jose
+from gateway.middleware.identity import jose
 from tests.fuzz.__main__ import NAMES, shrunk
 from tests.fuzz.acts import Act, acts
 from tests.fuzz.loop import Finding, Loop, running

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.middleware.jose import TokenRefused
+from gateway.middleware.identity.jose import TokenRefused
 from gateway.middleware.jwt import Jwt
 from gateway.wire import is_field
 from tests.fuzz.loop import Finding, Loop

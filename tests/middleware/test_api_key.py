@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.errors import StartError
-from gateway.middleware import watched
 from gateway.middleware.api_key import ApiKey
+from gateway.middleware.identity import watched
 from tests.middleware.lone import Asked, Lone
 
 KEY = b"5f0c6e9d2b7a4e81"

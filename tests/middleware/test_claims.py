@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.middleware.claims import Rules, claim, field_text, scopes_of, user_of
-from gateway.middleware.jose import TokenRefused
+from gateway.middleware.identity.claims import Rules, claim, field_text, scopes_of, user_of
+from gateway.middleware.identity.jose import TokenRefused
 from gateway.wire import is_field
 
 NOW = 1_700_000_000.0

@@ -8,8 +8,10 @@ from zlib import compressobj, decompressobj
 
 import brotli
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.middleware.codings import COMPRESSORS, EXPANDERS, LEVELS, MOST_LEVEL, Broken, chosen
+from gateway.middleware.content.codings import COMPRESSORS, EXPANDERS, LEVELS, MOST_LEVEL, Broken, chosen
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -166,3 +168,23 @@ def test_a_window_that_is_too_large() -> None:
     to = zstd.ZstdCompressor(options=options)
     with pytest.raises(Broken):
         expanded(b"zstd", to.compress(bytes(32 << 20)) + to.flush())
+
+
+@given(st.binary(max_size=600))
+def test_any_accept_encoding_can_be_read(accept: bytes) -> None:
+    assert chosen(accept, OURS) in (*OURS, b"")
+
+
+@pytest.mark.parametrize("coding", EXPANDERS)
+@given(st.data())
+def test_any_body_is_expanded_or_broken(coding: bytes, data: st.DataObject) -> None:
+    """Bytes that were changed, taken out or put in somewhere, in parts of any size."""
+    body = bytearray(coded(coding, data.draw(st.binary(max_size=300))) * data.draw(st.integers(1, 3)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(body)))
+        body[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    cut = data.draw(st.integers(0, len(body)))
+    try:
+        expanded(coding, bytes(body[:cut]), bytes(body[cut:]))
+    except Broken:
+        pass

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from gateway.middleware.decisions import Decision, Decisions
 from gateway.middleware.forward_auth import Options
+from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.scoreboard import Fact
 from tests.listeners.site import Site, chunked, get, post, until
 from tests.upstream.peer import Handler, Message, Origin, Peer, closed_port, live, noting, ok

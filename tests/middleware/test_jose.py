@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.middleware.jose import TokenRefused, claims_of, decode64, read, read_json
+from gateway.middleware.identity.jose import TokenRefused, claims_of, decode64, read, read_json
 from tests.middleware.issuer import b64, token
 
 

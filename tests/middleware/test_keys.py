@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.middleware.keys import LimitKey, Missing, key_of, network
+from gateway.middleware.limits.keys import LimitKey, Missing, key_of, network
 from gateway.wire import read_request
 from tests.listeners.site import get
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.middleware.jose import read
-from gateway.middleware.keyset import KeySet, key_set, secret_set
+from gateway.middleware.identity.jose import read
+from gateway.middleware.identity.keyset import KeySet, key_set, secret_set
 from tests.middleware.issuer import (
     ALGORITHMS,
     CURVES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.middleware.recent import Recent
+from gateway.middleware.identity.recent import Recent
 
 KEY = st.integers(0, 9).map(lambda number: b"%d" % number)
 

@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.errors import StartError
-from gateway.middleware import redis_store
+from gateway.middleware.limits import redis_store
+from gateway.middleware.limits.redis_store import RedisStore
 from gateway.middleware.rate_limit import Options
-from gateway.middleware.redis_store import RedisStore
 from tests.middleware.alone import Alone, hello
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.upstream.peer import live

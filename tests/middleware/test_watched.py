@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StartError
-from gateway.middleware.watched import LOOK, Watched
+from gateway.middleware.identity.watched import LOOK, Watched
 
 
 class Clock:

@@ -201,3 +201,25 @@ def test_layers_inside_of_each_other(tmp_path: Path, staff: dict[str, Any]) -> N
             assert (await around.ask(fields=password + b"Cookie: t=" + token() + b"\r\n")).status == 200
 
     test()
+
+
+@live
+async def test_a_browser_reads_why_it_was_refused() -> None:
+    """And asks beforehand without a token."""
+    cors = {"kind": "cors", "origins": ["https://app.example"]}
+    async with Around(cors, SHARED) as around:
+        fields = b"Origin: https://app.example\r\n"
+        asking = fields + b"Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: authorization\r\n"
+        answer = await around.site.ask(get(b"/", asking, b"OPTIONS"))
+        assert answer.status == 204 and answer[b"access-control-allow-origin"] == b"https://app.example"
+        answer = await around.ask(fields=fields)
+        assert answer.status == 401 and answer[b"access-control-allow-origin"] == b"https://app.example"
+
+
+@live
+async def test_a_limit_for_each_user() -> None:
+    limit = {"kind": "rate_limit", "rate": "1/m", "burst": 1, "key": "jwt:sub"}
+    async with Around(SHARED, limit) as around:
+        for name in ("ann", "bob"):
+            fields = bearer(token("HS256", sub=name))
+            assert [(await around.ask(fields=fields)).status for _ in range(2)] == [200, 429]

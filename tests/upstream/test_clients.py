@@ -22,7 +22,8 @@ from gateway.errors import (
 )
 from gateway.metrics.plan import UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.scoreboard import Fact, Scoreboard
-from gateway.upstream.clients import Clients, Patience, Server, lines_of
+from gateway.upstream.clients import Clients, Server, lines_of
+from gateway.upstream.reply import Patience
 from gateway.worker.assembly import running_wheel
 from tests.listeners.site import chunked, until
 from tests.upstream.names import Names

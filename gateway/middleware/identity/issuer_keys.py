@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Collection
 
 from gateway.documents import Document, Documents
-from gateway.middleware.keyset import KeySet, key_set, secret_set
-from gateway.middleware.watched import Watched
+from gateway.middleware.identity.keyset import KeySet, key_set, secret_set
+from gateway.middleware.identity.watched import Watched
 
 log = logging.getLogger("gateway.middleware")
 

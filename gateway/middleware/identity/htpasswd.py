@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gateway.middleware.passwords import Hash, read_hash
+from gateway.middleware.identity.passwords import Hash, read_hash
 
 
 def lines_of(data: bytes) -> Iterator[tuple[int, str, str]]:
@@ -20,8 +20,8 @@ def lines_of(data: bytes) -> Iterator[tuple[int, str, str]]:
         name, colon, rest = line.partition(":")
         if not colon or not name:
             raise ValueError(f"line {number} is not a name and a hash with a colon between them")
-        if not name.isprintable():
-            raise ValueError(f"line {number}: a name has no control characters")
+        if not name.isprintable() or name != name.strip():
+            raise ValueError(f"line {number}: a name has no control characters, and no space at its end")
         yield number, name, rest.partition(":")[0].strip()
 
 

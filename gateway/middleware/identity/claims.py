@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.middleware.jose import TokenRefused
+from gateway.middleware.identity.jose import TokenRefused
 
 Claims = dict[str, Any]
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from hashlib import sha256
 from typing import Any, Literal
 
-from gateway.middleware.jose import decode64, read_json
+from gateway.middleware.identity.jose import decode64, read_json
 
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448",
