@@ -593,4 +593,4 @@ def test_what_is_no_middleware_does_not_start(tmp_path: Path, code: str, said: s
 
     with pytest.raises(StartError) as raised:
         play(tmp_path, code, scene, [layer("asgi")])
-    assert str(raised.value).startswith('asgi "plug:Plug": ') and said in str(raised.value)
+    assert 'asgi "plug:Plug": ' in str(raised.value) and said in str(raised.value)
