@@ -35,11 +35,14 @@ class Lexicon:
     """What lines mean, for one direction, and which ones were judged before.
 
     Emptied when full, so whoever invents lines makes us do what we would do without this memory, and no more. Long
-    lines and credentials are not kept.
+    lines and credentials under their standard names are not kept.
     """
 
     _MOST_LINES = 4096
     _LONGEST_LINE = 256
+    # The standard names. An API key under a name of its own is kept like any other line until the memory is emptied;
+    # nothing tells it to anybody. To know it by parts of its name costs every new line 0.2 us, and a key that is not
+    # kept is judged again with every request whose fields differ, for 1.7 us.
     _SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))
 
     def __init__(self, special: frozenset[bytes], prefixes: tuple[bytes, ...], is_request: bool) -> None:
