@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.cli import main
 from gateway.config import load, load_and_lint
+from gateway.middleware import KINDS, MIDDLEWARE
 from gateway.upstream.health import NEXT
 
 ROOT = Path(__file__).parent.parent
@@ -42,9 +43,22 @@ def test_the_example_of_an_upstream_is_accepted_and_can_be_meant(tmp_path: Path)
     assert list(loaded.upstreams) == ["app"] and not warnings
 
 
+def test_the_example_of_layers_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('[[listeners]]\nname = "web"\nlisten = ":8080"\n' + _examples()[3])
+    loaded, warnings = load_and_lint(path, {}, KINDS)
+    assert [len(loaded.onion(route)) for route in (None, *loaded.routes)] == [2, 6, 1] and not warnings
+
+
+def test_every_kind_of_layer_is_named() -> None:
+    start = README.index("| to | kinds |")
+    named = re.findall(r"`(\w+)`", README[start : README.index("The order is meaning")])
+    assert sorted(named) == sorted(MIDDLEWARE)
+
+
 def _examples() -> list[str]:
     examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     return examples
 
 

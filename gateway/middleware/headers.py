@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, model_validator
@@ -97,32 +97,47 @@ class Headers(Middleware):
 
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
-        self._request = _Edit.of(options.request)
-        self._response = _Edit.of(options.response)
+        self._request = _edit(options.request)
+        self._response = _edit(options.response)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange, head = scope["gateway"], scope["headers"]
         if self._request is not None:
-            self._request.apply(head, exchange, head)
+            self._request(head, exchange, head)
         response = self._response
         if response is None:
             return self._app(scope, receive, send)
 
         def edit(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": response.apply(message["headers"], exchange, head)}
+                message = {**message, "headers": response(message["headers"], exchange, head)}
             return send(message)
 
         return self._app(scope, receive, edit)
 
 
+# What is done to the fields of a message. The head of the request comes last.
+Edit = Callable[[Any, Any, RequestHead], Any]
+
+
+def _edit(edits: Edits) -> Edit | None:
+    """None for nothing."""
+    if edits == Edits():
+        return None
+    made = _Edit(edits)
+    if not made.is_static:
+        return made.apply
+    drop, lines = made.drop, made.lines
+    return lambda fields, exchange, head: edited(fields, drop, lines)
+
+
 class _Edit:
     """Edits of one direction, prepared: all that no request changes is one removal and one block of lines."""
 
-    __slots__ = ("_defaults", "_drop", "_dynamic", "_lines", "_replace")
+    __slots__ = ("_defaults", "_dynamic", "_replace", "drop", "is_static", "lines")
 
     def __init__(self, edits: Edits) -> None:
-        self._drop = frozenset(name.lower().encode() for name in (*edits.remove, *edits.set))
+        self.drop = frozenset(name.lower().encode() for name in (*edits.remove, *edits.set))
         self._replace = [
             (one.name.lower().encode(), re.compile(one.regex.encode()), one.to.encode()) for one in edits.replace
         ]
@@ -130,21 +145,18 @@ class _Edit:
         written = [*_templates(edits.set), *_templates(edits.add)]
         is_static = all(template.is_static for _, template in written)
         self._dynamic = [] if is_static else written
-        self._lines = b"".join([_line(name, template.render(None, None)) for name, template in written if is_static])
-
-    @classmethod
-    def of(cls, edits: Edits) -> _Edit | None:
-        return cls(edits) if edits != Edits() else None
+        self.is_static = is_static and not self._replace and not self._defaults
+        self.lines = b"".join([_line(name, template.render(None, None)) for name, template in written if is_static])
 
     def apply(self, fields: Any, exchange: Any, head: RequestHead) -> Any:
         """The fields of a message, edited. head: of the request."""
-        lines = self._lines
+        lines = self.lines
         if self._dynamic:
             # Before anything is removed: what is set may be made of what it replaces.
             lines = b"".join([_line(name, template.render(exchange, head)) for name, template in self._dynamic])
         for one in self._replace:
             fields = self._replaced(fields, *one)
-        fields = edited(fields, self._drop, lines)
+        fields = edited(fields, self.drop, lines)
         for name, template in self._defaults:
             if value_of(fields, name) is None:
                 fields = edited(fields, frozenset(), _line(name, template.render(exchange, head)))

@@ -20,8 +20,8 @@ _LONGEST_TRACEPARENT = 512
 # What others may call a request; long enough not to be guessed, short enough for a log.
 _ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 _TRACE_FIELDS = frozenset((b"traceparent", b"tracestate"))
-# Ids whose randomness is fetched at once: a system call for each would be a tenth of what this layer costs.
-_BATCH = 128
+# Requests for which randomness is fetched at once: a system call for each would be a tenth of what this layer costs.
+_BATCH = 64
 
 
 class Options(Base):
@@ -62,17 +62,14 @@ class RequestId(Middleware):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange, head = scope["gateway"], scope["headers"]
+        random = self._digits()
         given = head.value(self._name)
         if given is not None:
             head.drop(self._names)
-            if exchange.vouched and _ID.fullmatch(given):
-                exchange.request_id = given.decode()
-            else:
-                exchange.request_id = self._hex(32)
-        else:
-            exchange.request_id = self._hex(32)
+        is_ours = given is None or not exchange.vouched or _ID.fullmatch(given) is None
+        exchange.request_id = random[:32] if is_ours else given.decode()
         line = self._line + exchange.request_id.encode()
-        head.add(line + self._traced(exchange, head) if self._traces else line)
+        head.add(line + self._traced(exchange, head, random) if self._traces else line)
         if not self._tells:
             return self._app(scope, receive, send)
 
@@ -83,32 +80,33 @@ class RequestId(Middleware):
 
         return self._app(scope, receive, tell)
 
-    def _traced(self, exchange: Any, head: RequestHead) -> bytes:
+    def _traced(self, exchange: Any, head: RequestHead, random: str) -> bytes:
         """The line of this hop in the trace."""
         given = head.value(b"traceparent")
-        if given is not None:
-            found = _TRACEPARENT.fullmatch(given) if self._continues and len(given) <= _LONGEST_TRACEPARENT else None
+        if given is not None and self._continues and len(given) <= _LONGEST_TRACEPARENT:
+            found = _TRACEPARENT.fullmatch(given)
             if found is not None and (found[5] is None or found[1] != b"00"):
                 exchange.trace = found[2].decode()
                 head.drop(_ONLY_PARENT)
                 # We know the flags of version 00; of a later one only that bit is handed on that means the same there.
                 flags = found[4] if found[1] == b"00" else b"%02x" % (int(found[4], 16) & 1)
-                return b"\r\ntraceparent: 00-%b-%b-%b" % (found[2], self._hex(16).encode(), flags)
+                return b"\r\ntraceparent: 00-%b-%b-%b" % (found[2], random[64:].encode(), flags)
         # Without a parent there is nobody whose state it could be.
-        head.drop(_TRACE_FIELDS)
-        trace = exchange.trace = self._hex(32)
+        if given is not None or head.value(b"tracestate") is not None:
+            head.drop(_TRACE_FIELDS)
+        trace = exchange.trace = random[32:64]
         sampled = int(trace[:8], 16) < self._sampled
-        return f"\r\ntraceparent: 00-{trace}-{self._hex(16)}-{sampled:02x}".encode()
+        return f"\r\ntraceparent: 00-{trace}-{random[64:]}-{sampled:02x}".encode()
 
-    def _hex(self, digits: int) -> str:
-        """So many random hexadecimal digits."""
+    def _digits(self) -> str:
+        """80 random hexadecimal digits: for an id, a trace and a hop in it."""
         at = self._next
-        if at + digits > len(self._random):
+        if at == len(self._random):
             # Fetched in the process that uses it: two workers with the same would give out the same ids.
-            self._random = os.urandom(16 * _BATCH).hex()
+            self._random = os.urandom(40 * _BATCH).hex()
             at = 0
-        self._next = at + digits
-        return self._random[at : at + digits]
+        self._next = at + 80
+        return self._random[at : at + 80]
 
 
 _ONLY_PARENT = frozenset((b"traceparent",))
