@@ -17,19 +17,17 @@ from typing import Any, NamedTuple
 
 from bench.report import aligned
 from bench.scenarios import BROWSER_FIELDS
-from gateway.documents import Documents
 from gateway.ledger import Ledger
 from gateway.middleware import KINDS, MIDDLEWARE
-from gateway.middleware.middleware import App, Message, Place, Receive, Scope, Send
+from gateway.middleware.middleware import App, Message, Receive, Scope, Send
 from gateway.middleware.onion import Core, Onion
 from gateway.scoreboard import Scoreboard
-from gateway.truth import Truth
-from gateway.upstream.clients import Clients
 from gateway.wire import Fields, ResponseHead, read_request, read_response
 from gateway.worker.assembly import running_wheel
 from gateway.worker.plugins import Plugins
 from tests.middleware.passing import PASSING
 from tests.middleware.rig import Asking, asking, scope_of
+from tests.middleware.surroundings import Surroundings
 from tests.upstream.peer import Origin, always, ok
 
 _REQUESTS = 500  # in a run
@@ -60,7 +58,7 @@ CASES = {
 }
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 1024\r\nCache-Control: private, max-age=0\r\nETag: \"33a64df5\"\r\nVary: Accept-Encoding\r\n"
+    b'Content-Length: 1024\r\nCache-Control: private, max-age=0\r\nETag: "33a64df5"\r\nVary: Accept-Encoding\r\n'
     b"X-Request-Cost: 3\r\nLast-Modified: Sat, 21 Nov 2026 11:00:00 GMT\r\nSet-Cookie: a=b\r\n\r\n"
 )
 BODY = b"x" * 1024
@@ -105,27 +103,15 @@ class _Made:
     """Onions with all that they need."""
 
     def __init__(self, folder: Path) -> None:
-        board = Scoreboard.create()
-        self._cells = board.take(1, [])
         ledger = Ledger.create()
-        ledger.sit(board, 1)
-        wheel = running_wheel()
-        self._common: dict[str, Any] = {
-            "cells": self._cells,
-            "truth": Truth(board),
-            "ledger": ledger,
-            "wheel": wheel,
-            "clients": Clients(wheel, self._cells),
-            "documents": Documents(),
-            "plugin": Plugins((str(folder),)),
-        }
+        ledger.sit(Scoreboard.create(), 1)
+        self._around = Surroundings(ledger, wheel=running_wheel(), plugin=Plugins((str(folder),)))
 
     def onion(self, layers: Sequence[dict[str, Any]]) -> App:
         standing = []
         for number, options in enumerate(layers):
             kind = options["kind"]
-            place = Place(identity=f"{number}", route="app", layer=kind, at=64 + 8 * number, **self._common)
-            standing.append((MIDDLEWARE[kind], KINDS[kind].model_validate(options), place))
+            standing.append((MIDDLEWARE[kind], KINDS[kind].model_validate(options), self._around.place(kind, number)))
         made: list[Any] = []
         app = Onion(standing).around(_app, made)
         for layer in made:
@@ -134,8 +120,7 @@ class _Made:
 
     def bare(self) -> App:
         """The same without a layer: what is inside of all."""
-        place = Place(identity="bare", route="app", layer="bare", at=64, **self._common)
-        return Core(_app, place, {})
+        return Core(_app, self._around.place("bare"), {})
 
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
