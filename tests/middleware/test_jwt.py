@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.middleware.identity.jose import decode64
+from gateway.middleware.identity.keyset import _implementations
 from gateway.middleware.jwt import Jwt
+from gateway.testing import Gateway
 from tests.middleware.bearer import (
     ALGORITHM,
     BOUND,
@@ -25,6 +27,7 @@ from tests.middleware.bearer import (
     told,
     with_header,
 )
+from tests.middleware.plugin_files import play
 from tests.middleware.rig import Layers
 from tests.middleware.tokens import (
     ALGORITHMS,
@@ -294,6 +297,24 @@ def test_claims_are_each_requests_own(jwks: Path) -> None:
     assert layer.asked(written).claims["sub"] == "ann"
     layer.asked(written).claims.clear()
     assert layer.asked(written).claims["sub"] == "ann"
+
+
+def test_a_library_that_fails_says_nothing_of_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        @staticmethod
+        def verify(*_: object) -> bool:
+            raise AttributeError("not the library that it was taken for")
+
+    monkeypatch.setitem(_implementations, "HS256", Broken)
+
+    async def scene(gateway: Gateway) -> None:
+        response = await gateway.get("/x", {"authorization": "Bearer " + token("HS256").decode()})
+        assert response.status == 500 and b"middleware_failed" in response.body
+
+    play(tmp_path, "", scene, [{"kind": "jwt", "secret": SECRET, "algorithms": ["HS256"], "audience": "api"}])
+    assert "layer jwt: it failed on b'/x'" in caplog.text and "not the library" in caplog.text
 
 
 @pytest.mark.parametrize("forward", [True, False])
