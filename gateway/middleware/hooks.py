@@ -19,6 +19,7 @@ from gateway.middleware.middleware import Options as Base
 from gateway.middleware.plugged import (
     TookTooLong,
     Use,
+    as_bytes,
     built,
     check_shape,
     found,
@@ -160,10 +161,7 @@ class Hooks(Middleware):
     async def transformed(self, hook: str, call: Callable[..., Any], chunk: bytes, of: Any, scope: Scope) -> bytes:
         """What a method for bodies gives back for a part. Raises Refused."""
         try:
-            result = await within(self.timeout, call, chunk, of)
-            if not isinstance(result, bytes | bytearray | memoryview):
-                raise TypeError(f"expected bytes, got {type(result).__name__}")
-            made = bytes(result)
+            made = as_bytes(await within(self.timeout, call, chunk, of))
             if len(made) > self._most:
                 raise ValueError(f"{len(made)} bytes came back for {len(chunk)}, more than max_chunk allows")
         except Exception as error:
