@@ -113,6 +113,13 @@ class Wrong(Middleware):
                     raise ValueError("a mistake in the body")
 
                 await self._app(scope, broken, send)
+            case "cancels_the_body":
+
+                async def cancelled() -> Message:
+                    await receive()
+                    raise asyncio.CancelledError
+
+                await self._app(scope, cancelled, send)
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +260,9 @@ async def test_a_reason_is_found_in_a_group_of_errors() -> None:
         assert site.cells[site.plan.block("layer", "app", "wrong") + LAYER_FAILED] == 0
 
 
-@pytest.mark.parametrize("how, status", [("refuses_the_body", 413), ("breaks_the_body", 500)])
+@pytest.mark.parametrize(
+    "how, status", [("refuses_the_body", 413), ("breaks_the_body", 500), ("cancels_the_body", 500)]
+)
 def test_a_body_that_turns_out_to_be_unfit_ends_the_exchange(how: str, status: int) -> None:
     ended: list[bytes] = []
 
