@@ -327,7 +327,7 @@ class Request:
 
     @property
     def claims(self) -> Mapping[str, Any] | None:
-        """Of its token, once a layer further out has verified that; else None."""
+        """Of its token, once a layer further out has verified that; else None. A copy, which belongs to the request."""
         return self._exchange.claims  # type: ignore[no-any-return]
 
     @property

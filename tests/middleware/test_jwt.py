@@ -27,6 +27,7 @@ from tests.middleware.bearer import (
     told,
     with_header,
 )
+from tests.middleware.plugin_files import layer as plug_in
 from tests.middleware.plugin_files import play
 from tests.middleware.rig import Layers
 from tests.middleware.tokens import (
@@ -293,10 +294,43 @@ def test_claims_in_fields(jwks: Path) -> None:
 def test_claims_are_each_requests_own(jwks: Path) -> None:
     layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
     written = bearer(token())
-    layer.asked(written).claims.clear()
-    assert layer.asked(written).claims["sub"] == "ann"
-    layer.asked(written).claims.clear()
-    assert layer.asked(written).claims["sub"] == "ann"
+    for _ in range(2):  # the second and third time the token is known
+        layer.asked(written).claims.clear()
+        asked = layer.asked(written)
+        assert asked.claims["sub"] == "ann" and asked.claims is asked.claims
+
+
+def test_what_a_plug_in_makes_of_claims_is_believed_by_nobody(tmp_path: Path) -> None:
+    code = """
+    class Plug:
+        async def rewrite_request(self, request):
+            request.claims["sub"] = "root"
+            request.claims["realm"]["admin"] = True
+            request.claims["realm"]["groups"].append("admins")
+    class Foreign:
+        def __init__(self, app):
+            self.app = app
+        async def __call__(self, scope, receive, send):
+            claims = scope["gateway"].claims
+            claims["realm"]["admin"] = claims["realm"]["groups"][0] = True
+            await self.app(scope, receive, send)
+    """
+    names = {"x-sub": "{jwt:sub}", "x-admin": "{jwt:realm.admin}", "x-groups": "{jwt:realm.groups}"}
+    layers = [
+        {"kind": "jwt", "secret": SECRET, "algorithms": ["HS256"], "audience": "api"},
+        plug_in("hooks"),
+        plug_in("asgi", "plug:Foreign"),
+        {"kind": "headers", "request": {"set": names}},
+    ]
+
+    async def scene(gateway: Gateway) -> None:
+        written = token("HS256", realm={"admin": False, "groups": ["users", "ops"]}).decode()
+        for _ in range(3):
+            assert (await gateway.get("/x", {"authorization": f"Bearer {written}"})).status == 200
+            request = gateway.origin.requests[-1]
+            assert [request[name] for name in names] == ["ann", "false", "users,ops"]
+
+    play(tmp_path, code, scene, layers)
 
 
 def test_a_library_that_fails_says_nothing_of_a_token(
