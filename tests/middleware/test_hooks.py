@@ -440,6 +440,26 @@ def test_a_request_transform_that_fails_is_answered(tmp_path: Path, size: int) -
     play(tmp_path, code, scene, [layer("hooks")])
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ('response.body = "text"', "AttributeError"),
+        ("response.replace(5)", "a body is bytes or text, got int"),
+        ("response.replace([1])", "a body is bytes or text, got list"),
+        ("response.replace(None)", "a body is bytes or text, got NoneType"),
+    ],
+)
+def test_what_cannot_be_a_body_is_not_begun(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, code: str, said: str
+) -> None:
+    async def scene(gateway: Gateway) -> None:
+        response = await gateway.get("/x")
+        assert response.status == 500 and b"middleware_failed" in response.body
+
+    play(tmp_path, f"class Plug:\n    def modify_response(self, response):\n        {code}\n", scene, [layer("hooks")])
+    assert said in caplog.text and "plug.py:3)" in caplog.text
+
+
 @pytest.mark.parametrize("error", ["asyncio.CancelledError", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
 @pytest.mark.parametrize("wait", ["pass", "await asyncio.sleep(0)"])
 @pytest.mark.parametrize(
