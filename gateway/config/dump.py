@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time
+from math import isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,12 +36,50 @@ def without_secrets(value: Any) -> Any:
     return HIDDEN if isinstance(value, Secret) else value
 
 
-def restored(dumped: object, kinds: Kinds) -> Config | None:
-    """The configuration that `model_dump` was called on; None when a program of another version did, and we don't
-    understand it."""
+Mark = tuple[tuple[str | int, ...], str]
+
+
+def kept(config: Config) -> tuple[dict[str, Any], list[Mark]]:
+    """The configuration as JSON can hold it, with every secret in it; and where something stands that JSON knows only
+    as a string, with what it is: no field says so of the options of a plug-in."""
+    marks: list[Mark] = []
+
+    def walk(value: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [walk(item, (*path, index)) for index, item in enumerate(value)]
+        for kind, (theirs, _) in _MARKS.items():
+            if isinstance(value, theirs) and not (isinstance(value, float) and isfinite(value)):
+                marks.append((path, kind))
+                return value.isoformat() if isinstance(value, date | time) else str(value)
+        return str(value) if isinstance(value, str) else value
+
+    data: dict[str, Any] = walk(config.model_dump(), ())
+    return data, marks
+
+
+# A datetime is a date as well, and so goes before it.
+_MARKS: dict[str, tuple[type, Callable[[str], Any]]] = {
+    "secret": (Secret, Secret),
+    "datetime": (datetime, datetime.fromisoformat),
+    "date": (date, date.fromisoformat),
+    "time": (time, time.fromisoformat),
+    "float": (float, float),
+}
+
+
+def restored(data: Any, kinds: Kinds, marks: Iterable[Mark] = ()) -> Config | None:
+    """The configuration that was `kept`, whose data this takes over; None when a program of another version did, and we
+    don't understand it."""
     try:
-        return Config.model_validate(dumped, context=kinds)
-    except ValidationError:
+        for path, kind in marks:
+            table = data
+            for part in path[:-1]:
+                table = table[part]
+            table[path[-1]] = _MARKS[kind][1](table[path[-1]])
+        return Config.model_validate(data, context=kinds)
+    except (ValidationError, LookupError, TypeError, ValueError):
         return None
 
 
