@@ -16,7 +16,7 @@ from gateway.config.document import INCLUDE
 from gateway.config.layers import Kinds, LayerOptions
 from gateway.config.model import Config
 from gateway.config.section import Section
-from gateway.config.values import HIDDEN, Secret
+from gateway.config.values import HIDDEN, Secret, without_credentials
 
 _REFERENCE = r"\$\{"  # a string with a reference to the environment may become anything
 
@@ -24,16 +24,19 @@ _REFERENCE = r"\$\{"  # a string with a reference to the environment may become 
 def effective(config: Config) -> str:
     """The configuration in force as JSON: every default spelled out, every value as it would be written, but no
     secret."""
-    return json.dumps(without_secrets(config.model_dump()), indent=2, ensure_ascii=False) + "\n"
+    # Options of plug-ins may hold what JSON has no word for: dates and times.
+    return json.dumps(without_secrets(config.model_dump()), indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def without_secrets(value: Any) -> Any:
-    """The same with something else in the place of each secret."""
+    """The same with something else in the place of each secret, also of those in URLs."""
     if isinstance(value, dict):
         return {key: without_secrets(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_secrets(item) for item in value]
-    return HIDDEN if isinstance(value, Secret) else value
+    if isinstance(value, str):
+        return HIDDEN if isinstance(value, Secret) else without_credentials(value)
+    return value
 
 
 Mark = tuple[tuple[str | int, ...], str]
