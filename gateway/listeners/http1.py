@@ -1,7 +1,7 @@
 """One client connection speaking HTTP/1.1: cuts bytes into requests, enforces limits and deadlines, ends in good order.
 
 Plugged into uvicorn by `Config(http=...)`, with its own class because a proxy's protocol differs from uvicorn's in
-nearly every method: fields stay in blocks (see `wire.py`), trailers never become headers, a refused Upgrade has its
+nearly every method: fields stay in blocks (see `wire/`), trailers never become headers, a refused Upgrade has its
 body read as a body, every wait has a deadline, and a client that goes away cancels the work at once.
 
 Two lifetimes, two classes, two files: this is the connection, `http1_exchange.py` one request and its answer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from time import monotonic
 from typing import Any, Literal, Self
 
@@ -154,25 +154,23 @@ class RateLimit(Middleware):
 
         return sending
 
-    async def _over(self, left: int, scope: Scope, receive: Receive, send: Send) -> None:
+    def _over(self, left: int, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """There is not enough left. left: the time until there is, as a negative number."""
-        exchange = scope["gateway"]
-        if self._is_shadow:
-            self._would_refuse(exchange)
-            await self._app(scope, receive, send)
-            return
-        for waits in refunds(exchange):
-            await waits
         wait = _seconds(-left)
         fields = [(b"retry-after", b"%d" % wait)]
         if self._headers:
             # How long the window is that is spoken of must not be longer than the time after which to come again.
             lines = (self._policy % (0, wait)).split(b"\r\n")[1:]
             fields += [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-        await self._place.refuse(exchange, send, "rate_limited", fields)
+        return self._refuse(scope, receive, send, "rate_limited", fields)
 
-    async def _nameless(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _nameless(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Nobody is named whom the request could be counted for."""
+        return self._refuse(scope, receive, send, "limit_key_missing")
+
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, reason: str, fields: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
         exchange = scope["gateway"]
         if self._is_shadow:
             self._would_refuse(exchange)
@@ -180,7 +178,7 @@ class RateLimit(Middleware):
             return
         for waits in refunds(exchange):
             await waits
-        await self._place.refuse(exchange, send, "limit_key_missing")
+        await self._place.refuse(exchange, send, reason, fields)
 
     def _would_refuse(self, exchange: Any) -> None:
         """Count it, and now and then say so in the log."""

@@ -193,16 +193,23 @@ def _held(settings: Settings, most: int) -> Settings:
     return settings.but(workers=2, more=_limited("/held", layer, 'upstream = "app"'))
 
 
+def _holding(one: Gateway, origin: Origin, stack: contextlib.ExitStack, many: int) -> list[Client]:
+    """Clients whose requests are under way, as many as may be: one more is refused."""
+    address = one.address()
+    clients = [stack.enter_context(Client(address)) for _ in range(many)]
+    for client in clients:
+        client.send("GET", "/held")
+    eventually(lambda: origin.under_way == many)
+    assert get(address, "/held").status == 429
+    return clients
+
+
 def test_a_killed_worker_holds_nothing_and_the_others_hold_what_they_have(
     gateway: Start, settings: Settings, origin: Origin
 ) -> None:
     one = gateway(_held(settings, 12))
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(one.address())) for _ in range(12)]
-        for client in clients:
-            client.send("GET", "/held")
-        eventually(lambda: origin.under_way == 12)
-        assert get(one.address(), "/held").status == 429
+        _holding(one, origin, stack, 12)
         eventually(lambda: sum(worker.connections for worker in one.workers()) == 12, "all are counted")
         _, victim = sorted(one.workers(), key=lambda worker: worker.connections)
         os.kill(victim.pid, signal.SIGKILL)
@@ -218,10 +225,7 @@ def test_a_killed_worker_holds_nothing_and_the_others_hold_what_they_have(
 def test_a_reload_keeps_count(gateway: Start, settings: Settings, origin: Origin) -> None:
     one = gateway(_held(settings, 3))
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(one.address())) for _ in range(3)]
-        for client in clients:
-            client.send("GET", "/held")
-        eventually(lambda: origin.under_way == 3)
+        clients = _holding(one, origin, stack, 3)
         assert one.reload().returncode == 0
         assert len(one.workers()) == 2 and get(one.address(), "/held").status == 429
         one.upgrade()

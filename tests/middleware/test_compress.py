@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from gateway.middleware.compress import Compress
 from gateway.middleware.middleware import Message
-from tests.middleware.rig import Answer, Inner, ask, asking, get, layer, scope_of
+from tests.listeners.site import get
+from tests.middleware.rig import Answer, Inner, ask, asking, layer, scope_of
 from tests.middleware.test_codings import plain
 from tests.upstream.peer import live
 

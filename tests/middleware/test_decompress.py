@@ -14,14 +14,16 @@ import pytest
 from gateway.errors import Refused
 from gateway.middleware.decompress import Decompress
 from gateway.middleware.middleware import Message
-from tests.middleware.rig import Asking, Inner, ask, asking, get, layer, place, refused, scope_of
+from tests.listeners.site import get
+from tests.middleware.rig import Asking, Inner, ask, asking, layer, scope_of
+from tests.middleware.surroundings import place, refused
 from tests.middleware.test_codings import coded
 from tests.upstream.peer import live
 
 
 def post(coding: str, more: bytes = b"", length: str = "transfer-encoding: chunked") -> bytes:
     fields = b"content-encoding: %b\r\n%b\r\n%b" % (coding.encode(), length.encode(), more)
-    return get("/x", fields, "POST")
+    return get(b"/x", fields, b"POST")
 
 
 @live
@@ -52,8 +54,8 @@ async def test_two_codings_are_undone_from_the_last() -> None:
 async def test_what_is_not_coded_is_left_alone() -> None:
     inner = Inner(b"ok")
     one = layer(Decompress, inner)
-    await ask(one, get("/", b"content-length: 5\r\n", "POST"), [b"hello"])
-    await ask(one, get("/", b"content-encoding: gzip\r\n"))
+    await ask(one, get(b"/", b"content-length: 5\r\n", b"POST"), [b"hello"])
+    await ask(one, get(b"/", b"content-encoding: gzip\r\n"))
     await ask(one, post("identity", length="content-length: 5"), [b"hello"])
     plain, bodyless, identity = inner.asked
     assert plain.body == identity.body == b"hello"

@@ -16,7 +16,7 @@ from gateway.errors import StartError
 from gateway.middleware.limits import redis_store
 from gateway.middleware.limits.redis_store import RedisStore
 from gateway.middleware.rate_limit import Options
-from tests.middleware.alone import Alone, hello
+from tests.middleware.rig import Layers, hello
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.upstream.peer import live
 
@@ -34,26 +34,21 @@ def layer(url: str, **more: Any) -> dict[str, Any]:
     return {"kind": "rate_limit", "rate": "1/h", "burst": 3, "store": url, "store_timeout": "10s", **more}
 
 
-async def closed(*gateways: Alone) -> None:
-    for one in gateways:
-        for each in one.layers:
-            await each.close()
-
-
 def test_gateways_count_together(server: RedisServer) -> None:
     @live
     async def run() -> None:
-        here, there = Alone(hello, layer(server.url)), Alone(hello, layer(server.url))
+        here, there = Layers(hello, layer(server.url)), Layers(hello, layer(server.url))
         told = [await one.ask() for one in (here, there, here, there, here)]
         assert [one.status for one in told] == [200] * 3 + [429] * 2
-        assert [one.fields[b"ratelimit"] for one in told[:3]] == [
+        assert [one[b"ratelimit"] for one in told[:3]] == [
             b'"rate_limit";r=2;t=3600',
             b'"rate_limit";r=1;t=7200',
             b'"rate_limit";r=0;t=10800',
         ]
-        assert 3590 < int(told[3].fields[b"retry-after"]) <= 3600
+        assert 3590 < int(told[3][b"retry-after"]) <= 3600
         assert (await there.ask(client="192.0.2.2")).status == 200
-        await closed(here, there)
+        await here.close()
+        await there.close()
 
     run()
 
@@ -61,10 +56,10 @@ def test_gateways_count_together(server: RedisServer) -> None:
 def test_what_a_later_limit_refuses_is_given_back(server: RedisServer) -> None:
     @live
     async def run() -> None:
-        alone = Alone(hello, layer(server.url), {"kind": "rate_limit", "rate": "1/h", "burst": 1})
-        assert [(await alone.ask()).status for _ in range(6)] == [200] + [429] * 5
-        assert alone.refused(0) == 0 and alone.refused(1) == 5
-        await closed(alone)
+        layers = Layers(hello, layer(server.url), {"kind": "rate_limit", "rate": "1/h", "burst": 1})
+        assert [(await layers.ask()).status for _ in range(6)] == [200] + [429] * 5
+        assert layers.refused(0) == 0 and layers.refused(1) == 5
+        await layers.close()
 
     run()
 
@@ -121,17 +116,17 @@ def test_while_the_store_is_away_this_machine_counts_alone(
     @live
     async def run() -> None:
         nonlocal now
-        alone = Alone(hello, layer(server.url))
-        assert (await alone.ask()).status == 200
+        layers = Layers(hello, layer(server.url))
+        assert (await layers.ask()).status == 200
         server.stop()
-        assert [(await alone.ask()).status for _ in range(5)] == [200] * 3 + [429] * 2
+        assert [(await layers.ask()).status for _ in range(5)] == [200] * 3 + [429] * 2
         server.start()
-        assert (await alone.ask()).status == 429  # not asked again so soon
+        assert (await layers.ask()).status == 429  # not asked again so soon
         now += 10
-        assert [(await alone.ask()).status for _ in range(4)] == [200] * 3 + [429]  # it has forgotten all
+        assert [(await layers.ask()).status for _ in range(4)] == [200] * 3 + [429]  # it has forgotten all
         server.stop()
-        assert (await alone.ask()).status == 429
-        await closed(alone)
+        assert (await layers.ask()).status == 429
+        await layers.close()
 
     run()
     told = [record.getMessage() for record in caplog.records if record.name == "gateway.middleware"]
@@ -154,10 +149,10 @@ def test_who_waits_for_nothing_is_not_waited_for() -> None:
 
         other = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = other.sockets[0].getsockname()[1]
-        alone = Alone(hello, layer(f"redis://127.0.0.1:{port}/0", store_timeout="20ms"))
-        assert [(await alone.ask()).status for _ in range(4)] == [200] * 3 + [429]
+        layers = Layers(hello, layer(f"redis://127.0.0.1:{port}/0", store_timeout="20ms"))
+        assert [(await layers.ask()).status for _ in range(4)] == [200] * 3 + [429]
         assert asked <= 2  # the connection, and one more for the second try
-        await closed(alone)
+        await layers.close()
         other.close()
 
     run()
@@ -166,9 +161,9 @@ def test_who_waits_for_nothing_is_not_waited_for() -> None:
 def test_a_wrong_password_is_said_without_showing_it(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     @live
     async def run() -> None:
-        alone = Alone(hello, layer(server.url.replace(PASSWORD, "mistaken")))
-        assert (await alone.ask()).status == 200
-        await closed(alone)
+        layers = Layers(hello, layer(server.url.replace(PASSWORD, "mistaken")))
+        assert (await layers.ask()).status == 200
+        await layers.close()
 
     run()
     assert "AuthenticationError" in caplog.text and "mistaken" not in caplog.text
@@ -191,4 +186,4 @@ def test_what_is_no_address_of_a_store(url: str) -> None:
 def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(StartError, match=r"install gateway\[redis\]"):
-        Alone(hello, layer("redis://localhost"))
+        Layers(hello, layer("redis://localhost"))

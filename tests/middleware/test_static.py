@@ -12,7 +12,9 @@ import pytest
 from gateway.errors import StartError
 from gateway.middleware.compress import Compress
 from gateway.middleware.static import Static
-from tests.middleware.rig import Answer, Inner, ask, get, layer, place, refused
+from tests.listeners.site import get
+from tests.middleware.rig import Answer, Inner, ask, layer
+from tests.middleware.surroundings import place, refused
 from tests.upstream.peer import live
 
 INDEX = b"<!doctype html>"
@@ -49,8 +51,8 @@ def root(tmp_path: Path) -> Path:
     return www
 
 
-async def got(root: Path, target: str, fields: bytes = b"", method: str = "GET", **options: Any) -> Answer:
-    return await ask(layer(Static, Inner(b"app"), root=str(root), **options), get(target, fields, method))
+async def got(root: Path, target: str, fields: bytes = b"", method: bytes = b"GET", **options: Any) -> Answer:
+    return await ask(layer(Static, Inner(b"app"), root=str(root), **options), get(target.encode(), fields, method))
 
 
 @live
@@ -65,7 +67,7 @@ async def test_files(root: Path) -> None:
     assert (await got(root, "/empty")).body == b""
     assert (await got(root, "/gr%C3%BC%c3%9f%20e.txt")).body == b"gruss"
     assert (await got(root, "/in")).body == b"hello"
-    head = await got(root, "/large.bin", method="HEAD")
+    head = await got(root, "/large.bin", method=b"HEAD")
     assert head[b"content-length"] == b"256000" and head.body == b""
 
 
@@ -120,7 +122,7 @@ async def test_directories(root: Path) -> None:
 )
 async def test_what_is_no_file(root: Path, target: str) -> None:
     there = place()
-    answer = await ask(layer(Static, Inner(b"app"), there, root=str(root)), get(target))
+    answer = await ask(layer(Static, Inner(b"app"), there, root=str(root)), get(target.encode()))
     assert (answer.status, answer.reason, refused(there)) == (404, "file_not_found", 1)
     assert b"secret" not in answer.body
 
@@ -153,13 +155,13 @@ async def test_a_prefix(root: Path) -> None:
 
 @live
 async def test_other_methods(root: Path) -> None:
-    answer = await got(root, "/a.txt", method="POST")
+    answer = await got(root, "/a.txt", method=b"POST")
     assert (answer.status, answer.reason, answer[b"allow"]) == (405, "method_not_allowed", b"GET, HEAD")
 
 
 @live
 async def test_falling_through(root: Path) -> None:
-    for target, method in [("/none", "GET"), ("/a.txt", "POST"), ("/bare/", "GET"), ("/../x", "GET")]:
+    for target, method in [("/none", b"GET"), ("/a.txt", b"POST"), ("/bare/", b"GET"), ("/../x", b"GET")]:
         assert (await got(root, target, method=method, fallthrough=True)).body == b"app"
     assert (await got(root, "/a.txt", fallthrough=True)).body == b"hello"
 
@@ -206,7 +208,7 @@ async def test_ranges(root: Path) -> None:
 async def test_the_request_is_not_changed_for_the_application_behind(root: Path) -> None:
     inner = Inner(b"app")
     one = layer(Static, inner, root=str(root), fallthrough=True)
-    await ask(one, get("/none", b"range: lines=1\r\nx-a: 1\r\n"))
+    await ask(one, get(b"/none", b"range: lines=1\r\nx-a: 1\r\n"))
     assert inner.asked[0].all(b"range") == [b"lines=1"] and inner.asked[0].scope["headers"] is inner.asked[0].head
 
 
@@ -215,11 +217,11 @@ async def test_within_compression(root: Path) -> None:
     (root / "page.html").write_bytes(b"<p>again and again" * 1000)
     one = layer(Compress, layer(Static, Inner(), root=str(root)))
     accept = b"accept-encoding: gzip\r\n"
-    answer = await ask(one, get("/page.html", accept))
+    answer = await ask(one, get(b"/page.html", accept))
     assert answer[b"content-encoding"] == b"gzip" and answer[b"etag"].startswith(b"W/")
-    again = await ask(one, get("/page.html", accept + b"if-none-match: %b\r\n" % answer[b"etag"]))
+    again = await ask(one, get(b"/page.html", accept + b"if-none-match: %b\r\n" % answer[b"etag"]))
     assert (again.status, again[b"etag"]) == (304, answer[b"etag"])
-    part = await ask(one, get("/page.html", accept + b"range: bytes=0-9\r\n"))
+    part = await ask(one, get(b"/page.html", accept + b"range: bytes=0-9\r\n"))
     assert (part.status, part.body) == (206, b"<p>again a")
 
 

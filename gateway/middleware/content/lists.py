@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from gateway.wire import edited, listed, tokens
@@ -16,8 +17,15 @@ def varying(headers: Any, *names: bytes) -> Any:
     value = listed(headers, b"vary")
     if value is None:
         return edited(headers, _NONE, b"\r\nvary: " + b", ".join(names))
+    line = _extended(value, names)
+    return edited(headers, _VARY, line) if line else headers
+
+
+@lru_cache(maxsize=256)
+def _extended(value: bytes, names: tuple[bytes, ...]) -> bytes:
+    """The line that says all of it, b"" where the value says so already. Remembered, for an origin has few."""
     known = tokens(value)
     missing = [name for name in names if name.lower() not in known]
     if not missing or b"*" in known:
-        return headers
-    return edited(headers, _VARY, b"\r\nvary: " + b", ".join([value, *missing]))
+        return b""
+    return b"\r\nvary: " + b", ".join([value, *missing])
