@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 from zlib import crc32
 
 from gateway.answer import answer
+from gateway.config.fields import PluginOptions
 from gateway.errors import Refused, StartError
 from gateway.metrics.plan import LAYER_FAILED
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
@@ -37,8 +38,10 @@ class Options(Base):
     use: Use
     """The class, as "module:Name"; the module is looked for in `process.python_path`, then among what is installed. It
     is called with the application it wraps and the options."""
-    options: dict[str, Any] = {}
-    """What else its constructor gets, by keyword."""
+    options: PluginOptions = {}
+    """What else its constructor gets, by keyword. A table { env = "NAME", default = "TEXT" } or { file = "PATH" } in it
+    stands for a secret: the text of that variable or file. No secret is shown anywhere, nor a text whose name ends in
+    secret, password, token, key or the like."""
 
 
 class Asgi(Middleware):
