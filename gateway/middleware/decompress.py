@@ -41,7 +41,8 @@ class Options(Base):
 
 class Decompress(Middleware):
     """Undoes the Content-Encoding of requests: gzip, deflate (zlib), br and zstd, two of them at the most. The request
-    goes on in chunks, without Content-Encoding, Content-Length and digests of the coded bytes.
+    goes on in chunks, without Content-Encoding, Content-Length and digests of the coded bytes; an empty one
+    loses its coding too.
 
     A body is expanded as the application takes it, 128 KiB at a time, and never held as a whole. One that isn't what it
     says, is cut short or goes on behind its end is answered 400 (`content_coding_broken`); one that grows beyond
@@ -68,15 +69,15 @@ class Decompress(Middleware):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         head = scope["headers"]
         coded = listed(head, b"content-encoding")
-        if coded is None or not head.length:
+        if coded is None:
             return self._app(scope, receive, send)
         codings = [coding for coding in tokens(coded) if coding not in (b"", b"identity")]
         if len(codings) > _MOST_CODINGS or not EXPANDERS.keys() >= {*codings}:
-            if self._passes:
+            if self._passes or not head.length:
                 return self._app(scope, receive, send)
             return self._place.refuse(scope["gateway"], send, "content_coding_unknown", _KNOWN)
         head.drop(_OF_THE_CODED)
-        if not codings:
+        if not codings or not head.length:
             return self._app(scope, receive, send)
         head.reframe()
         # The last one named was put on last (RFC 9110, section 8.4).

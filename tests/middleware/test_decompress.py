@@ -62,14 +62,19 @@ async def test_what_is_not_coded_is_left_alone() -> None:
     plain, bodyless, identity = inner.asked
     assert plain.body == identity.body == b"hello"
     assert plain.head.length == identity.head.length == 5
-    assert bodyless.all(b"content-encoding") == [b"gzip"] and not identity.all(b"content-encoding")
+    assert not bodyless.body and not identity.all(b"content-encoding")
 
 
 @live
-async def test_an_empty_body() -> None:
+async def test_an_empty_body_has_no_coding_however_its_length_is_told() -> None:
+    for length, told in (("transfer-encoding: chunked", -1), ("content-length: 0", 0), ("x-a: b", 0)):
+        inner = Inner(b"ok")
+        await ask(layer(Decompress, inner), post("gzip", length=length), [b""])
+        [asked] = inner.asked
+        assert asked.body == b"" and not asked.all(b"content-encoding") and asked.head.length == told
     inner = Inner(b"ok")
-    await ask(layer(Decompress, inner), post("gzip"), [b""])
-    assert inner.asked[0].body == b""
+    assert (await ask(layer(Decompress, inner), post("snappy", length="content-length: 0"), [b""])).status == 200
+    assert inner.asked[0].all(b"content-encoding") == [b"snappy"]
 
 
 @live
