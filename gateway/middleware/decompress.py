@@ -89,7 +89,8 @@ class _Body:
     """One request body on its way in."""
 
     __slots__ = (
-        "_came", "_expanders", "_is_over", "_made", "_members", "_most_ratio", "_most_size", "_pieces", "_receive", "_work",
+        "_came", "_expanders", "_is_over", "_made", "_members", "_most_ratio", "_most_size", "_pieces", "_receive",
+        "_work",
     )  # fmt: skip
 
     def __init__(self, expanders: list[Expander], receive: Receive, most_ratio: int, most_size: int) -> None:
@@ -122,8 +123,8 @@ class _Body:
             self._pieces = self._expanded(body, 0)
 
     def _expanded(self, data: bytes, at: int) -> Iterator[bytes]:
-        """What data becomes in the expander at this place and in all behind it; an empty piece now and then, for others to go
-        on. The bounds hold for each: what the first makes may be work for the next, and come to nothing."""
+        """What data becomes in the expander at this place and in all behind it; an empty piece now and then, for others to
+        go on. The bounds hold for each: what the first makes may be work for the next, and come to nothing."""
         made = self._made
         is_last = at == len(made) - 1
         try:
