@@ -13,10 +13,11 @@ from urllib.parse import unquote_to_bytes
 from starlette.staticfiles import StaticFiles
 
 from gateway.config.fields import FieldValue, Flag, NonEmpty, UrlPath
-from gateway.errors import StartError
+from gateway.errors import Refused, StartError
 from gateway.middleware.content.location import in_location
-from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
+from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.wire import value_of
 
 # RFC 9110, section 14.1.1, for the one unit that is known here. What doesn't look so is ignored (section 14.2).
 _RANGES = re.compile(rb"bytes=(?:[ \t]*(?:[0-9]{1,18}-(?:[0-9]{1,18})?|-[0-9]{1,18})[ \t]*(?:,|$))+", re.IGNORECASE)
@@ -55,7 +56,8 @@ class Options(Base):
 
 class Static(Middleware):
     """Answers GET and HEAD with the file that the path names in `root`, by pieces of 64 KiB: with ETag, Last-Modified,
-    ranges, 304 and a type by the name's ending. The path of a directory gets the slash it lacks by a redirect, and then
+    ranges, 304 and a type by the name's ending. A file that grows meanwhile is sent as long as it was; when it becomes
+    shorter the answer is cut. The path of a directory gets the slash it lacks by a redirect, and then
     the directory's index. What is not there, may not be read or lies outside is 404 (`file_not_found`), another method
     405. Paths with dot segments, a backslash, an escaped slash or an empty segment name no file, however they are
     escaped.
@@ -108,7 +110,7 @@ class Static(Middleware):
         response = self._files.file_response(found.path, found.facts, theirs)
         if self._cache_control is not None:
             response.headers["cache-control"] = self._cache_control
-        await response(theirs, receive, send)  # type: ignore[arg-type]
+        await _Exact(scope["method"], send).response(response, theirs, receive)
 
     def _name(self, path: bytes) -> str | None:
         """The file that a path names, relative to the root; None for what names none."""
@@ -150,6 +152,53 @@ class Static(Middleware):
         except (OSError, ValueError):  # too long a name, links that go round
             return None
         return None if facts is None else _File(path, facts)
+
+
+class _Exact:
+    """A response of as many bytes as it says, whatever becomes of the file meanwhile: Starlette sends what is there."""
+
+    __slots__ = ("_is_sending", "_left", "_method", "_send")
+
+    def __init__(self, method: str, send: Send) -> None:
+        self._method = method
+        self._send = send
+        self._left = 0
+        self._is_sending = False
+
+    async def response(self, response: Any, scope: Scope, receive: Receive) -> None:
+        """Raises Refused for a file that became shorter, or can't be read any more."""
+        try:
+            await response(scope, receive, self.send)
+        except _Enough:
+            pass
+        except (OSError, RuntimeError) as error:
+            if self._is_sending:
+                raise
+            raise Refused("file_changed", str(error)) from None
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            length = value_of(message["headers"], b"content-length")
+            self._left = int(length) if length is not None and self._method != "HEAD" else 0
+        else:
+            body = message.get("body", b"")
+            if len(body) > self._left:
+                body = body[: self._left]
+            self._left -= len(body)
+            more = self._left > 0
+            if more and not message.get("more_body", False):
+                raise Refused("file_changed", f"{self._left} bytes of it are missing")
+            message = {"type": kind, "body": body, "more_body": more}
+        self._is_sending = True
+        await self._send(message)
+        self._is_sending = False
+        if kind == "http.response.body" and not self._left:
+            raise _Enough
+
+
+class _Enough(Exception):
+    """All that was promised is sent."""
 
 
 class _File(NamedTuple):

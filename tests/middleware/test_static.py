@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.errors import StartError
+from gateway.errors import Refused, StartError
 from gateway.middleware.compress import Compress
+from gateway.middleware.middleware import Message
 from gateway.middleware.static import Static
 from tests.listeners.site import get
-from tests.middleware.rig import Answer, Inner, ask, layer
+from tests.middleware.rig import Answer, Inner, ask, asking, layer, scope_of
 from tests.middleware.surroundings import place, refused
 from tests.upstream.peer import live
 
@@ -202,6 +204,69 @@ async def test_ranges(root: Path) -> None:
     for condition, status in [(tag, 206), (b'"x"', 200), (b"W/" + tag, 200)]:
         fields = b"range: bytes=0-1\r\nif-range: %b\r\n" % condition
         assert (await got(root, "/large.bin", fields)).status == status
+
+
+class Meanwhile(Answer):
+    """What left, when something happens as soon as the head of the answer is sent."""
+
+    def __init__(self, request: bytes, happens: Callable[[], Any]) -> None:
+        super().__init__(asking(request))
+        self._happens = happens
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+        if message["type"] == "http.response.start":
+            self._happens()
+
+    async def come(self, root: Path) -> Answer:
+        await layer(Static, Inner(b"app"), root=str(root))(scope_of(self.exchange), never, self.send)
+        return self
+
+
+async def never() -> Message:
+    raise AssertionError
+
+
+RANGES = [(b"", 0, 256000), (b"range: bytes=1000-\r\n", 1000, 256000), (b"range: bytes=5-255990\r\n", 5, 255991)]
+
+
+@live
+@pytest.mark.parametrize(("fields", "start", "end"), RANGES)
+@pytest.mark.parametrize("more", [b"x", LARGE])
+async def test_a_file_that_grows_is_sent_as_it_was(
+    root: Path, fields: bytes, start: int, end: int, more: bytes
+) -> None:
+    file = root / "large.bin"
+    answer = Meanwhile(get(b"/large.bin", fields), lambda: file.write_bytes(LARGE + more))
+    assert (await answer.come(root)).body == LARGE[start:end]
+    assert answer[b"content-length"] == b"%d" % (end - start)
+    several = Meanwhile(get(b"/large.bin", b"range: bytes=0-1, 70000-\r\n"), lambda: file.write_bytes(LARGE + more * 2))
+    assert len((await several.come(root)).body) == int(several[b"content-length"])
+
+
+@live
+@pytest.mark.parametrize("fields", [*(fields for fields, _, _ in RANGES), b"range: bytes=0-1, 70000-\r\n"])
+async def test_a_file_that_becomes_shorter_is_cut(root: Path, fields: bytes) -> None:
+    file = root / "large.bin"
+    for size in (0, 65536, 100_000):
+        file.write_bytes(LARGE)
+        answer = Meanwhile(get(b"/large.bin", fields), lambda size=size: os.truncate(file, size))  # type: ignore[misc]
+        with pytest.raises(Refused) as caught:
+            await answer.come(root)
+        assert caught.value.reason == "file_changed"
+        assert all(body["more_body"] for body in answer.of("body"))
+    file.write_bytes(LARGE)
+    with pytest.raises(Refused):
+        await Meanwhile(get(b"/large.bin", fields), file.unlink).come(root)
+
+
+@live
+async def test_what_goes_wrong_on_the_way_out_is_nothing_of_the_files(root: Path) -> None:
+    def fails() -> None:
+        raise RuntimeError("another layer")
+
+    with pytest.raises(RuntimeError, match="another layer"):
+        await Meanwhile(get(b"/large.bin"), fails).come(root)
 
 
 @live
