@@ -123,8 +123,9 @@ class _Body:
             self._pieces = self._expanded(body, 0)
 
     def _expanded(self, data: bytes, at: int) -> Iterator[bytes]:
-        """What data becomes in the expander at this place and in all behind it; an empty piece now and then, for others to
-        go on. The bounds hold for each: what the first makes may be work for the next, and come to nothing."""
+        """What data becomes in the expander at this place and in all behind it; an empty piece now and then, for
+        others to go on. The bounds hold for each: what the first makes may be work for the next, and come to
+        nothing."""
         made = self._made
         is_last = at == len(made) - 1
         try:

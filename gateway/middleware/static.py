@@ -7,6 +7,9 @@ import os
 import re
 import stat
 from collections.abc import Awaitable, Iterable, Mapping
+from email.utils import parsedate
+from mimetypes import guess_type
+from time import gmtime
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -17,13 +20,21 @@ from gateway.errors import Refused, StartError
 from gateway.middleware.content.location import in_location
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.wire import value_of
+from gateway.wire import RequestHead, listed, value_of
 
 # RFC 9110, section 14.1.1, for the one unit that is known here. What doesn't look so is ignored (section 14.2).
 _RANGES = re.compile(rb"bytes=(?:[ \t]*(?:[0-9]{1,18}-(?:[0-9]{1,18})?|-[0-9]{1,18})[ \t]*(?:,|$))+", re.IGNORECASE)
 _FROM_TO = re.compile(rb"([0-9]+)-([0-9]+)")
 _LONGEST_RANGES = 1024
 _METHODS = ("GET", "HEAD")
+# What a file is that is compressed, by what Python calls the coding. Without Content-Encoding, which not every client
+# of a .js.gz could do with, it is an archive and no script.
+_CODED = {
+    "gzip": "application/gzip",
+    "bzip2": "application/x-bzip2",
+    "xz": "application/x-xz",
+    "compress": "application/x-compress",
+}
 
 
 class Options(Base):
@@ -56,11 +67,13 @@ class Options(Base):
 
 class Static(Middleware):
     """Answers GET and HEAD with the file that the path names in `root`, by pieces of 64 KiB: with ETag, Last-Modified,
-    ranges, 304 and a type by the name's ending. A file that grows meanwhile is sent as long as it was; when it becomes
-    shorter the answer is cut. The path of a directory gets the slash it lacks by a redirect, and then
-    the directory's index. What is not there, may not be read or lies outside is 404 (`file_not_found`), another method
-    405. Paths with dot segments, a backslash, an escaped slash or an empty segment name no file, however they are
-    escaped.
+    ranges, 304, 412 (`precondition_failed`) and a type by the last ending of its name. The path of a directory gets the
+    slash it lacks by a redirect, and then the directory's index. What is not there, may not be read or lies outside is
+    404 (`file_not_found`), another method 405. Paths with dot segments, a backslash, an escaped slash or an empty
+    segment name no file, however they are escaped.
+
+    Of a file that grows while it is sent goes out what there was; the answer is cut (`file_changed`) when it becomes
+    shorter.
 
     Order: inside compression, security headers and authentication. With `fallthrough` the application behind it answers
     for what is not a file."""
@@ -99,15 +112,22 @@ class Static(Middleware):
             else:
                 await self._place.refuse(exchange, send, "file_not_found")
             return
-        exchange.begun = True
         if found.stands_for_directory and not is_slashed:
             where = in_location(path + b"/" + mark + query)
             headers = [(b"location", where), (b"content-length", b"0")]
+            exchange.begun = True
             await send({"type": "http.response.start", "status": 308, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
         theirs = _as_starlette_has_it(scope["method"], head.pairs())
         response = self._files.file_response(found.path, found.facts, theirs)
+        if not _is_meant(head, response.headers["etag"].encode(), found.facts.st_mtime):
+            await self._place.refuse(exchange, send, "precondition_failed")
+            return
+        _, coding = guess_type(found.path)
+        if coding is not None and "content-type" in response.headers:
+            response.headers["content-type"] = _CODED.get(coding, "application/octet-stream")
+        exchange.begun = True
         if self._cache_control is not None:
             response.headers["cache-control"] = self._cache_control
         await _Exact(scope["method"], send).response(response, theirs, receive)
@@ -216,8 +236,21 @@ class _File(NamedTuple):
 def _as_starlette_has_it(method: str, pairs: Iterable[tuple[bytes, bytes]]) -> Scope:
     """A scope for its responses: they take a list of fields, and answer 400 to a Range that is to be ignored. Since 2.4
     nobody listens for the client's leaving beside them: here that is a cancellation."""
-    headers = [pair for pair in pairs if pair[0] != b"range" or _is_range(pair[1])]
+    if method == "GET":
+        headers = [pair for pair in pairs if pair[0] != b"range" or _is_range(pair[1])]
+    else:  # for which a range means nothing (RFC 9110, section 14.2)
+        headers = [pair for pair in pairs if pair[0] != b"range"]
     return {"type": "http", "asgi": {"spec_version": "2.4"}, "method": method, "headers": headers}
+
+
+def _is_meant(head: RequestHead, tag: bytes, changed: float) -> bool:
+    """Whether If-Match, or else If-Unmodified-Since, holds (RFC 9110, section 13.2.2). changed: seconds since 1970."""
+    tags = listed(head, b"if-match")
+    if tags is not None:
+        return tags == b"*" or tag in [one.strip(b" \t") for one in tags.split(b",")]
+    since = head.value(b"if-unmodified-since")
+    latest = parsedate(since.decode("latin-1")) if since is not None else None
+    return latest is None or gmtime(changed)[:6] <= latest[:6]
 
 
 def _is_range(value: bytes) -> bool:

@@ -188,6 +188,52 @@ async def test_conditions(root: Path) -> None:
 
 
 @live
+async def test_conditions_of_who_means_one_version(root: Path) -> None:
+    first = await got(root, "/a.txt")
+    tag, last, old = first[b"etag"], first[b"last-modified"], formatdate(0, usegmt=True).encode()
+    for fields, status in [
+        (b'if-match: "x"', 412),
+        (b"if-match: W/" + tag, 412),
+        (b"if-match: " + tag, 200),
+        (b'if-match: "x"\r\nif-match: ' + tag, 200),
+        (b"if-match: *", 200),
+        (b"if-match: %b\r\nif-unmodified-since: %b" % (tag, old), 200),
+        (b"if-unmodified-since: " + old, 412),
+        (b"if-unmodified-since: " + last, 200),
+        (b"if-unmodified-since: yesterday", 200),
+        (b'if-match: "x"\r\nif-none-match: ' + tag, 412),
+        (b'if-match: "x"\r\nrange: bytes=0-1', 412),
+        (b"if-match: %b\r\nrange: bytes=0-1" % tag, 206),
+        (b"if-unmodified-since: %b\r\nif-none-match: %b" % (old, tag), 412),
+    ]:
+        answer = await got(root, "/a.txt", fields + b"\r\n")
+        assert answer.status == status, fields
+        assert answer.reason == ("precondition_failed" if status == 412 else "")
+
+
+@live
+async def test_head_knows_no_ranges(root: Path) -> None:
+    for said in (b"bytes=0-1", b"bytes=300000-", b"bytes=x"):
+        answer = await got(root, "/large.bin", b"range: %b\r\n" % said, b"HEAD")
+        assert (answer.status, answer[b"content-length"]) == (200, b"256000") and b"content-range" not in answer
+
+
+@live
+async def test_what_is_compressed_is_an_archive(root: Path) -> None:
+    for name, kind in [
+        ("a.js.gz", b"application/gzip"),
+        ("a.tar.gz", b"application/gzip"),
+        ("a.tgz", b"application/gzip"),
+        ("a.html.bz2", b"application/x-bzip2"),
+        ("a.css.br", b"application/octet-stream"),
+        ("a.gz.js", b"text/javascript; charset=utf-8"),
+    ]:
+        (root / name).write_bytes(b"x")
+        answer = await got(root, "/" + name)
+        assert answer[b"content-type"] == kind and b"content-encoding" not in answer
+
+
+@live
 async def test_ranges(root: Path) -> None:
     for said, start, end in [(b"0-9", 0, 10), (b"255990-", 255990, 256000), (b"-5", 255995, 256000), (b"5-5", 5, 6)]:
         answer = await got(root, "/large.bin", b"range: bytes=%b\r\n" % said)
