@@ -103,32 +103,30 @@ class Expander(Protocol):
     def is_whole(self) -> bool: ...
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What data expands to, in pieces of 128 KiB at the most, each made when it is asked for. Raises Broken."""
+        """What data expands to, in pieces of 128 KiB at the most, each made when it is asked for. An empty one says
+        that a member ended: each costs work and may hold nothing. Raises Broken."""
 
 
 _PIECE = 64 * 1024
-# Members of gzip (RFC 1952) or frames of zstd (RFC 8878) that follow one another: each costs work and may hold nothing.
-_MOST_MEMBERS = 10_000
 
 
 class _Members:
-    """A coding whose bodies may be several, one behind the other. make: for each of them."""
+    """A coding whose bodies may be several, one behind the other: members of gzip (RFC 1952), frames of zstd (RFC
+    8878). make: for each of them."""
 
-    __slots__ = ("_count", "_from", "_make")
+    __slots__ = ("_from", "_has_begun", "_make")
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._count = 0
+        self._has_begun = False
         self._from: Any = None
 
     @property
     def is_whole(self) -> bool:
-        return self._from is None and self._count > 0
+        return self._from is None and self._has_begun
 
     def _next(self) -> Any:
-        self._count += 1
-        if self._count > _MOST_MEMBERS:
-            raise Broken
+        self._has_begun = True
         self._from = self._make()
         return self._from
 
@@ -157,6 +155,7 @@ class _FromZlib(_Members):
             data = one.unused_data
             if one.eof:
                 self._from = None
+                yield b""
 
 
 class _FromZstd(_Members):
@@ -182,6 +181,7 @@ class _FromZstd(_Members):
             if one.eof:
                 data = one.unused_data
                 self._from = None
+                yield b""
 
 
 class _FromBrotli:
