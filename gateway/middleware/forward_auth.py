@@ -117,8 +117,8 @@ class ForwardAuth(Middleware):
     """Asks another server about each request, with its head and without its body; X-Forwarded-Method, -Uri, -Proto,
     -Host and -For say what is asked for, whatever the client says. An answer of 2xx lets the request pass. Any other
     goes to the client as it is, with its status, fields and body (1 MiB at the most): a redirect to a page to log in
-    on, a 401 with its challenge. When there is no answer in time, or one of 5xx, the request is refused with 503
-    `auth_unavailable`.
+    on, a 401 with its challenge. When there is no answer in time, or one of 5xx, or one that can't be passed on, the
+    request is refused with 503 `auth_unavailable`.
 
     Order: inside of limits, which protect the server that is asked, and of cors; outside of whatever uses the fields
     that it gives."""
@@ -148,6 +148,7 @@ class ForwardAuth(Middleware):
         who = f"{socket.gethostname()}\0{place.identity}\0{options.url}".encode()
         self._via = b"gateway-auth-" + blake2s(who, digest_size=6).hexdigest().encode()
         self._is_down = False
+        self._is_odd = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange, head = scope["gateway"], scope["headers"]
@@ -168,13 +169,10 @@ class ForwardAuth(Middleware):
                 status = reply.head.status
                 if status >= 500:
                     raise _Unfit(self._url, f"answered {status}")
-                passes = 200 <= status < 300
-                if not passes and reply.head.length > _LONGEST_ANSWER:
-                    raise _Unfit(self._url, f"its answer has {reply.head.length} bytes")
                 if self._is_down:
                     self._is_down = False
                     log.info("%s answers again", self._url)
-                if not passes:
+                if not 200 <= status < 300:
                     await self._deny(exchange, send, reply, key)
                     return
                 decision, cookies = self._pass(reply), _cookies(reply)
@@ -248,11 +246,19 @@ class ForwardAuth(Middleware):
         return Decision(True, lines, (user or b"").decode("utf-8", "replace"))
 
     async def _deny(self, exchange: Any, send: Send, reply: Reply, key: bytes) -> None:
-        """Pass a refusal on, as its body comes."""
+        """Pass a refusal on, as its body comes. One that can't be passed on is a refusal all the same."""
         head = reply.head
         fields = tuple(head.pairs())
+        if head.length > _LONGEST_ANSWER:
+            await self._refuse_alone(exchange, send, f"its answer has {head.length} bytes")
+            return
         if key and head.status in _REMEMBERED and 0 <= head.length <= _LARGEST:
-            decision = Decision(False, status=head.status, fields=fields, body=await reply.whole(_LARGEST))
+            try:
+                body = await reply.whole(_LARGEST)
+            except UpstreamError as error:
+                await self._refuse_alone(exchange, send, error)
+                return
+            decision = Decision(False, status=head.status, fields=fields, body=body)
             if not any(name == b"set-cookie" for name, _ in fields):
                 self._remember(key, decision, reply)
             await self._refuse(exchange, send, decision)
@@ -269,6 +275,13 @@ class ForwardAuth(Middleware):
         await send({"type": "http.response.start", "status": decision.status, "headers": [*decision.fields]})
         body = decision.body if exchange.method != b"HEAD" else b""
         await send({"type": "http.response.body", "body": body})
+
+    async def _refuse_alone(self, exchange: Any, send: Send, why: object) -> None:
+        """Without the answer that refused."""
+        if not self._is_odd:
+            self._is_odd = True
+            log.warning("%s refused a request with an answer that can't be passed on: %s", self._url, why)
+        await self._place.refuse(exchange, send, "auth_unavailable")
 
     def _denied(self, exchange: Any) -> None:
         self._place.refused()

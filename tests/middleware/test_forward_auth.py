@@ -306,6 +306,33 @@ async def test_an_answer_that_is_cut_is_cut_for_the_client_too() -> None:
         assert heard.endswith(b"half of ")
 
 
+@pytest.mark.parametrize("fail_open", [False, True])
+@pytest.mark.parametrize("cache", [None, "1h"])
+@pytest.mark.parametrize("status", [401, 403, 302, 404])
+@pytest.mark.parametrize("ends", ["too long", "cut", "stalled"])
+def test_a_refusal_is_one_whatever_becomes_of_its_body(
+    status: int, ends: str, cache: str | None, fail_open: bool
+) -> None:
+    async def refuses(peer: Peer) -> None:
+        length = 2_000_000 if ends == "too long" else 100
+        await peer.request()
+        await peer.send(b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\nhalf of" % (status, length))
+        if ends == "stalled":
+            await peer.ends()
+
+    @live
+    async def test() -> None:
+        async with Case(refuses, cache=cache, fail_open=fail_open, timeout="100ms") as case:
+            for _ in range(2):
+                client = await case.site.client(get())
+                line = await client.reader.readline()
+                assert line.startswith((b"HTTP/1.1 503", b"HTTP/1.1 %d" % status)), line
+                client.close()
+            assert not case.seen
+
+    test()
+
+
 # When it can't be asked.
 
 
