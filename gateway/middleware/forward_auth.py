@@ -34,10 +34,9 @@ _MAX_AGE = re.compile(rb"max-age=(\d{1,9})")
 UNIX = "unix"  # the client's address when it has none
 # Not to be written by anybody but the gateway.
 _FRAMING = HOP_BY_HOP | {b"host", b"content-length", b"via", b"expect", b"max-forwards"}
-# Who asks, what for and by which way: ours to say.
-_OURS = frozenset(
-    (b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
-)
+# Who asks, what for and by which way: ours to say, in this order.
+_SAID = (b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
+_OURS = frozenset(_SAID)
 # Of the body, which is not sent; and conditions, by which the answer might be that nothing has changed.
 _OF_THE_BODY = frozenset(
     (
@@ -58,7 +57,8 @@ _OF_THE_BODY = frozenset(
 )
 # By these a server decides, also when it is to write them.
 _CREDENTIALS = frozenset((b"authorization", b"cookie"))
-_PSEUDO = (":method", ":authority", ":path")
+# What a cache key calls them.
+_PSEUDO = {":method": _SAID[0], ":path": _SAID[1], ":scheme": _SAID[2], ":authority": _SAID[3]}
 
 
 def _copied(value: str) -> str:
@@ -109,8 +109,9 @@ class Options(Base):
         "authorization",
         "cookie",
     )
-    """What makes requests alike: fields, and ":method", ":authority" and ":path" (with its query). It must name all
-    that the server decides by: "x-forwarded-for" too where that is the client's address."""
+    """What makes requests alike: fields, and ":method", ":scheme", ":authority" and ":path" (with its query), as the
+    server is told of them. It must name all that the server decides by: "x-forwarded-for" too where that is the
+    client's address."""
 
 
 class ForwardAuth(Middleware):
@@ -142,7 +143,9 @@ class ForwardAuth(Middleware):
         self._copies_cookies = options.copy_cookies
         self._fails_open = options.fail_open
         self._lasts = options.cache or 0.0
-        self._key_names = [name.encode() for name in options.cache_key]
+        names = [_PSEUDO.get(name, name.encode()) for name in options.cache_key]
+        # Of what is said the number of each, of fields their names.
+        self._key_names = [_SAID.index(name) if name in _SAID else name for name in names]
         self._decisions = Decisions(os.urandom(32), _MOST_DECISIONS, _MOST_BYTES, _LARGEST)
         # A request of ours that comes back to where it was made would be asked about, and so on without end.
         who = f"{socket.gethostname()}\0{place.identity}\0{options.url}".encode()
@@ -156,15 +159,16 @@ class ForwardAuth(Middleware):
         if via is not None and any(hop.split()[1:2] == [self._via] for hop in tokens(via)):
             await self._place.refuse(exchange, send, "loop_detected")
             return
+        said = _said(exchange, head)
         key = b""
         if self._lasts:
-            key = self._decisions.key(self._key_parts(exchange, head))
+            key = self._decisions.key(self._key_parts(said, head))
             known = self._decisions.get(key, monotonic())
             if known is not None:
                 await self._carry_out(known, scope, receive, send)
                 return
         try:
-            reply = await self._server.open(self._method, self._question(exchange, head, via), patience=self._patience)
+            reply = await self._server.open(self._method, self._question(said, head, via), patience=self._patience)
             try:
                 status = reply.head.status
                 if status >= 500:
@@ -191,46 +195,25 @@ class ForwardAuth(Middleware):
 
     # The question.
 
-    def _question(self, exchange: Any, head: RequestHead, via: bytes | None) -> bytes:
+    def _question(self, said: Said, head: RequestHead, via: bytes | None) -> bytes:
         """The field lines that the server is shown."""
-        lines = b""
         if self._shown is None:
             lines = head.fields.without(self._hidden).ordinary
             if head.added:
                 lines += b"".join([_line(*pair) for pair in _pairs(head.added) if pair[0] not in self._hidden])
         else:
             lines = b"".join([_line(*pair) for pair in head.pairs() if pair[0] in self._shown])
-        told = [
-            lines,
-            b"\r\nx-forwarded-method: ",
-            exchange.method,
-            b"\r\nx-forwarded-uri: ",
-            exchange.target,
-            b"\r\nx-forwarded-proto: ",
-            exchange.scheme.encode(),
-            b"\r\nx-forwarded-host: ",
-            head.value(b"x-forwarded-host") or exchange.host,
-            b"\r\nx-forwarded-for: " + exchange.client.encode() if exchange.client != UNIX else b"",
-            b"\r\nvia: ",
-            via + b", " if via else b"",
-            b"1.1 ",
-            self._via,
-        ]
-        return b"".join(told)
+        told = [_line(name, value) for name, value in zip(_SAID, said, strict=True) if value]
+        return b"".join((lines, *told, b"\r\nvia: ", via + b", " if via else b"", b"1.1 ", self._via))
 
-    def _key_parts(self, exchange: Any, head: RequestHead) -> list[bytes]:
-        """What makes requests alike; of fields every one of a name, for the server sees them all."""
+    def _key_parts(self, said: Said, head: RequestHead) -> list[bytes]:
+        """What makes requests alike, as the server is told of it; of fields every one of a name, for it sees them
+        all."""
         parts = []
         pairs = head.pairs()
         for name in self._key_names:
-            if name == b":method":
-                parts.append(exchange.method)
-            elif name == b":authority":
-                parts.append(exchange.host)
-            elif name == b":path":
-                parts.append(exchange.target)
-            elif name == b"x-forwarded-for":
-                parts.append(exchange.client.encode())
+            if isinstance(name, int):
+                parts.append(said[name])
             else:
                 values = [value for known, value in pairs if known == name]
                 parts += [b"%d" % len(values), *values]
@@ -329,6 +312,21 @@ class _Unfit(UpstreamError):
     """An answer that decides nothing."""
 
     reason = "auth_unavailable"
+
+
+# A request, in the order of _SAID: b"" for what there is not.
+Said = tuple[bytes, bytes, bytes, bytes, bytes]
+
+
+def _said(exchange: Any, head: RequestHead) -> Said:
+    client = exchange.client
+    return (
+        exchange.method,
+        exchange.target,
+        exchange.scheme.encode(),
+        head.value(b"x-forwarded-host") or exchange.host,
+        client.encode() if client != UNIX else b"",
+    )
 
 
 def _cookies(reply: Reply) -> bytes:

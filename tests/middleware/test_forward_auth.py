@@ -520,6 +520,28 @@ async def test_what_makes_requests_alike_is_a_choice() -> None:
         assert len(case.asked) == 2
 
 
+@live
+async def test_requests_are_not_alike_when_the_server_is_told_differently() -> None:
+    """By a proxy that the listener trusts: where a client came to, and how."""
+
+    def decides(request: Message) -> bytes:
+        good = request[b"x-forwarded-host"] == b"good.test" and request[b"x-forwarded-proto"] == b"https"
+        return ok(b"") if good else DENIED
+
+    for names in ([":scheme", ":authority"], ["x-forwarded-host", "x-forwarded-proto"], None):
+        more: dict[str, Any] = {"cache_key": names} if names else {}
+        async with Case(decides, cache="1h", trusted=True, **more) as case:
+            for host, scheme, status in (
+                (b"good.test", b"https", 200),
+                (b"admin.test", b"https", 401),
+                (b"good.test", b"http", 401),
+                (b"good.test", b"https", 200),
+            ):
+                fields = b"X-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n" % (host, scheme)
+                assert (await case.ask(fields)).status == status
+            assert len(case.asked) == 3
+
+
 def test_decisions_are_bounded() -> None:
     decisions = Decisions(b"s" * 16, most=3, most_bytes=4000, largest=3000)
     keys = [decisions.key([b"%d" % number]) for number in range(5)]
@@ -554,7 +576,7 @@ def test_keys_are_told_apart() -> None:
         ({"copy_headers": ["X-Forwarded-Uri"]}, "is always written by the gateway"),
         ({"copy_headers": ["content-type"]}, "tells of the body"),
         ({"copy_headers": ["x_user"]}, "such fields of a request are dropped"),
-        ({"cache_key": [":scheme"]}, "expected the name of a field"),
+        ({"cache_key": [":protocol"]}, "expected the name of a field"),
         ({"cache_key": ["a b"]}, "expected the name of a field"),
         ({"strange": 1}, "Extra inputs"),
     ],
