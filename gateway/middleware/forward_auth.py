@@ -55,6 +55,8 @@ _OF_THE_BODY = frozenset(
         b"if-range",
     )
 )
+# Of a body that did not come, because the server was asked with HEAD.
+_OF_NO_BODY = _OF_THE_BODY | {b"content-length", b"accept-ranges", b"etag", b"last-modified"}
 # By these a server decides, also when it is to write them.
 _CREDENTIALS = frozenset((b"authorization", b"cookie"))
 # What a cache key calls them.
@@ -84,7 +86,7 @@ class Options(Base):
     url: HttpUrl
     """What is asked. Redirects are not followed: they are an answer for the client."""
     method: Method = "GET"
-    """How."""
+    """How. An answer to HEAD that refuses reaches the client without a body."""
     timeout: Duration = _time("5s")
     """For the connection and the whole answer."""
     ca: FilePath | None = None
@@ -232,6 +234,8 @@ class ForwardAuth(Middleware):
         """Pass a refusal on, as its body comes. One that can't be passed on is a refusal all the same."""
         head = reply.head
         fields = tuple(head.pairs())
+        if self._method == b"HEAD":
+            fields = (*(pair for pair in fields if pair[0] not in _OF_NO_BODY), (b"content-length", b"0"))
         if head.length > _LONGEST_ANSWER:
             await self._refuse_alone(exchange, send, f"its answer has {head.length} bytes")
             return

@@ -261,6 +261,26 @@ async def test_any_other_answer_is_the_clients() -> None:
 
 
 @live
+async def test_an_answer_to_head_refuses_too() -> None:
+    """What it says of its body is of one that doesn't come."""
+
+    async def heads(peer: Peer) -> None:
+        while True:
+            asked.append(await peer.request())
+            await peer.send(DENIED.removesuffix(b"log in").replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n"))
+
+    asked: list[Message] = []
+    for cache in (None, "1h"):
+        async with Case(heads, method="HEAD", cache=cache) as case:
+            for method in (b"GET", b"HEAD", b"GET"):
+                denied = await case.ask(method=method)
+                assert (denied.status, denied[b"www-authenticate"], denied.body) == (401, b"Bearer", b"")
+                assert denied.all(b"content-length") == [b"0"] and b"content-encoding" not in denied
+            assert not case.seen
+    assert {one.start.split()[0] for one in asked} == {b"HEAD"} and len(asked) == 5
+
+
+@live
 async def test_a_large_answer_is_passed_on_as_it_comes() -> None:
     async def pours(peer: Peer) -> None:
         while True:
