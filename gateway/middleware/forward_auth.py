@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 
 from gateway.config.fields import Duration, FieldName, FilePath, Flag, HttpUrl, Method
 from gateway.config.values import parse_duration as _time
-from gateway.errors import UpstreamError
+from gateway.errors import DescriptorsExhausted, PortsExhausted, QueueTimeout, UpstreamError
 from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
@@ -29,6 +29,8 @@ _LONGEST_ANSWER = 1024 * 1024
 # Decisions that each worker remembers, and the bytes they are held in.
 _MOST_DECISIONS, _MOST_BYTES, _LARGEST = 10_000, 8 * 1024 * 1024, 16 * 1024
 _REMEMBERED = (401, 403)
+# Nobody was asked, for we had no room to: whoever takes all of it must not get in by that.
+_OUR_OWN = (QueueTimeout, DescriptorsExhausted, PortsExhausted)
 _MAX_AGE = re.compile(rb"max-age=(\d{1,9})")
 
 UNIX = "unix"  # the client's address when it has none
@@ -102,7 +104,9 @@ class Options(Base):
     user_header: FieldName | None = None
     """The field of such an answer that says who the client is, for the access log."""
     fail_open: Flag = False
-    """Whether requests pass while the server can't be asked; then without any of `copy_headers`."""
+    """Whether requests pass when the server gives no answer, or one of 5xx; then without any of `copy_headers`. Whoever
+    can make it fail gets in. What it has refused never passes, nor what it wasn't asked about because all connections
+    to it are taken."""
     cache: Duration | None = None
     """For how long a decision holds for requests that are alike: an answer of 2xx, 401 or 403 that sets no cookie, and
     no longer than its Cache-Control says. Not at all when absent. Each worker remembers 10,000 in 8 MiB at the most."""
@@ -289,11 +293,12 @@ class ForwardAuth(Middleware):
 
     async def _without(self, scope: Scope, receive: Receive, send: Send, error: UpstreamError) -> None:
         """The server can't be asked."""
+        passes = self._fails_open and not isinstance(error, _OUR_OWN)
         if not self._is_down:
             self._is_down = True
-            what = "requests pass unasked" if self._fails_open else "requests are refused"
+            what = "requests pass unasked" if passes else "requests are refused"
             log.warning("%s can't be asked, %s: %s", self._url, what, error)
-        if self._fails_open:
+        if passes:
             await self._carry_out(Decision(True), scope, receive, send)
         else:
             await self._place.refuse(scope["gateway"], send, "auth_unavailable")

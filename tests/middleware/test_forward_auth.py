@@ -10,9 +10,11 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
+from gateway.errors import DescriptorsExhausted, PortsExhausted, QueueTimeout, UpstreamError
 from gateway.middleware.forward_auth import Options
 from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.scoreboard import Fact
+from gateway.upstream.clients import Server
 from tests.listeners.site import Site, chunked, get, post, until
 from tests.upstream.peer import Handler, Message, Origin, Peer, closed_port, live, noting, ok
 
@@ -413,6 +415,25 @@ def test_it_fails_closed_unless_it_is_told_not_to(
 
     test()
     assert caplog.text.count("can't be asked") == 1, "once, not with each request"
+
+
+@pytest.mark.parametrize("error", [QueueTimeout, DescriptorsExhausted, PortsExhausted])
+def test_who_takes_all_our_room_does_not_get_in_by_that(
+    error: type[UpstreamError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*anything: Any, **more: Any) -> Any:
+        raise error("auth", "no room")
+
+    @live
+    async def test() -> None:
+        async with Case(fail_open=True) as case:
+            assert (await case.ask()).status == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(Server, "open", full)
+                assert (await case.ask()).status == 503
+            assert len(case.seen) == 1
+
+    test()
 
 
 @live
