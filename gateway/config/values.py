@@ -86,7 +86,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        value = without_credentials(value)
+        value = without_credentials(_PASSWORD.sub("://...@", value))
         return json.dumps(value if len(value) <= 60 else value[:57] + "...", ensure_ascii=False)
     if isinstance(value, int | float):
         text = str(value) if isinstance(value, float) or abs(value) < 10**20 else "a very large number"
@@ -94,6 +94,10 @@ def shown(value: object) -> str:
     if isinstance(value, dict):
         return "a table"
     return "an array" if isinstance(value, list | tuple) else "a date or time"
+
+
+# What stands before the host of a URL: it is shown to whoever reads what was wrong with it.
+_PASSWORD = re.compile(r"://.*@", re.DOTALL)
 
 
 def _unlike(what: str, value: object) -> ValueError:

@@ -95,6 +95,40 @@ def test_no_token(jwks: Path, line: bytes) -> None:
     assert told(optional.asked(bearer(b"x")))[1] == "token_invalid"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer",
+        b"Bearer\t%b",
+        b"bEARER,%b",
+        b"Bearer, %b",
+        b"Bearer=%b",
+        b'Bearer"%b"',
+        b"Bearer\xa0%b",
+        b", Bearer %b",
+        b",\t,Bearer\t%b",
+        b"Basic YTpi, Bearer %b",
+        b"Bearer %b, Bearer %b",
+        b"Bearer %b Bearer",
+        b"Bearer \t%b",
+    ],
+)
+def test_what_might_be_a_token_to_somebody(jwks: Path, value: bytes) -> None:
+    """It never passes as a request without one."""
+    for more in ({}, {"forward": False}):
+        layer = Layers.of(Jwt, jwks=str(jwks), optional=True, **BOUND, **more)
+        for one in (token(), b"forged"):
+            assert layer.asked(bearer(token())).passed
+            assert invalid(layer.asked(b"authorization: " + value.replace(b"%b", one))) == MALFORMED
+
+
+@pytest.mark.parametrize(
+    "value", [b"Digest a=b, bearer=c", b'Digest realm="bearer x"', b"Bearertoken x", b"x Bearer y"]
+)
+def test_credentials_of_others(jwks: Path, value: bytes) -> None:
+    assert Layers.of(Jwt, jwks=str(jwks), optional=True, **BOUND).asked(b"authorization: " + value).passed
+
+
 # Who doesn't.
 
 
