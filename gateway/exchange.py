@@ -33,6 +33,7 @@ class Exchange:
         "method",
         "reason",
         "refunds",
+        "refused",
         "request_id",
         "retries",
         "reused",
@@ -65,6 +66,7 @@ class Exchange:
         # Unless the first succeeded: endpoint, why it failed ("" for the last one if it did not), seconds.
         self.attempts: list[tuple[str, str, float]] = []
         self.reason = OK  # why it went wrong, where it did
+        self.refused: Any = None  # why the listener takes no (more of the) body: something with a status and a reason
         self.unsent = b""  # the whole body, taken from the client for an endpoint that turned out not to be there
         self.request_id = ""  # what a person quotes to have this one found; only some have one
         self.trace = ""  # the trace-id of W3C Trace Context, 32 hexadecimal digits

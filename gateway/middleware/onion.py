@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any
 
-from gateway.answer import answer
+from gateway.answer import answer, answer_refused
 from gateway.errors import Refused, StartError, UpstreamError
 from gateway.metrics.plan import LAYER_FAILED, LAYER_REQUESTS, LAYER_TIME
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
@@ -115,7 +115,8 @@ class Skin:
 
 
 class Core:
-    """An ASGI application: what is inside all layers. outer: the place of the innermost of them."""
+    """An ASGI application: what is inside all layers. A request whose body the listener does not take goes no further:
+    so its answer passes the layers like any other. outer: the place of the innermost of them."""
 
     def __init__(self, app: App, outer: Place, culprits: Culprits) -> None:
         self._app = app
@@ -129,7 +130,10 @@ class Core:
         self._cells[self._outer] += now - exchange.entered
         exchange.entered = now
         try:
-            await self._app(scope, receive, send)
+            if exchange.refused is not None:
+                await answer_refused(exchange, send)
+            else:
+                await self._app(scope, receive, send)
         except Exception as error:
             await _failed(exchange, send, error, self._culprits.of(error))
 

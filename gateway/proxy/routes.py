@@ -38,6 +38,7 @@ class Route:
     order: tuple[int, ...]
     series: dict[str, tuple[int, int]] = field(default_factory=dict)  # by listener: its metric cells
     style: Style | None = None  # how refusals look here, where it isn't the listener's to say
+    is_layered: bool = False  # layers stand around the application
 
     @property
     def is_plain(self) -> bool:

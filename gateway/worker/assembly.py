@@ -229,7 +229,9 @@ def assemble(
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         made.app = application(route, made)
-        made.app = onion(route, everywhere).around(made.app, layers)
+        own = onion(route, everywhere)
+        made.is_layered = own.innermost is not None
+        made.app = own.around(made.app, layers)
         routes.append((route, made))
     front = Answers(Router(Table(routes), everywhere.open(inside, layers) if config.middleware else None))
 
