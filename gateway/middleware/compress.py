@@ -12,14 +12,12 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from gateway.config.fields import AT_LEAST_ONE, Count, Size
 from gateway.config.values import parse_size, shown
-from gateway.middleware.content.codings import COMPRESSORS, LEVELS, MOST_LEVEL, Compressor, chosen, need
+from gateway.middleware.content.codings import COMPRESSORS, LEVELS, MOST_LEVEL, Compressor, chosen, need, quick
 from gateway.middleware.content.lists import varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import ResponseHead, edited, listed, reframed, tokens, value_of
 
-# What takes longer than a millisecond is done in a thread, else every other request of the worker waits for it.
-_LARGE = 64 * 1024
 # A message with more than this is passed on in parts, so that no more than that lies about compressed.
 _PART = 256 * 1024
 _MOST_KNOWN = 1024  # values of Content-Type whose verdict is remembered
@@ -94,15 +92,17 @@ class Options(Base):
     gzip_level: Annotated[Count, _level("gzip")] = LEVELS["gzip"]
     """From 1, fast, to 9, small."""
     br_level: Annotated[Count, _level("br")] = LEVELS["br"]
-    """From 1, fast, to 11, small. Above 5 it is for files that are compressed once, not for responses."""
+    """From 1, fast, to 11, small. Above 5 it is for files that are compressed once, not for responses: the state of
+    each grows to 3 MiB, at the levels 8 and 9 to 24."""
     zstd_level: Annotated[Count, _level("zstd")] = LEVELS["zstd"]
-    """From 1, fast, to 19, small."""
+    """From 1, fast, to 19, small. Above 5 the state of each response grows to 4 MiB."""
 
 
 class Compress(Middleware):
     """Compresses responses with zstd, br or gzip, as the client's Accept-Encoding asks (RFC 9110, section 12.5.3). Each
     part that arrives is compressed and sent at once, so an event stream is not delayed, and a worker holds at most
-    256 KiB of a body and 1 MiB of state for each.
+    256 KiB of a body and, at the usual levels, 1 MiB of state for each. What takes longer than a millisecond or two, by
+    its size and level, is done in a thread.
 
     Left alone are: bodies that are small, of other types, or compressed already; 204, 206 and 304; responses to
     upgrades; whatever says `Cache-Control: no-transform`, response or request; and responses with Content-Digest,
@@ -128,6 +128,8 @@ class Compress(Middleware):
         self.compressors = {
             coding.encode(): partial(COMPRESSORS[coding], levels[coding]) for coding in options.algorithms
         }
+        # More than this is done in a thread, else every other request of the worker waits for it.
+        self.quick = {coding.encode(): quick(coding, levels[coding]) for coding in options.algorithms}
         self._types = frozenset(options.types)
         self._known: dict[bytes, bool] = {}
 
@@ -156,7 +158,7 @@ class Compress(Middleware):
 class _Response:
     """One response on its way out. As long as its size is unknown its start is held back for the first of its body."""
 
-    __slots__ = ("_coding", "_compressor", "_head", "_held", "_layer", "_send")
+    __slots__ = ("_coding", "_compressor", "_head", "_held", "_layer", "_quick", "_send")
 
     def __init__(self, layer: Compress, coding: bytes, head: Any, send: Send) -> None:
         """coding: what the client gets, b"" for the body as it is. head: of the request."""
@@ -166,6 +168,7 @@ class _Response:
         self._send = send
         self._held: Message | None = None
         self._compressor: Compressor | None = None
+        self._quick = 0
 
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
@@ -223,6 +226,8 @@ class _Response:
         if self._head.method != b"HEAD":
             is_stream = (value_of(headers, b"content-type") or b"").startswith(b"text/event-stream")
             self._compressor = self._layer.compressors[self._coding](is_stream)
+            # The events of a stream are compressed at a low level.
+            self._quick = quick("gzip", 1) if is_stream else self._layer.quick[self._coding]
         headers = varying(edited(headers, _CHANGED, lines), b"Accept-Encoding")
         return {**start, "headers": reframed(headers)}
 
@@ -235,7 +240,7 @@ class _Response:
             data = await asyncio.to_thread(compressor.squeeze, part)
             await send({"type": "http.response.body", "body": data, "more_body": True})
         work = compressor.squeeze if more else compressor.finish
-        if len(body) > _LARGE:
+        if len(body) > self._quick:
             data = await asyncio.to_thread(work, body)
         elif body or not more:
             data = work(body)

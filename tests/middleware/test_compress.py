@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 import zlib
 from typing import Any
 
+import brotli
 import pytest
 from pydantic import ValidationError
 
@@ -228,6 +230,25 @@ async def test_a_body_of_64_mib_takes_little_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert 0 < sink.size < 2 << 20 and peak < 1 << 20
+
+
+@live
+@pytest.mark.parametrize(
+    ("level", "kind", "threads"), [(4, b"text/plain", 0), (11, b"text/plain", 1), (11, b"text/event-stream", 0)]
+)
+async def test_what_takes_long_is_done_in_a_thread(
+    level: int, kind: bytes, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    async def in_thread(work: Any, *told: Any) -> Any:
+        used.append(work)
+        return work(*told)
+
+    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+    one = layer(Compress, Inner(TEXT[:4096], fields=b"content-type: " + kind), br_level=level)
+    answer = await ask(one, get(fields=b"accept-encoding: br\r\n"))
+    assert brotli.decompress(answer.body) == TEXT[:4096] and len(used) == threads
 
 
 @live
