@@ -108,7 +108,8 @@ class Compress(Middleware):
     upgrades; whatever says `Cache-Control: no-transform`, response or request; and responses with Content-Digest,
     Repr-Digest, Digest or Content-MD5, for whoever sends one wants the bytes to arrive as they are. Trailers pass, but
     for these. A strong ETag becomes a weak one, Content-Length and Accept-Ranges go, `Vary: Accept-Encoding` is told
-    whenever another client would get another body. HEAD is answered as GET would be.
+    whenever another client would get another body. HEAD is answered as GET would be; where nobody tells the size of the
+    body, as GET of a large one.
 
     A page that shows what an attacker put into its URL next to a secret, such as a token against forged requests, gives
     the secret away by its compressed size (BREACH): don't compress such pages.
