@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
@@ -46,6 +46,8 @@ OriginText = Annotated[
 
 
 class Options(Base):
+    PREFLIGHTS: ClassVar[bool] = True
+
     kind: Literal["cors"] = "cors"
     """Lets pages of other origins read responses (CORS)."""
     origins: tuple[OriginText, ...] = ()
@@ -92,7 +94,8 @@ class Cors(Middleware):
     (`origin_denied`) when the origin may not, and adds Access-Control-Allow-Origin and its like to the responses of
     other requests, the gateway's own among them: else no page could tell a 401 from a broken network. Requests from
     elsewhere go on like any other, for it is the browser that keeps their responses from the page: what must not be
-    done at all needs authentication. WebSockets are not bound by any of this. It never looks at a body.
+    done at all needs authentication. A preflight belongs to the route of the request that it asks for, so a route with
+    `methods` need not list OPTIONS. WebSockets are not bound by any of this. It never looks at a body.
 
     Order: before authentication and limits, for preflights carry no credentials; and outside whatever refuses, so that
     pages can read refusals."""
