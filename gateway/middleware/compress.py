@@ -13,7 +13,7 @@ from pydantic import AfterValidator, WithJsonSchema
 from gateway.config.fields import AT_LEAST_ONE, Count, Size
 from gateway.config.values import parse_size, shown
 from gateway.middleware.content.codings import COMPRESSORS, LEVELS, MOST_LEVEL, Compressor, chosen, need, quick
-from gateway.middleware.content.lists import varying
+from gateway.middleware.content.lists import vary_line, varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import ResponseHead, edited, listed, reframed, tokens, value_of
@@ -138,9 +138,50 @@ class Compress(Middleware):
         head = scope["headers"]
         accept = head.listed(b"accept-encoding")
         coding = chosen(accept, self.offered) if accept is not None else b""
-        if coding and _forbids(head):
-            coding = b""
-        return self._app(scope, receive, _Response(self, coding, head, send).send)
+        if coding and not _forbids(head):
+            return self._app(scope, receive, _Response(self, coding, head, send).send)
+
+        def sending(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message = self.left(message, head)
+            return send(message)
+
+        return self._app(scope, receive, sending)
+
+    def left(self, start: Message, head: Any) -> Message:
+        """The start of a response whose body goes out as it is. head: of the request."""
+        headers = start["headers"]
+        if start["status"] == 304:
+            return {**start, "headers": _not_modified(headers, head)}
+        if self.compresses(start["status"], headers) == _TO_TELL:
+            return {**start, "headers": varying(headers, b"Accept-Encoding")}
+        return start
+
+    def compresses(self, status: int, headers: Any) -> int:
+        """Whether a client that likes it gets a response compressed: _NO, or _TOLD when Vary says so already, or
+        _TO_TELL. Remembered for fields as they came from an endpoint, for its next response mostly has the same."""
+        if status < 200 or status in _LEFT_ALONE:
+            return _NO
+        if type(headers) is not ResponseHead or headers.added or headers.special is not headers.fields.special:
+            return self._judged(headers)
+        fields = headers.fields
+        notes = fields.notes
+        if notes is None:
+            notes = fields.notes = {}
+        known = notes.get(self)
+        if known is None:
+            known = notes[self] = self._judged(headers)
+        return known
+
+    def _judged(self, headers: Any) -> int:
+        if not self.is_compressible(value_of(headers, b"content-type")):
+            return _NO
+        length = value_of(headers, b"content-length")
+        if length is not None and length.isdigit() and int(length) < self.min_size:
+            return _NO
+        if not _may_change(headers):
+            return _NO
+        return _TO_TELL if vary_line(headers, b"Accept-Encoding") else _TOLD
 
     def is_compressible(self, kind: bytes | None) -> bool:
         """Whether bodies of a type are compressed. kind: as Content-Type has it, None where there is none."""
@@ -162,7 +203,7 @@ class _Response:
     __slots__ = ("_coding", "_compressor", "_head", "_held", "_layer", "_quick", "_send")
 
     def __init__(self, layer: Compress, coding: bytes, head: Any, send: Send) -> None:
-        """coding: what the client gets, b"" for the body as it is. head: of the request."""
+        """coding: what the client gets. head: of the request."""
         self._layer = layer
         self._coding = coding
         self._head = head
@@ -188,19 +229,10 @@ class _Response:
     def _begin(self, message: Message) -> Awaitable[None]:
         # A second start takes the place of one that nobody has seen: an attempt that failed before its first byte.
         self._held = self._compressor = None
-        layer, headers, status = self._layer, message["headers"], message["status"]
-        if status == 304:
-            return self._send({**message, "headers": self._not_modified(headers)})
-        if status < 200 or status in _LEFT_ALONE or not layer.is_compressible(value_of(headers, b"content-type")):
-            return self._send(message)
-        length = value_of(headers, b"content-length")
-        if length is not None and length.isdigit() and int(length) < layer.min_size:
-            return self._send(message)
-        if not _may_change(headers):
-            return self._send(message)
-        if not self._coding:
-            return self._send({**message, "headers": varying(headers, b"Accept-Encoding")})
-        if length is None and self._head.method != b"HEAD":
+        headers = message["headers"]
+        if not self._layer.compresses(message["status"], headers):
+            return self._send(self._layer.left(message, self._head))
+        if value_of(headers, b"content-length") is None and self._head.method != b"HEAD":
             self._held = message
             return _nothing()
         return self._send(self._coded(message))
@@ -249,21 +281,22 @@ class _Response:
             data = b""
         await send({"type": "http.response.body", "body": data, "more_body": more})
 
-    def _not_modified(self, headers: Any) -> Any:
-        """A 304 speaks of the response that the client has: by a weak tag when that was compressed (RFC 9110, section
-        15.4.5)."""
-        if value_of(headers, b"content-encoding") is not None or _forbids(headers):
-            return headers
-        tag = value_of(headers, b"etag")
-        if tag is not None and tag.startswith(b'"'):
-            has = listed(self._head, b"if-none-match")
-            if has is not None and b"W/" + tag in has:
-                headers = edited(headers, _TAG, b"\r\netag: W/" + tag)
-        return varying(headers, b"Accept-Encoding")
-
 
 async def _nothing() -> None:
     pass
+
+
+def _not_modified(headers: Any, head: Any) -> Any:
+    """A 304 speaks of the response that the client has: by a weak tag when that was compressed (RFC 9110, section
+    15.4.5). head: of the request."""
+    if value_of(headers, b"content-encoding") is not None or _forbids(headers):
+        return headers
+    tag = value_of(headers, b"etag")
+    if tag is not None and tag.startswith(b'"'):
+        has = listed(head, b"if-none-match")
+        if has is not None and b"W/" + tag in has:
+            headers = edited(headers, _TAG, b"\r\netag: W/" + tag)
+    return varying(headers, b"Accept-Encoding")
 
 
 def _forbids(headers: Any) -> bool:
@@ -286,7 +319,8 @@ def _may_change(headers: Any) -> bool:
     return not _forbids(headers)
 
 
-_LEFT_ALONE = (204, 205, 206)
+_NO, _TOLD, _TO_TELL = range(3)
+_LEFT_ALONE = (204, 205, 206, 304)
 # RFC 9530, RFC 3230 and RFC 1864.
 _OF_THE_BYTES = frozenset((b"content-digest", b"repr-digest", b"digest", b"content-md5"))
 _BINDING = _OF_THE_BYTES | {b"content-range"}

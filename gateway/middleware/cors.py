@@ -10,7 +10,7 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from gateway.config.fields import Duration, FieldName, Flag, Method, Regex
 from gateway.config.values import parse_duration, shown
-from gateway.middleware.content.lists import varying
+from gateway.middleware.content.lists import VARY, vary_line, varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import ResponseHead, edited, listed, tokens, value_of
@@ -157,8 +157,11 @@ class Cors(Middleware):
         """A response with what the page may do with it. lines: b"" for one that no page of another origin may read."""
         if self._mode == "passthrough" and type(headers) is ResponseHead:
             return headers
-        headers = self._merged(headers, lines) if self._mode == "merge" else edited(headers, _ALLOWING, lines)
-        return headers if self._any else varying(headers, b"Origin")
+        if self._mode == "merge":
+            headers = self._merged(headers, lines)
+            return headers if self._any else varying(headers, b"Origin")
+        line = b"" if self._any else vary_line(headers, b"Origin")
+        return edited(headers, _ALLOWING_AND_VARY, lines + line) if line else edited(headers, _ALLOWING, lines)
 
     def _merged(self, headers: Any, lines: bytes) -> Any:
         said = listed(headers, b"access-control-allow-origin")
@@ -210,4 +213,5 @@ _ALLOWING = _ONCE | {
     b"access-control-expose-headers",
     b"access-control-max-age",
 }
+_ALLOWING_AND_VARY = _ALLOWING | VARY
 _VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
