@@ -20,7 +20,7 @@ from bench.scenarios import BROWSER_FIELDS
 from gateway.ledger import Ledger
 from gateway.middleware import KINDS, MIDDLEWARE
 from gateway.middleware.middleware import App, Message, Receive, Scope, Send
-from gateway.middleware.onion import Core, Onion
+from gateway.middleware.onion import Core, Culprits, Onion
 from gateway.scoreboard import Scoreboard
 from gateway.wire import Fields, ResponseHead, read_request, read_response
 from gateway.worker.assembly import running_wheel
@@ -120,7 +120,7 @@ class _Made:
 
     def bare(self) -> App:
         """The same without a layer: what is inside of all."""
-        return Core(_app, self._around.place("bare"), {})
+        return Core(_app, self._around.place("bare"), Culprits([], None))
 
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:

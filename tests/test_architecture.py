@@ -152,6 +152,7 @@ PURE = (
     "proxy/hash_key.py",
     "proxy/headers.py",
     "proxy/explain.py",
+    "proxy/explained.py",
     "proxy/onward.py",
     "proxy/paths.py",
     "proxy/quantile.py",

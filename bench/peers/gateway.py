@@ -58,6 +58,7 @@ rate = "1000000/s"
 kind = "jwt"
 algorithms = ["HS256"]
 secret = "{SECRET}"
+optional = true  # whoever asks whether it is up has none
 """
 
 

@@ -57,7 +57,7 @@ class Http1Exchange(Exchange):
     __slots__ = (
         "_answered", "_begun", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
         "_head_out", "_held", "_left", "_owed", "_received", "_stopped", "_trailing", "_waiter", "expects", "has_body",
-        "head", "keep_alive", "refused", "scheme", "task",
+        "head", "keep_alive", "refused", "scheme", "skipped", "task",
     )  # fmt: skip
 
     def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
@@ -81,6 +81,7 @@ class Http1Exchange(Exchange):
         self._owed = -1  # bytes of response body to come; -1: it does not say
         self._chunks: list[bytes] | None = None
         self._held = 0
+        self.skipped = False  # of the request body something was thrown away unread
         self._waiter: asyncio.Future[None] | None = None
         self._head_out = b""
         self._begun = False
@@ -185,7 +186,8 @@ class Http1Exchange(Exchange):
     def _keep(self, piece: bytes) -> None:
         self.bytes_in += len(piece)
         if self._complete:
-            return  # nobody will ask for it
+            self.skipped = True  # nobody will ask for it
+            return
         if self._chunks is None:
             self._chunks = []
         add(self._chunks, piece)

@@ -16,6 +16,7 @@ from gateway.config.fields import Count, Duration, FieldName, FieldValue, FilePa
 from gateway.config.values import parse_duration
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
+from gateway.middleware.identity.credential import names_scheme
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import Hash
 from gateway.middleware.identity.recent import Recent
@@ -108,7 +109,9 @@ class BasicAuth(Middleware):
         head: RequestHead = scope["headers"]
         given = head.value(b"authorization")
         if given is None or given[:6].lower() != b"basic ":
-            return self._place.refuse(scope["gateway"], send, "credentials_missing", self._challenge)
+            are_there = given is not None and names_scheme(given, b"basic")
+            reason = "credentials_wrong" if are_there else "credentials_missing"
+            return self._place.refuse(scope["gateway"], send, reason, self._challenge)
         users = self._file.look()  # before what is remembered: a change makes it forget
         digest = self._code(given)
         known = self._right.get(digest)

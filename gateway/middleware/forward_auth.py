@@ -15,7 +15,8 @@ from pydantic import AfterValidator
 
 from gateway.config.fields import Duration, FieldName, FilePath, Flag, HttpUrl, Method
 from gateway.config.values import parse_duration as _time
-from gateway.errors import UpstreamError
+from gateway.config.values import without_credentials
+from gateway.errors import DescriptorsExhausted, PortsExhausted, QueueTimeout, UpstreamError
 from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
@@ -29,15 +30,16 @@ _LONGEST_ANSWER = 1024 * 1024
 # Decisions that each worker remembers, and the bytes they are held in.
 _MOST_DECISIONS, _MOST_BYTES, _LARGEST = 10_000, 8 * 1024 * 1024, 16 * 1024
 _REMEMBERED = (401, 403)
+# Nobody was asked, for we had no room to: whoever takes all of it must not get in by that.
+_OUR_OWN = (QueueTimeout, DescriptorsExhausted, PortsExhausted)
 _MAX_AGE = re.compile(rb"max-age=(\d{1,9})")
 
 UNIX = "unix"  # the client's address when it has none
 # Not to be written by anybody but the gateway.
 _FRAMING = HOP_BY_HOP | {b"host", b"content-length", b"via", b"expect", b"max-forwards"}
-# Who asks, what for and by which way: ours to say.
-_OURS = frozenset(
-    (b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
-)
+# Who asks, what for and by which way: ours to say, in this order.
+_SAID = (b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
+_OURS = frozenset(_SAID)
 # Of the body, which is not sent; and conditions, by which the answer might be that nothing has changed.
 _OF_THE_BODY = frozenset(
     (
@@ -56,9 +58,12 @@ _OF_THE_BODY = frozenset(
         b"if-range",
     )
 )
+# Of a body that did not come, because the server was asked with HEAD.
+_OF_NO_BODY = _OF_THE_BODY | {b"content-length", b"accept-ranges", b"etag", b"last-modified"}
 # By these a server decides, also when it is to write them.
 _CREDENTIALS = frozenset((b"authorization", b"cookie"))
-_PSEUDO = (":method", ":authority", ":path")
+# What a cache key calls them.
+_PSEUDO = {":method": _SAID[0], ":path": _SAID[1], ":scheme": _SAID[2], ":authority": _SAID[3]}
 
 
 def _copied(value: str) -> str:
@@ -84,7 +89,7 @@ class Options(Base):
     url: HttpUrl
     """What is asked. Redirects are not followed: they are an answer for the client."""
     method: Method = "GET"
-    """How."""
+    """How. An answer to HEAD that refuses reaches the client without a body."""
     timeout: Duration = _time("5s")
     """For the connection and the whole answer."""
     ca: FilePath | None = None
@@ -100,7 +105,9 @@ class Options(Base):
     user_header: FieldName | None = None
     """The field of such an answer that says who the client is, for the access log."""
     fail_open: Flag = False
-    """Whether requests pass while the server can't be asked; then without any of `copy_headers`."""
+    """Whether requests pass when the server gives no answer, or one of 5xx; then without any of `copy_headers`. Whoever
+    can make it fail gets in. What it has refused never passes, nor what it wasn't asked about because all connections
+    to it are taken."""
     cache: Duration | None = None
     """For how long a decision holds for requests that are alike: an answer of 2xx, 401 or 403 that sets no cookie, and
     no longer than its Cache-Control says. Not at all when absent. Each worker remembers 10,000 in 8 MiB at the most."""
@@ -109,16 +116,17 @@ class Options(Base):
         "authorization",
         "cookie",
     )
-    """What makes requests alike: fields, and ":method", ":authority" and ":path" (with its query). It must name all
-    that the server decides by: "x-forwarded-for" too where that is the client's address."""
+    """What makes requests alike: fields, and ":method", ":scheme", ":authority" and ":path" (with its query), as the
+    server is told of them. It must name all that the server decides by: "x-forwarded-for" too where that is the
+    client's address."""
 
 
 class ForwardAuth(Middleware):
     """Asks another server about each request, with its head and without its body; X-Forwarded-Method, -Uri, -Proto,
     -Host and -For say what is asked for, whatever the client says. An answer of 2xx lets the request pass. Any other
     goes to the client as it is, with its status, fields and body (1 MiB at the most): a redirect to a page to log in
-    on, a 401 with its challenge. When there is no answer in time, or one of 5xx, the request is refused with 503
-    `auth_unavailable`.
+    on, a 401 with its challenge. When there is no answer in time, or one of 5xx, or one that can't be passed on, the
+    request is refused with 503 `auth_unavailable`.
 
     Order: inside of limits, which protect the server that is asked, and of cors; outside of whatever uses the fields
     that it gives."""
@@ -129,7 +137,7 @@ class ForwardAuth(Middleware):
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
         self._place = place
-        self._url = options.url
+        self._url = without_credentials(options.url)  # for the log
         self._server = place.clients.server(options.url, ca=options.ca, key=f"{place.layer}: ca")
         self._method = options.method.encode()
         self._patience = Patience(total=options.timeout)
@@ -142,12 +150,15 @@ class ForwardAuth(Middleware):
         self._copies_cookies = options.copy_cookies
         self._fails_open = options.fail_open
         self._lasts = options.cache or 0.0
-        self._key_names = [name.encode() for name in options.cache_key]
+        names = [_PSEUDO.get(name, name.encode()) for name in options.cache_key]
+        # Of what is said the number of each, of fields their names.
+        self._key_names = [_SAID.index(name) if name in _SAID else name for name in names]
         self._decisions = Decisions(os.urandom(32), _MOST_DECISIONS, _MOST_BYTES, _LARGEST)
         # A request of ours that comes back to where it was made would be asked about, and so on without end.
         who = f"{socket.gethostname()}\0{place.identity}\0{options.url}".encode()
         self._via = b"gateway-auth-" + blake2s(who, digest_size=6).hexdigest().encode()
         self._is_down = False
+        self._is_odd = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange, head = scope["gateway"], scope["headers"]
@@ -155,26 +166,24 @@ class ForwardAuth(Middleware):
         if via is not None and any(hop.split()[1:2] == [self._via] for hop in tokens(via)):
             await self._place.refuse(exchange, send, "loop_detected")
             return
+        said = _said(exchange, head)
         key = b""
         if self._lasts:
-            key = self._decisions.key(self._key_parts(exchange, head))
+            key = self._decisions.key(self._key_parts(said, head))
             known = self._decisions.get(key, monotonic())
             if known is not None:
                 await self._carry_out(known, scope, receive, send)
                 return
         try:
-            reply = await self._server.open(self._method, self._question(exchange, head, via), patience=self._patience)
+            reply = await self._server.open(self._method, self._question(said, head, via), patience=self._patience)
             try:
                 status = reply.head.status
                 if status >= 500:
                     raise _Unfit(self._url, f"answered {status}")
-                passes = 200 <= status < 300
-                if not passes and reply.head.length > _LONGEST_ANSWER:
-                    raise _Unfit(self._url, f"its answer has {reply.head.length} bytes")
                 if self._is_down:
                     self._is_down = False
                     log.info("%s answers again", self._url)
-                if not passes:
+                if not 200 <= status < 300:
                     await self._deny(exchange, send, reply, key)
                     return
                 decision, cookies = self._pass(reply), _cookies(reply)
@@ -193,46 +202,25 @@ class ForwardAuth(Middleware):
 
     # The question.
 
-    def _question(self, exchange: Any, head: RequestHead, via: bytes | None) -> bytes:
+    def _question(self, said: Said, head: RequestHead, via: bytes | None) -> bytes:
         """The field lines that the server is shown."""
-        lines = b""
         if self._shown is None:
             lines = head.fields.without(self._hidden).ordinary
             if head.added:
                 lines += b"".join([_line(*pair) for pair in _pairs(head.added) if pair[0] not in self._hidden])
         else:
             lines = b"".join([_line(*pair) for pair in head.pairs() if pair[0] in self._shown])
-        told = [
-            lines,
-            b"\r\nx-forwarded-method: ",
-            exchange.method,
-            b"\r\nx-forwarded-uri: ",
-            exchange.target,
-            b"\r\nx-forwarded-proto: ",
-            exchange.scheme.encode(),
-            b"\r\nx-forwarded-host: ",
-            head.value(b"x-forwarded-host") or exchange.host,
-            b"\r\nx-forwarded-for: " + exchange.client.encode() if exchange.client != UNIX else b"",
-            b"\r\nvia: ",
-            via + b", " if via else b"",
-            b"1.1 ",
-            self._via,
-        ]
-        return b"".join(told)
+        told = [_line(name, value) for name, value in zip(_SAID, said, strict=True) if value]
+        return b"".join((lines, *told, b"\r\nvia: ", via + b", " if via else b"", b"1.1 ", self._via))
 
-    def _key_parts(self, exchange: Any, head: RequestHead) -> list[bytes]:
-        """What makes requests alike; of fields every one of a name, for the server sees them all."""
+    def _key_parts(self, said: Said, head: RequestHead) -> list[bytes]:
+        """What makes requests alike, as the server is told of it; of fields every one of a name, for it sees them
+        all."""
         parts = []
         pairs = head.pairs()
         for name in self._key_names:
-            if name == b":method":
-                parts.append(exchange.method)
-            elif name == b":authority":
-                parts.append(exchange.host)
-            elif name == b":path":
-                parts.append(exchange.target)
-            elif name == b"x-forwarded-for":
-                parts.append(exchange.client.encode())
+            if isinstance(name, int):
+                parts.append(said[name])
             else:
                 values = [value for known, value in pairs if known == name]
                 parts += [b"%d" % len(values), *values]
@@ -248,11 +236,21 @@ class ForwardAuth(Middleware):
         return Decision(True, lines, (user or b"").decode("utf-8", "replace"))
 
     async def _deny(self, exchange: Any, send: Send, reply: Reply, key: bytes) -> None:
-        """Pass a refusal on, as its body comes."""
+        """Pass a refusal on, as its body comes. One that can't be passed on is a refusal all the same."""
         head = reply.head
         fields = tuple(head.pairs())
+        if self._method == b"HEAD":
+            fields = (*(pair for pair in fields if pair[0] not in _OF_NO_BODY), (b"content-length", b"0"))
+        if head.length > _LONGEST_ANSWER:
+            await self._refuse_alone(exchange, send, f"its answer has {head.length} bytes")
+            return
         if key and head.status in _REMEMBERED and 0 <= head.length <= _LARGEST:
-            decision = Decision(False, status=head.status, fields=fields, body=await reply.whole(_LARGEST))
+            try:
+                body = await reply.whole(_LARGEST)
+            except UpstreamError as error:
+                await self._refuse_alone(exchange, send, error)
+                return
+            decision = Decision(False, status=head.status, fields=fields, body=body)
             if not any(name == b"set-cookie" for name, _ in fields):
                 self._remember(key, decision, reply)
             await self._refuse(exchange, send, decision)
@@ -269,6 +267,13 @@ class ForwardAuth(Middleware):
         await send({"type": "http.response.start", "status": decision.status, "headers": [*decision.fields]})
         body = decision.body if exchange.method != b"HEAD" else b""
         await send({"type": "http.response.body", "body": body})
+
+    async def _refuse_alone(self, exchange: Any, send: Send, why: object) -> None:
+        """Without the answer that refused."""
+        if not self._is_odd:
+            self._is_odd = True
+            log.warning("%s refused a request with an answer that can't be passed on: %s", self._url, why)
+        await self._place.refuse(exchange, send, "auth_unavailable")
 
     def _denied(self, exchange: Any) -> None:
         self._place.refused()
@@ -289,11 +294,12 @@ class ForwardAuth(Middleware):
 
     async def _without(self, scope: Scope, receive: Receive, send: Send, error: UpstreamError) -> None:
         """The server can't be asked."""
+        passes = self._fails_open and not isinstance(error, _OUR_OWN)
         if not self._is_down:
             self._is_down = True
-            what = "requests pass unasked" if self._fails_open else "requests are refused"
+            what = "requests pass unasked" if passes else "requests are refused"
             log.warning("%s can't be asked, %s: %s", self._url, what, error)
-        if self._fails_open:
+        if passes:
             await self._carry_out(Decision(True), scope, receive, send)
         else:
             await self._place.refuse(scope["gateway"], send, "auth_unavailable")
@@ -316,6 +322,21 @@ class _Unfit(UpstreamError):
     """An answer that decides nothing."""
 
     reason = "auth_unavailable"
+
+
+# A request, in the order of _SAID: b"" for what there is not.
+Said = tuple[bytes, bytes, bytes, bytes, bytes]
+
+
+def _said(exchange: Any, head: RequestHead) -> Said:
+    client = exchange.client
+    return (
+        exchange.method,
+        exchange.target,
+        exchange.scheme.encode(),
+        head.value(b"x-forwarded-host") or exchange.host,
+        client.encode() if client != UNIX else b"",
+    )
 
 
 def _cookies(reply: Reply) -> bytes:

@@ -101,7 +101,7 @@ def _claim(path: str) -> Part:
     keys = path.split(".")
 
     def value(exchange: Any, head: RequestHead) -> bytes:
-        found = exchange.claims
+        found = exchange.verified
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         return claim_text(found)

@@ -193,8 +193,8 @@ def _candidate(trial: Trial, config: RouteConfig) -> Candidate:
         "host": ", ".join(config.hosts),
         "path": f"{config.path.kind} {config.path.value}" if config.path is not None else "",
         "methods": ", ".join(config.methods),
-        "headers": ", ".join(f"{name}: {value}" for name, value in config.headers.items()),
-        "query": "&".join(f"{name}={value}" for name, value in config.query.items()),
+        "headers": ", ".join(f"{name}: {value}" for name, value in without_secrets(config.headers).items()),
+        "query": "&".join(f"{name}={value}" for name, value in without_secrets(config.query).items()),
         "client_ip": ", ".join(config.client_ip),
     }
     return Candidate(config.name, {key: wanted[key] for key in trial.failed})

@@ -22,6 +22,7 @@ from gateway.config.values import (
     parse_byte_rate,
     parse_duration,
     parse_endpoint,
+    parse_http_url,
     parse_listen,
     parse_origin,
     parse_rate,
@@ -289,3 +290,11 @@ def test_values_are_shown_in_the_words_of_toml() -> None:
         "a table",
         "a very large number",
     ]
+
+
+@pytest.mark.parametrize("parse", [parse_http_url, parse_origin, parse_endpoint, parse_listen, parse_duration])
+@pytest.mark.parametrize("text", ["https://ann:pass/word@id.example/", "ftp://ann:pass@word@id.example/"])
+def test_nobody_is_shown_the_password_of_a_url(parse: Callable[[object], object], text: str) -> None:
+    with pytest.raises(ValueError) as failed:
+        parse(text)
+    assert "pass" not in str(failed.value) and "word" not in str(failed.value)

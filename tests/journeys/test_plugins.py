@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jwt
 import pytest
 
 from tests.support.gateway_process import Gateway, Start
-from tests.support.http import get
+from tests.support.http import Client, get
 from tests.support.settings import Settings
 from tests.support.waiting import eventually
 
@@ -170,4 +172,23 @@ def test_a_hook_that_fails_or_hangs_costs_its_request_only(
     assert log.count(f"{where} failed: KeyError: 'tenant' ({plugins.folder}/failing.py:6)") == 3
     assert f"{where} took longer than 0.05s" in log
     assert log.count("Traceback") == 1
+    leaves(one)
+
+
+def test_a_plug_in_that_is_named_like_a_library(gateway: Start, settings: Settings, plugins: Plugins) -> None:
+    """The library comes in with the first token, long after the directory of plug-ins is looked into."""
+    plugins.adding("1")
+    plugins.write("class Plug:\n    def modify_response(self, response): pass\n", "jwt")
+    secret = "s" * 40
+    layer = f'[[middleware]]\nkind = "jwt"\nsecret = "{secret}"\nalgorithms = ["HS256"]\n'
+    one = gateway(settings.but(process={"python_path": [str(plugins.folder)]}, more=layer + LAYER))
+    token = jwt.encode({"exp": int(time.time()) + 600}, secret, "HS256")
+    with Client(one.address()) as client:
+        client.send("GET", "/hello", fields={"authorization": f"Bearer {token}"})
+        answer = client.answer()
+    assert answer.status == 200 and answer.fields["x-plug"] == "1"
+    assert f"{plugins.folder}/jwt.py is never imported: " in one.log()
+    one.write(settings.but(process={"python_path": [str(plugins.folder)]}, more=LAYER.replace("journey:", "jwt:")))
+    told = one.ask(do="reload")
+    assert not told["ok"] and f"{plugins.folder}/jwt.py can't be imported: " in told["error"]
     leaves(one)

@@ -117,6 +117,18 @@ def test_nobody(users: Path, line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "value", [b"Basic", b"Basic\t%b", b"basic,%b", b"BASIC=%b", b", Basic %b", b"Bearer x, Basic %b"]
+)
+def test_nothing_else_of_that_scheme(users: Path, value: bytes) -> None:
+    async def test() -> None:
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
+        right = b64encode(b"ann:secret")
+        assert refusal(await layer.ask(b"authorization: " + value.replace(b"%b", right))) == WRONG
+
+    run(test())
+
+
+@pytest.mark.parametrize(
     "credentials",
     [
         b"ann:Secret",

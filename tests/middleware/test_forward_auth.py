@@ -10,9 +10,11 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
+from gateway.errors import DescriptorsExhausted, PortsExhausted, QueueTimeout, UpstreamError
 from gateway.middleware.forward_auth import Options
 from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.scoreboard import Fact
+from gateway.upstream.clients import Server
 from tests.listeners.site import Site, chunked, get, post, until
 from tests.upstream.peer import Handler, Message, Origin, Peer, closed_port, live, noting, ok
 
@@ -261,6 +263,26 @@ async def test_any_other_answer_is_the_clients() -> None:
 
 
 @live
+async def test_an_answer_to_head_refuses_too() -> None:
+    """What it says of its body is of one that doesn't come."""
+
+    async def heads(peer: Peer) -> None:
+        while True:
+            asked.append(await peer.request())
+            await peer.send(DENIED.removesuffix(b"log in").replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n"))
+
+    asked: list[Message] = []
+    for cache in (None, "1h"):
+        async with Case(heads, method="HEAD", cache=cache) as case:
+            for method in (b"GET", b"HEAD", b"GET"):
+                denied = await case.ask(method=method)
+                assert (denied.status, denied[b"www-authenticate"], denied.body) == (401, b"Bearer", b"")
+                assert denied.all(b"content-length") == [b"0"] and b"content-encoding" not in denied
+            assert not case.seen
+    assert {one.start.split()[0] for one in asked} == {b"HEAD"} and len(asked) == 5
+
+
+@live
 async def test_a_large_answer_is_passed_on_as_it_comes() -> None:
     async def pours(peer: Peer) -> None:
         while True:
@@ -304,6 +326,33 @@ async def test_an_answer_that_is_cut_is_cut_for_the_client_too() -> None:
         client = await case.site.client(get())
         heard = await client.ends()
         assert heard.endswith(b"half of ")
+
+
+@pytest.mark.parametrize("fail_open", [False, True])
+@pytest.mark.parametrize("cache", [None, "1h"])
+@pytest.mark.parametrize("status", [401, 403, 302, 404])
+@pytest.mark.parametrize("ends", ["too long", "cut", "stalled"])
+def test_a_refusal_is_one_whatever_becomes_of_its_body(
+    status: int, ends: str, cache: str | None, fail_open: bool
+) -> None:
+    async def refuses(peer: Peer) -> None:
+        length = 2_000_000 if ends == "too long" else 100
+        await peer.request()
+        await peer.send(b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\nhalf of" % (status, length))
+        if ends == "stalled":
+            await peer.ends()
+
+    @live
+    async def test() -> None:
+        async with Case(refuses, cache=cache, fail_open=fail_open, timeout="100ms") as case:
+            for _ in range(2):
+                client = await case.site.client(get())
+                line = await client.reader.readline()
+                assert line.startswith((b"HTTP/1.1 503", b"HTTP/1.1 %d" % status)), line
+                client.close()
+            assert not case.seen
+
+    test()
 
 
 # When it can't be asked.
@@ -366,6 +415,25 @@ def test_it_fails_closed_unless_it_is_told_not_to(
 
     test()
     assert caplog.text.count("can't be asked") == 1, "once, not with each request"
+
+
+@pytest.mark.parametrize("error", [QueueTimeout, DescriptorsExhausted, PortsExhausted])
+def test_who_takes_all_our_room_does_not_get_in_by_that(
+    error: type[UpstreamError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*anything: Any, **more: Any) -> Any:
+        raise error("auth", "no room")
+
+    @live
+    async def test() -> None:
+        async with Case(fail_open=True) as case:
+            assert (await case.ask()).status == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(Server, "open", full)
+                assert (await case.ask()).status == 503
+            assert len(case.seen) == 1
+
+    test()
 
 
 @live
@@ -493,6 +561,28 @@ async def test_what_makes_requests_alike_is_a_choice() -> None:
         assert len(case.asked) == 2
 
 
+@live
+async def test_requests_are_not_alike_when_the_server_is_told_differently() -> None:
+    """By a proxy that the listener trusts: where a client came to, and how."""
+
+    def decides(request: Message) -> bytes:
+        good = request[b"x-forwarded-host"] == b"good.test" and request[b"x-forwarded-proto"] == b"https"
+        return ok(b"") if good else DENIED
+
+    for names in ([":scheme", ":authority"], ["x-forwarded-host", "x-forwarded-proto"], None):
+        more: dict[str, Any] = {"cache_key": names} if names else {}
+        async with Case(decides, cache="1h", trusted=True, **more) as case:
+            for host, scheme, status in (
+                (b"good.test", b"https", 200),
+                (b"admin.test", b"https", 401),
+                (b"good.test", b"http", 401),
+                (b"good.test", b"https", 200),
+            ):
+                fields = b"X-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n" % (host, scheme)
+                assert (await case.ask(fields)).status == status
+            assert len(case.asked) == 3
+
+
 def test_decisions_are_bounded() -> None:
     decisions = Decisions(b"s" * 16, most=3, most_bytes=4000, largest=3000)
     keys = [decisions.key([b"%d" % number]) for number in range(5)]
@@ -527,7 +617,7 @@ def test_keys_are_told_apart() -> None:
         ({"copy_headers": ["X-Forwarded-Uri"]}, "is always written by the gateway"),
         ({"copy_headers": ["content-type"]}, "tells of the body"),
         ({"copy_headers": ["x_user"]}, "such fields of a request are dropped"),
-        ({"cache_key": [":scheme"]}, "expected the name of a field"),
+        ({"cache_key": [":protocol"]}, "expected the name of a field"),
         ({"cache_key": ["a b"]}, "expected the name of a field"),
         ({"strange": 1}, "Extra inputs"),
     ],

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.middleware.identity.jose import decode64
+from gateway.middleware.identity.keyset import _implementations
 from gateway.middleware.jwt import Jwt
+from gateway.testing import Gateway
 from tests.middleware.bearer import (
     ALGORITHM,
     BOUND,
@@ -25,6 +27,8 @@ from tests.middleware.bearer import (
     told,
     with_header,
 )
+from tests.middleware.plugin_files import layer as plug_in
+from tests.middleware.plugin_files import play
 from tests.middleware.rig import Layers
 from tests.middleware.tokens import (
     ALGORITHMS,
@@ -89,6 +93,40 @@ def test_no_token(jwks: Path, line: bytes) -> None:
     asked = optional.asked(line)
     assert asked.passed and asked.exchange.user == "" and asked.exchange.claims is None
     assert told(optional.asked(bearer(b"x")))[1] == "token_invalid"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer",
+        b"Bearer\t%b",
+        b"bEARER,%b",
+        b"Bearer, %b",
+        b"Bearer=%b",
+        b'Bearer"%b"',
+        b"Bearer\xa0%b",
+        b", Bearer %b",
+        b",\t,Bearer\t%b",
+        b"Basic YTpi, Bearer %b",
+        b"Bearer %b, Bearer %b",
+        b"Bearer %b Bearer",
+        b"Bearer \t%b",
+    ],
+)
+def test_what_might_be_a_token_to_somebody(jwks: Path, value: bytes) -> None:
+    """It never passes as a request without one."""
+    for forward in (True, False):
+        layer = Layers.of(Jwt, jwks=str(jwks), optional=True, forward=forward, **BOUND)
+        for one in (token(), b"forged"):
+            assert layer.asked(bearer(token())).passed
+            assert invalid(layer.asked(b"authorization: " + value.replace(b"%b", one))) == MALFORMED
+
+
+@pytest.mark.parametrize(
+    "value", [b"Digest a=b, bearer=c", b'Digest realm="bearer x"', b"Bearertoken x", b"x Bearer y"]
+)
+def test_credentials_of_others(jwks: Path, value: bytes) -> None:
+    assert Layers.of(Jwt, jwks=str(jwks), optional=True, **BOUND).asked(b"authorization: " + value).passed
 
 
 # Who doesn't.
@@ -290,10 +328,61 @@ def test_claims_in_fields(jwks: Path) -> None:
 def test_claims_are_each_requests_own(jwks: Path) -> None:
     layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
     written = bearer(token())
-    layer.asked(written).claims.clear()
-    assert layer.asked(written).claims["sub"] == "ann"
-    layer.asked(written).claims.clear()
-    assert layer.asked(written).claims["sub"] == "ann"
+    for _ in range(2):  # the second and third time the token is known
+        layer.asked(written).claims.clear()
+        asked = layer.asked(written)
+        assert asked.claims["sub"] == "ann" and asked.claims is asked.claims
+
+
+def test_what_a_plug_in_makes_of_claims_is_believed_by_nobody(tmp_path: Path) -> None:
+    code = """
+    class Plug:
+        async def rewrite_request(self, request):
+            request.claims["sub"] = "root"
+            request.claims["realm"]["admin"] = True
+            request.claims["realm"]["groups"].append("admins")
+    class Foreign:
+        def __init__(self, app):
+            self.app = app
+        async def __call__(self, scope, receive, send):
+            claims = scope["gateway"].claims
+            claims["realm"]["admin"] = claims["realm"]["groups"][0] = True
+            await self.app(scope, receive, send)
+    """
+    names = {"x-sub": "{jwt:sub}", "x-admin": "{jwt:realm.admin}", "x-groups": "{jwt:realm.groups}"}
+    layers = [
+        {"kind": "jwt", "secret": SECRET, "algorithms": ["HS256"], "audience": "api"},
+        plug_in("hooks"),
+        plug_in("asgi", "plug:Foreign"),
+        {"kind": "headers", "request": {"set": names}},
+    ]
+
+    async def scene(gateway: Gateway) -> None:
+        written = token("HS256", realm={"admin": False, "groups": ["users", "ops"]}).decode()
+        for _ in range(3):
+            assert (await gateway.get("/x", {"authorization": f"Bearer {written}"})).status == 200
+            request = gateway.origin.requests[-1]
+            assert [request[name] for name in names] == ["ann", "false", "users,ops"]
+
+    play(tmp_path, code, scene, layers)
+
+
+def test_a_library_that_fails_says_nothing_of_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        @staticmethod
+        def verify(*_: object) -> bool:
+            raise AttributeError("not the library that it was taken for")
+
+    monkeypatch.setitem(_implementations, "HS256", Broken)
+
+    async def scene(gateway: Gateway) -> None:
+        response = await gateway.get("/x", {"authorization": "Bearer " + token("HS256").decode()})
+        assert response.status == 500 and b"middleware_failed" in response.body
+
+    play(tmp_path, "", scene, [{"kind": "jwt", "secret": SECRET, "algorithms": ["HS256"], "audience": "api"}])
+    assert "layer jwt: it failed on b'/x'" in caplog.text and "not the library" in caplog.text
 
 
 @pytest.mark.parametrize("forward", [True, False])

@@ -15,7 +15,7 @@ def request() -> tuple[SimpleNamespace, RequestHead]:
     assert found is not None
     claims = {"sub": "alice", "roles": ["a", "b"], "org": {"id": 7}, "ok": True, "x": None, "evil": "a\r\nb: c"}
     route = SimpleNamespace(name="app")
-    exchange = SimpleNamespace(client="::1", host=b"example.com", request_id="id", route=route, claims=claims)
+    exchange = SimpleNamespace(client="::1", host=b"example.com", request_id="id", route=route, verified=claims)
     return exchange, found[0]
 
 
@@ -40,7 +40,7 @@ def test_places_are_filled(text: str, value: bytes) -> None:
 
 def test_a_request_without_route_and_claims() -> None:
     exchange, head = request()
-    exchange.route = exchange.claims = None
+    exchange.route = exchange.verified = None
     assert Template("{route}{jwt:sub}").render(exchange, head) == b""
 
 

@@ -6,6 +6,7 @@ are refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -41,15 +42,39 @@ def source_of(text: str) -> Source:
     return _cookie(name) if kind == "cookie" else _query(name)
 
 
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*+")
+
+
+def names_scheme(value: bytes, scheme: bytes) -> bool:
+    """Whether anybody could take this value of Authorization for credentials of a scheme, which is in lower case: a
+    token (RFC 9110, section 11.4), whatever follows it. One behind a comma, where no second one should be, is one to
+    whoever reads a list."""
+    if scheme not in value.lower():
+        return False
+    is_first = True
+    for part in value.split(b","):
+        member = part.strip(b" \t")
+        token = _TOKEN.match(member)
+        if token is not None and token[0].lower() == scheme:
+            is_parameter = not is_first and member[token.end() :].lstrip(b" \t").startswith(b"=")
+            if not is_parameter:
+                return True
+        is_first = is_first and not member
+    return False
+
+
 def _header(name: bytes) -> Source:
     names = frozenset((name,))
 
     def bearer(head: RequestHead) -> bytes | None:
-        """The parser sees to it that there is no second Authorization."""
+        """The parser sees to it that there is no second Authorization. What is no single token, but might be read as
+        one, is handed over as it is: it holds what no token does."""
         value = head.value(name)
-        if value is None or value[:7].lower() not in (b"bearer ", b"bearer"):
+        if value is None:
             return None
-        return value[7:].lstrip(b" ")
+        if value[:7].lower() == b"bearer ":
+            return value[7:].lstrip(b" ")
+        return value if names_scheme(value, b"bearer") else None
 
     def field(head: RequestHead) -> bytes | None:
         value = head.value(name)
