@@ -23,6 +23,8 @@ class LayerOptions(Section):
 
     FILES: ClassVar[tuple[str, ...]] = ()
     """Keys that hold the path of a file, or arrays of them. A URL in its place is left alone."""
+    PREFLIGHTS: ClassVar[bool] = False
+    """Whether preflights (CORS) are for it, so that they must come to the route of the request that is to follow."""
 
     kind: str
     """What the layer does."""

@@ -449,3 +449,7 @@ class Config(Section):
             else:
                 found.append(next(own))
         return found
+
+    def takes_preflights(self, route: Route) -> bool:
+        """Whether preflights (CORS) of what a route takes are for one of the layers around it."""
+        return any(one.options.PREFLIGHTS for one in (*self.onion(None), *self.onion(route)))

@@ -131,7 +131,12 @@ def explain(config: Config, method: str, url: str, fields: list[tuple[str, str]]
     raw, _, query = head.target.partition(b"?")
     host = head.special.get(b"host", b"")
     path = canonical(raw)
-    table = Table([(route, compiled(route, index, None)) for index, route in enumerate(config.routes)])
+    table = Table(
+        [
+            (route, compiled(route, index, None, config.takes_preflights(route)))
+            for index, route in enumerate(config.routes)
+        ]
+    )
     asked = Asked(head.method, query, client, head.pairs)
     routes = {route.name: route for route in config.routes}
     found = table.find(host, path, asked)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import filterfalse
+from typing import Any
 
 from gateway.wire.grammar import WireError, match_field_line, tokens
 from gateway.wire.lines import Pair, lines_without, pair_of, value_in
@@ -83,12 +84,13 @@ class Fields:
     shared by all requests of a connection that say the same: a client's fields seldom change from one to the next.
 
     ordinary: every ordinary line, each with CRLF before it. special: the fields that matter to an intermediary, by
-    lower-case name; repeated ones are joined by a comma (RFC 9110, section 5.3).
+    lower-case name; repeated ones are joined by a comma (RFC 9110, section 5.3). notes: what others have made out of
+    them, each under a key of its own; it holds for the next message that says the same.
     """
 
     __slots__ = (
         "_lasting", "_lexicon", "_lists", "_lower", "_pairs", "_values", "_without", "asking", "block", "count",
-        "named", "ordinary", "special",
+        "named", "notes", "ordinary", "special",
     )  # fmt: skip
 
     def __init__(self, block: bytes, lexicon: Lexicon) -> None:
@@ -103,6 +105,7 @@ class Fields:
         # What was asked for, for it will be asked for again: by the next request of the connection.
         self._values: dict[bytes, bytes | None] | None = None
         self._lists: dict[bytes, bytes | None] | None = None
+        self.notes: dict[Any, Any] | None = None
         self.special: dict[bytes, bytes] = {}
         self.count = 0
         self.asking = False  # whether a field asks something of an intermediary

@@ -225,7 +225,7 @@ def assemble(
     # those of the route, a core (so that these layers see what becomes of errors), the route's own application.
     everywhere = onion(None)
     for index, route in enumerate(config.routes):
-        made = compiled(route, index, None)
+        made = compiled(route, index, None, config.takes_preflights(route))
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         made.app = application(route, made)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.middleware.content.codings import COMPRESSORS, EXPANDERS, LEVELS, MOST_LEVEL, Broken, chosen
+from gateway.middleware.content import codings
+from gateway.middleware.content.codings import COMPRESSORS, EXPANDERS, LEVELS, MOST_LEVEL, Broken, chosen, quick
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -98,6 +99,33 @@ def test_nothing_is_held_back(coding: str, light: bool) -> None:
             assert plain(coding, sent) == b"".join(parts[: number + 1])
         sent += one.finish(b"end")
         assert plain(coding, sent) == b"".join(parts) + b"end"
+
+
+@pytest.mark.parametrize("coding", COMPRESSORS)
+def test_a_high_level_is_quick_for_less(coding: str) -> None:
+    most = [quick(coding, level) for level in range(1, MOST_LEVEL[coding] + 1)]
+    assert most == sorted(most, reverse=True) and most[0] == quick(coding, LEVELS[coding]) == 64 * 1024 > most[-1]
+
+
+def test_zstd_has_no_tables_for_larger_windows_than_ours() -> None:
+    """At the levels that would have them they are named, each smaller than what level 19 takes by itself."""
+    given = []
+
+    class Library:
+        CompressionParameter = zstd.CompressionParameter
+
+        @staticmethod
+        def ZstdCompressor(options: dict[int, int]) -> Any:
+            given.append(options)
+            return zstd.ZstdCompressor(options=options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codings, "_zstd", lambda: Library)
+        for level in (6, 7, 19):
+            assert plain("zstd", COMPRESSORS["zstd"](level, False).finish(TEXT)) == TEXT
+    key = zstd.CompressionParameter
+    assert [options.get(key.hash_log) for options in given] == [None, 19, 19]
+    assert [options.get(key.chain_log) for options in given] == [None, 18, 18]
 
 
 def coded(coding: bytes, data: bytes) -> bytes:
