@@ -18,6 +18,7 @@ from gateway.middleware.identity.htpasswd import lines_of
 from gateway.middleware.identity.watched import Watched
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.middleware.written import OwnName
 from gateway.wire import RequestHead
 
 _LONGEST_FILE = 16 * 1024 * 1024  # bytes; some 200,000 keys
@@ -58,7 +59,7 @@ class Options(Base):
     """The keys that are known."""
     keys_file: FilePath | None = None
     """More of them: a file with a line `name:sha256` for each, which is read again when it changes."""
-    name_header: FieldName | None = None
+    name_header: OwnName | None = None
     """The field in which the application is told the name of the key. What a client sends under it is dropped."""
     forward: Flag = False
     """Whether the key goes on to the application."""
@@ -73,10 +74,8 @@ class Options(Base):
             raise ValueError("expected exactly one of header, query and cookie")
         if not self.keys and self.keys_file is None:
             raise ValueError("expected keys or keys_file")
-        if self.name_header is not None:
-            told.checked((self.name_header,))
-            if self.name_header == self.header:
-                raise ValueError("header and name_header are the same field")
+        if self.name_header is not None and self.name_header == self.header:
+            raise ValueError("header and name_header are the same field")
         _named(self.keys)
         return self
 

@@ -7,9 +7,10 @@ import re
 from collections.abc import Awaitable
 from typing import Any, Literal
 
-from gateway.config.fields import FieldName, Flag, PercentOrZero
+from gateway.config.fields import Flag, PercentOrZero
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.middleware.written import OwnName
 from gateway.wire import RequestHead, edited
 
 # Level 1, section 3.2: version, trace-id, parent-id, flags, in lower case. A later version may say more behind them.
@@ -26,7 +27,7 @@ _BATCH = 64
 
 class Options(Base):
     kind: Literal["request_id"] = "request_id"
-    header: FieldName = "x-request-id"
+    header: OwnName = "x-request-id"
     """The field that carries the id."""
     response: Flag = True
     """Whether the client is told the id in the same field."""

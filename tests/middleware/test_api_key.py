@@ -134,7 +134,7 @@ def test_a_file_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog:
         ({"header": "x", "keys": [{"name": "a", "sha256": digest(b"")}]}, "of no text at all"),
         ({"header": "x", "keys": [known(), known(name="other")]}, '"ci" and "other" have the same key'),
         ({"header": "x", "name_header": "X", "keys": [known()]}, "same field"),
-        ({"header": "x", "name_header": "host", "keys": [known()]}, "can't be told in"),
+        ({"header": "x", "name_header": "host", "keys": [known()]}, "means something else to everybody"),
     ],
 )
 def test_options_that_are_no_good(options: dict[str, Any], said: str) -> None:
