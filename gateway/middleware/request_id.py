@@ -41,8 +41,8 @@ class Options(Base):
 class RequestId(Middleware):
     """Gives each request an id and a place in a trace, forwards both, and puts both into the access log. An id that the
     client sent is taken only from `trusted_proxies` of the listener, and only when it has 8 to 128 letters, digits,
-    "_" and "-"; else a new one of 32 hexadecimal digits is made. A malformed traceparent begins a new trace, and its
-    tracestate is dropped.
+    "_" and "-"; else a new one of 32 hexadecimal digits is made. A malformed traceparent, or a second
+    one, begins a new trace, and its tracestate is dropped.
 
     Order: outermost, so that whatever is refused further in can be found by its id."""
 
@@ -92,7 +92,8 @@ class RequestId(Middleware):
         given = head.value(b"traceparent")
         if given is not None and self._continues and len(given) <= _LONGEST_TRACEPARENT:
             found = _TRACEPARENT.fullmatch(given)
-            if found is not None and (found[5] is None or found[1] != b"00"):
+            is_good = found is not None and (found[5] is None or found[1] != b"00")
+            if found is not None and is_good and not head.repeats(b"traceparent"):  # of two, others went by either
                 exchange.trace = found[2].decode()
                 state = head.listed(b"tracestate")
                 state = b"\r\ntracestate: " + state if state is not None else b""

@@ -118,9 +118,13 @@ async def test_a_trace_may_be_begun_here_in_any_case_and_left_unrecorded() -> No
 
 @live
 async def test_a_trace_is_not_taken_up_twice_from_one_request() -> None:
-    two = b"traceparent: 00-%b-%b-01\r\n" % (TRACE, PARENT) * 2
-    request, _, _ = await asked(two)
-    assert len(request.all(b"traceparent")) == 1
+    other = b"traceparent: 00-%b-%b-01\r\n" % (TRACE[::-1], PARENT)
+    for second in (other, b"Traceparent: 00-%b-%b-01\r\n" % (TRACE, PARENT), b"traceparent: x\r\n"):
+        two = b"traceparent: 00-%b-%b-01\r\n" % (TRACE, PARENT) + second + b"tracestate: a=1\r\n"
+        request, _, exchange = await asked(two)
+        [parent] = request.all(b"traceparent")
+        assert TRACE not in parent and TRACE[::-1] not in parent and exchange.trace.encode() in parent
+        assert b"tracestate" not in request
 
 
 @live
