@@ -13,7 +13,7 @@ from gateway.config.fields import CookieName, FieldName, FieldValue, FilePath, F
 from gateway.config.section import Section
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
-from gateway.middleware.identity.credential import Ambiguous, source_of
+from gateway.middleware.identity.credential import Ambiguous, parameters_of, source_of
 from gateway.middleware.identity.htpasswd import lines_of
 from gateway.middleware.identity.watched import Watched
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
@@ -85,6 +85,9 @@ class Options(Base):
             return f"header:{self.header}"
         return f"cookie:{self.cookie}" if self.cookie is not None else f"query:{self.query}"
 
+    def secret_parameters(self) -> tuple[str, ...]:
+        return parameters_of((self.source,))
+
 
 Names = Mapping[bytes, str]
 
@@ -122,7 +125,7 @@ class ApiKey(Middleware):
         if options.keys_file is not None:
             self._file = Watched(options.keys_file, self._with_own, _LONGEST_FILE)
             self._known = self._file.value
-        self._find, self._take_out, self._redact = source_of(options.source)
+        self._find, self._take_out = source_of(options.source)
         self._header = options.name_header
         self._takes_out = not options.forward and options.header is None
         # Removed together from what passes; whatever doesn't pass isn't read by anybody.
@@ -145,8 +148,6 @@ class ApiKey(Middleware):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange = scope["gateway"]
         head: RequestHead = scope["headers"]
-        if self._redact is not None:
-            self._redact(exchange)  # also a key that isn't known here may be one elsewhere
         try:
             key = self._find(head)
         except Ambiguous:

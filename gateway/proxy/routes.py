@@ -37,6 +37,7 @@ class Route:
     pattern: re.Pattern[str] | None
     order: tuple[int, ...]
     series: dict[str, tuple[int, int]] = field(default_factory=dict)  # by listener: its metric cells
+    redact: Callable[[bytes], bytes] | None = None  # what takes credentials from a target that is written down
     style: Style | None = None  # how refusals look here, where it isn't the listener's to say
 
     @property

@@ -353,7 +353,7 @@ def test_where_a_token_stands(jwks: Path, forward: bool) -> None:
         assert asked.passed
         assert asked.values(b"cookie") == [b"a=b; session=" + one + b"; c=d" if forward else b"a=b; c=d"]
         asked = asking(layer, target=b"/x?a=1&access_token=" + one + b"&b=2")
-        assert asked.passed and asked.target == asked.exchange.target == b"/x?a=1&b=2"
+        assert asked.passed and asked.target == b"/x?a=1&b=2"
         assert asked.lines.partition(b"\r\n")[0] == b"GET /x?a=1&b=2 HTTP/1.1"
     assert asking(layer, bearer(one), b"x-token: " + one, target=b"/?access_token=" + one).passed
     for lines in (
@@ -366,11 +366,3 @@ def test_where_a_token_stands(jwks: Path, forward: bool) -> None:
         assert invalid(asking(layer, *lines)) == "The request has more than one token"
     asked = asking(layer, bearer(one), target=b"/?access_token=" + two)
     assert invalid(asked) == "The request has more than one token"
-    assert asked.exchange.target == b"/"
-
-
-def test_a_bad_token_in_the_query_is_in_no_log(jwks: Path) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND, sources=["query:t"])
-    asked = asking(layer, target=b"/?%74=" + token(aud="other") + b"&x=1")
-    assert invalid(asked) == "The token is meant for somebody else"
-    assert asked.exchange.target == b"/?x=1"
