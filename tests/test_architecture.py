@@ -145,6 +145,7 @@ PURE = (
     "middleware/identity/recent.py",
     "middleware/identity/told.py",
     "middleware/template.py",
+    "middleware/written.py",
     "middleware/content/codings.py",
     "middleware/content/lists.py",
     "middleware/content/location.py",

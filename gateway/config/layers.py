@@ -38,6 +38,11 @@ class LayerOptions(Section):
         """Whether a layer that is written so answers every request itself, so that nothing need be inside it."""
         return False
 
+    def secret_parameters(self) -> tuple[str, ...]:
+        """The query parameters that hold what nobody is to see. Wherever its layer stands, the target is written down
+        without them, also where another layer refuses the request before this one is asked."""
+        return ()
+
     def documents(self) -> tuple[Wanted, ...]:
         """What it needs from a URL: fetched once for all workers."""
         return ()

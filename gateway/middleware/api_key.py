@@ -13,11 +13,12 @@ from gateway.config.fields import CookieName, FieldName, FieldValue, FilePath, F
 from gateway.config.section import Section
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
-from gateway.middleware.identity.credential import Ambiguous, source_of
+from gateway.middleware.identity.credential import Ambiguous, parameters_of, source_of
 from gateway.middleware.identity.htpasswd import lines_of
 from gateway.middleware.identity.watched import Watched
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.middleware.written import OwnName
 from gateway.wire import RequestHead
 
 _LONGEST_FILE = 16 * 1024 * 1024  # bytes; some 200,000 keys
@@ -58,7 +59,7 @@ class Options(Base):
     """The keys that are known."""
     keys_file: FilePath | None = None
     """More of them: a file with a line `name:sha256` for each, which is read again when it changes."""
-    name_header: FieldName | None = None
+    name_header: OwnName | None = None
     """The field in which the application is told the name of the key. What a client sends under it is dropped."""
     forward: Flag = False
     """Whether the key goes on to the application."""
@@ -73,10 +74,8 @@ class Options(Base):
             raise ValueError("expected exactly one of header, query and cookie")
         if not self.keys and self.keys_file is None:
             raise ValueError("expected keys or keys_file")
-        if self.name_header is not None:
-            told.checked((self.name_header,))
-            if self.name_header == self.header:
-                raise ValueError("header and name_header are the same field")
+        if self.name_header is not None and self.name_header == self.header:
+            raise ValueError("header and name_header are the same field")
         _named(self.keys)
         return self
 
@@ -85,6 +84,9 @@ class Options(Base):
         if self.header is not None:
             return f"header:{self.header}"
         return f"cookie:{self.cookie}" if self.cookie is not None else f"query:{self.query}"
+
+    def secret_parameters(self) -> tuple[str, ...]:
+        return parameters_of((self.source,))
 
 
 Names = Mapping[bytes, str]
@@ -123,7 +125,7 @@ class ApiKey(Middleware):
         if options.keys_file is not None:
             self._file = Watched(options.keys_file, self._with_own, _LONGEST_FILE)
             self._known = self._file.value
-        self._find, self._take_out, self._redact = source_of(options.source)
+        self._find, self._take_out = source_of(options.source)
         self._header = options.name_header
         self._takes_out = not options.forward and options.header is None
         # Removed together from what passes; whatever doesn't pass isn't read by anybody.
@@ -146,8 +148,6 @@ class ApiKey(Middleware):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange = scope["gateway"]
         head: RequestHead = scope["headers"]
-        if self._redact is not None:
-            self._redact(exchange)  # also a key that isn't known here may be one elsewhere
         try:
             key = self._find(head)
         except Ambiguous:

@@ -8,11 +8,9 @@ import time
 from base64 import b64decode
 from collections.abc import Awaitable, Mapping
 from hashlib import blake2b
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
-from gateway.config.fields import Count, Duration, FieldName, FieldValue, FilePath, Flag
+from gateway.config.fields import Count, Duration, FieldValue, FilePath, Flag
 from gateway.config.values import parse_duration
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
@@ -23,6 +21,7 @@ from gateway.middleware.identity.recent import Recent
 from gateway.middleware.identity.watched import Watched
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.middleware.written import OwnName
 from gateway.wire import RequestHead
 
 _LONGEST_FILE = 4 * 1024 * 1024  # bytes; some 50,000 users
@@ -38,7 +37,7 @@ class Options(Base):
     hashes are bcrypt or, with the extra "argon2", Argon2id."""
     realm: FieldValue = "restricted"
     """What browsers tell people that the password is for."""
-    user_header: FieldName | None = None
+    user_header: OwnName | None = None
     """The field in which the application is told the user's name. What a client sends under it is dropped."""
     forward: Flag = False
     """Whether the password goes on to the application."""
@@ -50,12 +49,6 @@ class Options(Base):
     """How many more may wait for that, in each worker; further ones are refused with 503."""
 
     FILES: ClassVar[tuple[str, ...]] = ("htpasswd",)
-
-    @model_validator(mode="after")
-    def _tells_in_a_field_of_its_own(self) -> Self:
-        if self.user_header is not None:
-            told.checked((self.user_header,))
-        return self
 
 
 class _Known:

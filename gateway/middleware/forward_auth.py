@@ -20,6 +20,7 @@ from gateway.errors import DescriptorsExhausted, PortsExhausted, QueueTimeout, U
 from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.middleware.written import passed_on
 from gateway.upstream.reply import Patience, Reply
 from gateway.wire import HOP_BY_HOP, Pair, RequestHead, edited, tokens
 
@@ -35,7 +36,7 @@ _OUR_OWN = (QueueTimeout, DescriptorsExhausted, PortsExhausted)
 _MAX_AGE = re.compile(rb"max-age=(\d{1,9})")
 
 UNIX = "unix"  # the client's address when it has none
-# Not to be written by anybody but the gateway.
+# Of this hop, and so not shown.
 _FRAMING = HOP_BY_HOP | {b"host", b"content-length", b"via", b"expect", b"max-forwards"}
 # Who asks, what for and by which way: ours to say, in this order.
 _SAID = (b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
@@ -67,13 +68,11 @@ _PSEUDO = {":method": _SAID[0], ":path": _SAID[1], ":scheme": _SAID[2], ":author
 
 
 def _copied(value: str) -> str:
-    if value.encode() in _FRAMING | _OURS:
+    if value.encode() in _OURS:
         raise ValueError(f"{value} is always written by the gateway")
     if value.encode() in _OF_THE_BODY:
         raise ValueError(f"{value} tells of the body, which the server that is asked does not see")
-    if "_" in value:
-        raise ValueError(f'"{value}" has a "_", and such fields of a request are dropped')
-    return value
+    return passed_on(value)
 
 
 def _key(value: str) -> str:

@@ -8,24 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from gateway.config.fields import GUARDED, FieldName, Regex
+from gateway.config.fields import GUARDED, Regex
 from gateway.config.section import Section
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.template import Template, TemplateText, safe
-from gateway.wire import HOP_BY_HOP, RequestHead, edited, value_of
-
-# What frames a message, or ends at this hop: nobody else's to write.
-_OURS = HOP_BY_HOP | {b"content-length"}
-
-
-def _name(value: str) -> str:
-    if value.lower().encode() in _OURS:
-        raise ValueError(f"{value} belongs to the connection and is always written anew")
-    return value
-
-
-EditedName = Annotated[FieldName, AfterValidator(_name)]
+from gateway.middleware.written import EditedName, in_request, in_response
+from gateway.wire import RequestHead, edited, value_of
 
 
 class Replacement(Section):
@@ -62,14 +51,13 @@ class Edits(Section):
     """Fields that are added where there is none of their name."""
 
 
-def _only(*theirs: bytes) -> Any:
+def _only(allowed: Callable[[str], str]) -> Any:
     """Refuses edits of fields that are not to be written in one direction."""
 
     def check(edits: Edits) -> Edits:
         for names in (edits.set, edits.default, edits.add, edits.remove):
             for name in names:
-                if name.lower().encode() in theirs:
-                    raise ValueError(f"{name} is written by the gateway itself")
+                allowed(name)
         return edits
 
     return AfterValidator(check)
@@ -77,10 +65,9 @@ def _only(*theirs: bytes) -> Any:
 
 class Options(Base):
     kind: Literal["headers"] = "headers"
-    # Host is the upstream's to say (`host`), the others are rules of HTTP.
-    request: Annotated[Edits, _only(b"host", b"via", b"expect", b"max-forwards")] = Edits()
+    request: Annotated[Edits, _only(in_request)] = Edits()
     """What is done to the fields of requests."""
-    response: Annotated[Edits, _only(b"date", b"via")] = Edits()
+    response: Annotated[Edits, _only(in_response)] = Edits()
     """What is done to the fields of responses, also of those that the gateway makes itself."""
 
 

@@ -15,7 +15,6 @@ from gateway.config.fields import (
     CountOrZero,
     CredentialSource,
     Duration,
-    FieldName,
     FieldValue,
     FilePath,
     Flag,
@@ -30,13 +29,14 @@ from gateway.errors import StartError
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
 from gateway.middleware.identity.claims import Claims, Rules, claim, field_text, scopes_of, user_of
-from gateway.middleware.identity.credential import Ambiguous, Find, Source, source_of
+from gateway.middleware.identity.credential import Ambiguous, Find, Source, parameters_of, source_of
 from gateway.middleware.identity.issuer_keys import Keys, KeysOfDocument, KeysOfFile, keys_of_secret
 from gateway.middleware.identity.jose import TokenRefused, claims_of, read
 from gateway.middleware.identity.keyset import Algorithm, KeySet
 from gateway.middleware.identity.recent import Recent
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.middleware.written import OwnName
 from gateway.wire import RequestHead
 
 _LONGEST_BELIEVED = 300.0  # seconds until a token is verified again, though it lives longer
@@ -75,7 +75,7 @@ class Options(Base):
     `Authorization: Bearer`. A request with two tokens that differ is refused."""
     optional: Flag = False
     """Whether requests without a token pass. One with a bad token is refused all the same."""
-    claims_to_headers: dict[NonEmpty, FieldName] = {}
+    claims_to_headers: dict[NonEmpty, OwnName] = {}
     """Claims that the application is told in fields, as in { sub = "x-user" }; "a.b" is b inside of a. What a client
     sends under these names is dropped."""
     user_claim: NonEmpty = "sub"
@@ -118,7 +118,6 @@ class Options(Base):
         for scope in self.scopes:
             if not _SCOPE.fullmatch(scope):
                 raise ValueError(f"not a scope: {scope!r}; each is an item of its own, without spaces and quotes")
-        told.checked(self.claims_to_headers.values())
         if len({*self.claims_to_headers.values()}) < len(self.claims_to_headers):
             raise ValueError("claims_to_headers names a header twice")
         return self
@@ -126,6 +125,9 @@ class Options(Base):
     @property
     def url(self) -> str | None:
         return self.jwks if self.jwks is not None and self.jwks.startswith(("https://", "http://")) else None
+
+    def secret_parameters(self) -> tuple[str, ...]:
+        return parameters_of(self.sources)
 
     def documents(self) -> tuple[Wanted, ...]:
         if self.url is None:
@@ -184,9 +186,9 @@ class Jwt(Middleware):
         self._optional = options.optional
         sources = [source_of(text) for text in options.sources]
         self._find = sources[0].find if len(sources) == 1 else _any_of(sources)
-        # A target ends up in logs: ours, also when its token is refused here and good elsewhere, and the application's.
-        self._redacts = tuple(source.redact for source in sources if source.redact is not None)
-        self._drops = tuple(one.take_out for one in sources if not options.forward or one.redact is not None)
+        # A target ends up in logs, also the application's.
+        given = zip(options.sources, sources, strict=True)
+        self._drops = tuple(one.take_out for text, one in given if not options.forward or parameters_of((text,)))
         self._missing = challenge("Bearer", realm=options.realm)
         self._realm = options.realm
         self._recent: Recent[_Verified] | None = Recent(options.cache) if options.cache else None
@@ -211,8 +213,6 @@ class Jwt(Middleware):
         head: RequestHead = scope["headers"]
         if self._names:
             head.drop(self._names)
-        for redact in self._redacts:
-            redact(scope["gateway"])
         try:
             token = self._find(head)
         except Ambiguous:

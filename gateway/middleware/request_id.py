@@ -7,9 +7,10 @@ import re
 from collections.abc import Awaitable
 from typing import Any, Literal
 
-from gateway.config.fields import FieldName, Flag, PercentOrZero
+from gateway.config.fields import Flag, PercentOrZero
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
+from gateway.middleware.written import OwnName
 from gateway.wire import RequestHead, edited
 
 # Level 1, section 3.2: version, trace-id, parent-id, flags, in lower case. A later version may say more behind them.
@@ -26,7 +27,7 @@ _BATCH = 64
 
 class Options(Base):
     kind: Literal["request_id"] = "request_id"
-    header: FieldName = "x-request-id"
+    header: OwnName = "x-request-id"
     """The field that carries the id."""
     response: Flag = True
     """Whether the client is told the id in the same field."""
@@ -40,8 +41,8 @@ class Options(Base):
 class RequestId(Middleware):
     """Gives each request an id and a place in a trace, forwards both, and puts both into the access log. An id that the
     client sent is taken only from `trusted_proxies` of the listener, and only when it has 8 to 128 letters, digits,
-    "_" and "-"; else a new one of 32 hexadecimal digits is made. A malformed traceparent begins a new trace, and its
-    tracestate is dropped.
+    "_" and "-"; else a new one of 32 hexadecimal digits is made. A malformed traceparent, or a second
+    one, begins a new trace, and its tracestate is dropped.
 
     Order: outermost, so that whatever is refused further in can be found by its id."""
 
@@ -53,6 +54,8 @@ class RequestId(Middleware):
         self._name = options.header.lower().encode()
         self._line = b"\r\n" + self._name + b": "
         self._names = frozenset((self._name,))
+        # Dropped together, and from every request: also from trailers, which some servers put among the fields.
+        self._all = self._names | _TRACE_FIELDS
         self._tells = options.response
         self._traces = options.trace != "off"
         self._continues = options.trace == "continue"
@@ -64,12 +67,16 @@ class RequestId(Middleware):
         exchange, head = scope["gateway"], scope["headers"]
         random = self._digits()
         given = head.value(self._name)
-        if given is not None:
-            head.drop(self._names)
         is_ours = given is None or not exchange.vouched or _ID.fullmatch(given) is None
         exchange.request_id = random[:32] if is_ours else given.decode()
         line = self._line + exchange.request_id.encode()
-        head.add(line + self._traced(exchange, head, random) if self._traces else line)
+        if self._traces:
+            traced = self._traced(exchange, head, random)
+            head.drop(self._all)
+            head.add(line + traced)
+        else:
+            head.drop(self._names)
+            head.add(line)
         if not self._tells:
             return self._app(scope, receive, send)
 
@@ -81,19 +88,19 @@ class RequestId(Middleware):
         return self._app(scope, receive, tell)
 
     def _traced(self, exchange: Any, head: RequestHead, random: str) -> bytes:
-        """The line of this hop in the trace."""
+        """The lines of this hop in the trace, which take the place of those that came."""
         given = head.value(b"traceparent")
         if given is not None and self._continues and len(given) <= _LONGEST_TRACEPARENT:
             found = _TRACEPARENT.fullmatch(given)
-            if found is not None and (found[5] is None or found[1] != b"00"):
+            is_good = found is not None and (found[5] is None or found[1] != b"00")
+            if found is not None and is_good and not head.repeats(b"traceparent"):  # of two, others went by either
                 exchange.trace = found[2].decode()
-                head.drop(_ONLY_PARENT)
+                state = head.listed(b"tracestate")
+                state = b"\r\ntracestate: " + state if state is not None else b""
                 # We know the flags of version 00; of a later one only that bit is handed on that means the same there.
                 flags = found[4] if found[1] == b"00" else b"%02x" % (int(found[4], 16) & 1)
-                return b"\r\ntraceparent: 00-%b-%b-%b" % (found[2], random[64:].encode(), flags)
+                return b"\r\ntraceparent: 00-%b-%b-%b%b" % (found[2], random[64:].encode(), flags, state)
         # Without a parent there is nobody whose state it could be.
-        if given is not None or head.value(b"tracestate") is not None:
-            head.drop(_TRACE_FIELDS)
         trace = exchange.trace = random[32:64]
         sampled = int(trace[:8], 16) < self._sampled
         return f"\r\ntraceparent: 00-{trace}-{random[64:]}-{sampled:02x}".encode()
@@ -108,5 +115,3 @@ class RequestId(Middleware):
         self._next = at + 80
         return self._random[at : at + 80]
 
-
-_ONLY_PARENT = frozenset((b"traceparent",))

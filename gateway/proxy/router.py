@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.answer import answer, answer_refused
@@ -12,10 +12,12 @@ from gateway.proxy.routes import Asked, NoRoute, Route, Table
 
 class Router:
     """An ASGI application over a table of routes. around: the layers that wrap every route and every refusal here, the
-    innermost of which hands on to `inside`; None when there are none."""
+    innermost of which hands on to `inside`; None when there are none. redact: takes what might be a credential from the
+    target of a request that is for no route."""
 
-    def __init__(self, table: Table, around: Any = None) -> None:
+    def __init__(self, table: Table, around: Any = None, redact: Callable[[bytes], bytes] | None = None) -> None:
         self._table = table
+        self._redact = redact
         self._only = table.only
         self._around = around
 
@@ -38,6 +40,8 @@ class Router:
                 fields = [(b"allow", b", ".join(route.allow))]
                 return self._refuse(scope, receive, send, "method_not_allowed", fields)
         exchange.route = route
+        if route.redact is not None:  # type: ignore[union-attr]
+            exchange.target = route.redact(exchange.target)  # type: ignore[union-attr]
         app = route.app  # type: ignore[union-attr]
         if exchange.refused is not None and not route.is_layered:  # type: ignore[union-attr]
             return answer_refused(exchange, send)
@@ -50,6 +54,8 @@ class Router:
         exchange = scope["gateway"]
         if exchange.refused is not None:
             reason, fields = exchange.refused.reason, ()
+        if self._redact is not None:
+            exchange.target = self._redact(exchange.target)
         if self._around is None:
             return answer(exchange, send, reason, fields)
         exchange.inner = Refusing(reason, fields)

@@ -39,6 +39,7 @@ class Route:
     order: tuple[int, ...]
     series: dict[str, tuple[int, int]] = field(default_factory=dict)  # by listener: its metric cells
     preflights: bool = False  # whether those of CORS come here whose request would
+    redact: Callable[[bytes], bytes] | None = None  # what takes credentials from a target that is written down
     style: Style | None = None  # how refusals look here, where it isn't the listener's to say
     is_layered: bool = False  # layers stand around the application
 

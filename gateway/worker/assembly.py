@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2s
 from random import random
 from typing import Any
@@ -40,6 +41,7 @@ from gateway.metrics.plan import (
     Plan,
 )
 from gateway.middleware import MIDDLEWARE
+from gateway.middleware.identity.credential import Redact, redactor
 from gateway.middleware.middleware import Middleware, Place
 from gateway.middleware.onion import Onion
 from gateway.pages import load_pages
@@ -220,6 +222,9 @@ def assemble(
             [(MIDDLEWARE[one.options.kind], one.options, place(one, where)) for one in config.onion(route)], around
         )
 
+    redactions = [_redact([*config.onion(None), *config.onion(route)]) for route in config.routes]
+    # Which route's credential stands in the target of a request for none nobody knows.
+    redact = _redact([one for route in (None, *config.routes) for one in config.onion(route)])
     routes = []
     # The onion, outermost first: answers (whatever is raised becomes a response), router, the layers around all routes,
     # those of the route, a core (so that these layers see what becomes of errors), the route's own application.
@@ -228,12 +233,14 @@ def assemble(
         made = compiled(route, index, None, config.takes_preflights(route))
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
+        made.redact = redactions[index]
         made.app = application(route, made)
         own = onion(route, everywhere)
         made.is_layered = own.innermost is not None
         made.app = own.around(made.app, layers)
         routes.append((route, made))
-    front = Answers(Router(Table(routes), everywhere.open(inside, layers) if config.middleware else None))
+    around = everywhere.open(inside, layers) if config.middleware else None
+    front = Answers(Router(Table(routes), around, redact))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -250,15 +257,29 @@ def assemble(
     clock = Clock()
     loop = _running_loop()
     styles = [Style(load_pages(one.error_pages), one.reason_header) for one in config.listeners]
+    told = finished if redact is None else partial(_finished, finished, redact)
     entries = []
     if loop is not None:
         most = sum(one.pool.max_connections * (len(one.endpoints) or MOST) for one in config.upstreams.values())
         admission = Admission(cells, most)
         entries = [
-            _entry(one, style, admission, app, plan, cells, wheel, clock, finished, loop)
+            _entry(one, style, admission, app, plan, cells, wheel, clock, told, loop)
             for one, style in zip(config.listeners, styles, strict=True)
         ]
     return Assembled(app, entries, upstreams, members, clock, clients)
+
+
+def _redact(layers: Iterable[Standing]) -> Redact | None:
+    """What takes the credentials of these layers from a target."""
+    names = {name for layer in layers for name in layer.options.secret_parameters()}
+    return redactor(names) if names else None
+
+
+def _finished(finished: Callable[[Exchange], None], redact: Redact, exchange: Exchange) -> None:
+    """An exchange is over, also one that the listener refused."""
+    if exchange.route is None:
+        exchange.target = redact(exchange.target)
+    finished(exchange)
 
 
 def _hash_key(upstream: UpstreamConfig) -> HashKey | None:

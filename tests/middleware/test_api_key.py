@@ -59,7 +59,7 @@ def test_a_key_in_the_query() -> None:
     ):
         asked = layer.asked(target=target)
         assert asked.passed, target
-        assert asked.head.target == asked.exchange.target == left
+        assert asked.head.target == left
         assert asked.head.lines.startswith(b"GET " + left + b" HTTP/1.1")
     assert refusal(layer.asked(target=b"/x")) == MISSING
     assert refusal(layer.asked(target=b"/x?api-key")) == MISSING
@@ -67,7 +67,7 @@ def test_a_key_in_the_query() -> None:
     assert refusal(layer.asked(target=b"/x?api-key=" + KEY + b"&api-key=x")) == UNKNOWN
     forwarding = Layers.of(ApiKey, query="k", keys=[known()], forward=True)
     asked = forwarding.asked(target=b"/x?k=" + KEY)
-    assert asked.head.target == b"/x?k=" + KEY and asked.exchange.target == b"/x"
+    assert asked.head.target == b"/x?k=" + KEY
 
 
 def test_a_key_in_a_cookie() -> None:
@@ -129,7 +129,7 @@ def test_a_file_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog:
         ({"header": "x", "keys": [{"name": "a", "sha256": digest(b"")}]}, "of no text at all"),
         ({"header": "x", "keys": [known(), known(name="other")]}, '"ci" and "other" have the same key'),
         ({"header": "x", "name_header": "X", "keys": [known()]}, "same field"),
-        ({"header": "x", "name_header": "host", "keys": [known()]}, "can't be told in"),
+        ({"header": "x", "name_header": "host", "keys": [known()]}, "means something else to everybody"),
     ],
 )
 def test_options_that_are_no_good(options: dict[str, Any], said: str) -> None:

@@ -347,5 +347,5 @@ def test_a_file_that_changes_while_a_password_is_hashed(users: Path, hashes: Cou
 
 def test_options_that_are_no_good() -> None:
     for name in ("cookie", "x_user", "connection"):
-        with pytest.raises(ValidationError, match=r"can't be told in|are dropped"):
+        with pytest.raises(ValidationError, match=r"means something else|are dropped"):
             BasicAuth.OPTIONS.model_validate({"htpasswd": "a", "user_header": name})

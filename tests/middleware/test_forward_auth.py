@@ -613,7 +613,8 @@ def test_keys_are_told_apart() -> None:
     "more, why",
     [
         ({"url": "ftp://a/"}, "expected a URL"),
-        ({"copy_headers": ["content-length"]}, "is always written by the gateway"),
+        ({"copy_headers": ["content-length"]}, "belongs to the connection"),
+        ({"copy_headers": ["Host"]}, "is written by the gateway"),
         ({"copy_headers": ["X-Forwarded-Uri"]}, "is always written by the gateway"),
         ({"copy_headers": ["content-type"]}, "tells of the body"),
         ({"copy_headers": ["x_user"]}, "such fields of a request are dropped"),

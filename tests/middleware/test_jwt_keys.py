@@ -222,7 +222,7 @@ def test_what_an_issuer_publishes(caplog: pytest.LogCaptureFixture) -> None:
         ({"algorithms": ["ES256"], "jwks": "a", "scopes": ["a b"]}, "not a scope"),
         ({"algorithms": ["ES256"], "jwks": "a", "sources": ["body:x"]}, "query:NAME"),
         ({"algorithms": ["ES256"], "jwks": "a", "sources": []}, "at least one"),
-        ({"algorithms": ["ES256"], "jwks": "a", "claims_to_headers": {"sub": "host"}}, "can't be told in"),
+        ({"algorithms": ["ES256"], "jwks": "a", "claims_to_headers": {"sub": "host"}}, "means something else"),
         ({"algorithms": ["ES256"], "jwks": "a", "claims_to_headers": {"sub": "x_user"}}, "are dropped"),
         ({"algorithms": ["ES256"], "jwks": "a", "claims_to_headers": {"a": "x", "b": "X"}}, "twice"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.middleware.request_id import Options
 from tests.listeners.site import Site, get
-from tests.upstream.peer import Message, Origin, live, noting, ok
+from tests.upstream.peer import Message, Origin, Peer, live, noting, ok
 
 TRACE, PARENT = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
 NEW = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
@@ -118,9 +118,43 @@ async def test_a_trace_may_be_begun_here_in_any_case_and_left_unrecorded() -> No
 
 @live
 async def test_a_trace_is_not_taken_up_twice_from_one_request() -> None:
-    two = b"traceparent: 00-%b-%b-01\r\n" % (TRACE, PARENT) * 2
-    request, _, _ = await asked(two)
-    assert len(request.all(b"traceparent")) == 1
+    other = b"traceparent: 00-%b-%b-01\r\n" % (TRACE[::-1], PARENT)
+    for second in (other, b"Traceparent: 00-%b-%b-01\r\n" % (TRACE, PARENT), b"traceparent: x\r\n"):
+        two = b"traceparent: 00-%b-%b-01\r\n" % (TRACE, PARENT) + second + b"tracestate: a=1\r\n"
+        request, _, exchange = await asked(two)
+        [parent] = request.all(b"traceparent")
+        assert TRACE not in parent and TRACE[::-1] not in parent and exchange.trace.encode() in parent
+        assert b"tracestate" not in request
+
+
+@live
+async def test_the_state_of_a_trace_may_come_in_several_fields() -> None:
+    parent = b"traceparent: 00-%b-%b-01\r\n" % (TRACE, PARENT)
+    request, _, _ = await asked(parent + b"tracestate: a=1\r\ntracestate: b=2\r\n")
+    assert request.all(b"tracestate") == [b"a=1, b=2"]
+
+
+@pytest.mark.parametrize("trace", ["continue", "off"])
+@pytest.mark.parametrize("fields", [b"", b"traceparent: 00-%b-%b-01\r\ntracestate: a=1\r\n" % (TRACE, PARENT)])
+def test_trailers_name_nothing(trace: str, fields: bytes) -> None:
+    """Whether the head does or not: they come behind the body, and some servers put them among the fields."""
+    raw = bytearray()
+
+    async def handler(peer: Peer) -> None:
+        raw.extend(await peer.reader.readuntil(b"x-sum: 1\r\n\r\n"))
+        await peer.send(ok())
+
+    @live
+    async def test() -> None:
+        async with Origin(handler) as origin, Site(origin, middleware=layer(trace=trace)) as site:
+            more = b"transfer-encoding: chunked\r\ntrailer: x-request-id, x-sum, traceparent\r\n"
+            body = b"0\r\nX-Request-Id: evil-evil\r\nTraceparent: evil\r\nTracestate: evil\r\nx-sum: 1\r\n\r\n"
+            assert (await site.ask(get(b"/", fields + more, b"POST") + body)).status == 200
+            _, _, trailers = bytes(raw).lower().partition(b"0\r\n")
+            assert b"x-request-id" not in trailers and raw.count(b"x-request-id: ") == 1
+            assert trace == "off" or b"trace" not in trailers
+
+    test()
 
 
 def test_what_may_be_said() -> None:

@@ -166,6 +166,46 @@ async def test_a_key_in_the_target() -> None:
         assert not around.seen
 
 
+DENY = {"kind": "ip_allow", "allow": ["192.0.2.1"]}
+
+
+@pytest.mark.parametrize("inner", [BY_KEY, {**SHARED, "sources": ["header:authorization", "query:key"]}])
+@pytest.mark.parametrize("deny", [[], [DENY]])
+@pytest.mark.parametrize("is_around", [False, True])
+def test_a_credential_in_the_target_is_not_written_down(
+    inner: dict[str, Any], deny: list[dict[str, Any]], is_around: bool
+) -> None:
+    """Whoever refuses the request, and whether there is a route for it."""
+
+    @live
+    async def test() -> None:
+        route = {"name": "app", "upstream": "app", "path": "/app", "methods": ["GET"]}
+        other = {"name": "other", "upstream": "app", "path": "/other"}
+        layers = [inner] if is_around else []
+        own = [] if is_around else [inner]
+        async with Around(*deny, *layers, routes=[{**route, "middleware": own}, other]) as around:
+            asked = ((b"/app", b"GET"), (b"/nowhere", b"GET"), (b"/app", b"POST"), (b"/a/../app", b"GET"))
+            for target, method in asked:
+                await around.site.ask(get(target + b"?a&%6bey=secret&b&key=secret", method=method))
+                assert (await around.site.exchange()).target == target + b"?a&b"
+            await around.site.ask(b"GET /app?key=secret HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
+            assert (await around.site.exchange()).target == b"/app"
+            await around.ask(b"/other?key=secret")
+            target = (await around.site.exchange()).target
+            assert target == (b"/other" if is_around else b"/other?key=secret"), "not a credential there"
+
+    test()
+
+
+@live
+async def test_a_limit_by_what_is_not_written_down() -> None:
+    limit = {"kind": "rate_limit", "rate": "1/m", "burst": 1, "key": "query:key"}
+    keys = [{"name": one, "sha256": sha256(one.encode()).hexdigest()} for one in ("one", "two")]
+    async with Around(limit, {**BY_KEY, "keys": keys}) as around:
+        for key in (b"one", b"two"):
+            assert [(await around.ask(b"/?key=" + key)).status for _ in range(2)] == [200, 429]
+
+
 def test_a_password(staff: dict[str, Any]) -> None:
     @live
     async def test() -> None:

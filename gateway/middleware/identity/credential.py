@@ -7,8 +7,8 @@ are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.wire import RequestHead
@@ -20,16 +20,38 @@ class Ambiguous(Exception):
 
 Find = Callable[[RequestHead], bytes | None]
 TakeOut = Callable[[RequestHead], None]
-Redact = Callable[[Any], None]
+Redact = Callable[[bytes], bytes]
+
+_QUERY = "query:"
 
 
 class Source(NamedTuple):
-    """find: None for a request that has none; raises Ambiguous. take_out: so that it doesn't go on. redact: takes it
-    from what an exchange shows of the target, for the access log; None where it doesn't stand there."""
+    """find: None for a request that has none; raises Ambiguous. take_out: so that it doesn't go on."""
 
     find: Find
     take_out: TakeOut
-    redact: Redact | None = None
+
+
+def parameters_of(sources: Iterable[str]) -> tuple[str, ...]:
+    """The query parameters among them."""
+    return tuple([source.removeprefix(_QUERY) for source in sources if source.startswith(_QUERY)])
+
+
+def redactor(names: Iterable[str]) -> Redact:
+    """What takes these parameters from the query of a target; one that has none stays as it is."""
+    wanted = frozenset([name.encode() for name in names])
+
+    def redacted(target: bytes) -> bytes:
+        path, _, query = target.partition(b"?")
+        if not query:
+            return target
+        parts = query.split(b"&")
+        kept = [part for part in parts if _decoded(part.partition(b"=")[0]) not in wanted]
+        if len(kept) == len(parts):
+            return target
+        return path + b"?" + b"&".join(kept) if kept else path
+
+    return redacted
 
 
 def source_of(text: str) -> Source:
@@ -130,23 +152,14 @@ def _query(name: bytes) -> Source:
         query = head.target.partition(b"?")[2]
         return _only([_decoded(part.partition(b"=")[2]) for part in query.split(b"&") if is_it(part)])
 
-    def without(target: bytes) -> bytes:
-        path, _, query = target.partition(b"?")
-        parts = query.split(b"&")
-        kept = [part for part in parts if not is_it(part)]
-        if len(kept) == len(parts):
-            return target
-        return path + b"?" + b"&".join(kept) if kept else path
+    without = redactor((name.decode(),))
 
     def take_out(head: RequestHead) -> None:
         target = without(head.target)
         if target != head.target:
             head.retarget(target)
 
-    def redact(exchange: Any) -> None:
-        exchange.target = without(exchange.target)
-
-    return Source(find, take_out, redact)
+    return Source(find, take_out)
 
 
 def _decoded(text: bytes) -> bytes:

@@ -64,7 +64,7 @@ def _key(text: str, prefix: int) -> Key:
         kind, _, rest = name.partition(":")
         if kind == "query" and rest:
             wanted = rest.encode()
-            return lambda exchange, head: parameter(exchange.target, wanted) or b""
+            return lambda exchange, head: parameter(head.target, wanted) or b""
         return part(name)
 
     if "{" in text or "}" in text:
