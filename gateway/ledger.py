@@ -121,7 +121,8 @@ class Ledger:
         """Take cost from an account that holds depth at the most. Returns what is left then, 0 or more; or, if there is
         not as much, takes nothing and returns the time until there is, as a negative number.
 
-        An account that owes more than depth, since its limit was a wider one before a reload, is taken for empty.
+        An account that owes more than depth, since its limit was a wider one before a reload, becomes an empty one:
+        from then on it fills up at the rate of now.
         """
         known = self._known.get(key)
         digest, at, lock = known if known is not None else self._place(key)
@@ -138,6 +139,7 @@ class Ledger:
                     due = 0
                 elif due > depth:
                     due = depth
+                    self._cells[cell] = now + due
                 due += cost
                 if due > depth:
                     return depth - due

@@ -165,6 +165,20 @@ def test_a_narrower_limit_takes_an_account_for_empty_and_no_worse(ledger: Ledger
     assert ledger.spend(b"a", SECOND // 2, SECOND, 0) == -SECOND // 2
 
 
+def test_who_was_refused_comes_back_at_the_rate_of_now(ledger: Ledger) -> None:
+    """One each hour, all used up; then a hundred each second. Who is refused comes again when it was told to."""
+    hour, cost, now = 3600 * SECOND, SECOND // 100, 1000
+    for _ in range(5):
+        assert ledger.spend(b"a", hour, 5 * hour, now) >= 0
+    for _ in range(300):
+        left = ledger.spend(b"a", cost, SECOND, now)
+        assert left == -cost
+        now -= left
+        assert ledger.spend(b"a", cost, SECOND, now) == 0
+    now += SECOND
+    assert ledger.spend(b"a", cost, SECOND, now) == SECOND - cost
+
+
 def test_nobody_outside_can_tell_where_a_key_is(ledger: Ledger) -> None:
     other = Ledger.create()
     assert ledger._digest(b"a") != other._digest(b"a") != other._digest(b"b")
