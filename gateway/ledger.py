@@ -6,6 +6,10 @@ crashes and upgrades. Whoever changes an account holds a POSIX record lock on on
 kernel drops when its holder dies; nobody ever holds two. It is held for a few microseconds and nothing waits meanwhile.
 (Closing any descriptor of the file drops all locks that a process has on it. Nobody does while he holds one.)
 
+A holder that is stopped or frozen keeps its lock. So nobody waits for one longer than _PATIENCE: then he does without
+what he would have done with it. What processes count at the same moment may then be lost, so a limit errs on the side
+of letting pass, for the 16 accounts of one bucket, while a process stands still in the middle of it. The others go on.
+
 A key is any bytes. It is told by 128 bits of a keyed hash whose secret is in the map: nobody outside can aim at a
 bucket, and nobody can tell from the map who was here. A bucket has room for 16 keys. Its words are aligned 64 bits:
 
@@ -24,9 +28,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from fcntl import LOCK_EX, LOCK_UN, lockf
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
 from hashlib import blake2b
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 
 from gateway.scoreboard import SEATS, Cells, Fact, Scoreboard, Word
 
@@ -50,6 +54,16 @@ _SECRET_SIZE = 32
 # header. They need not lie within the file.
 _LOCKS_OF_HOLDS = 1 << 40
 _LOCK_OF_HEADER = 1 << 41
+# Nanoseconds for which to wait for a lock, on the event loop. A holder that runs needs microseconds, one that others
+# have driven from its processor comes back to it after milliseconds: on a busy machine more than ten, and counts were
+# lost when that was all. Who was waited for in vain is for some seconds waited for only as long as one that runs needs.
+_PATIENCE = 50_000_000
+_IMPATIENCE = 50_000
+_MEMORY = 5_000_000_000
+_SPINS = 2
+_NAP = 0.00005  # seconds
+_LEAST_NAPS = 20  # for time passes also while this process itself is kept from its processor
+_TRIES = LOCK_EX | LOCK_NB
 # Keys of which the hash is remembered, since the same ones come again; emptied when full. Hashing costs 1 us.
 _MOST_KNOWN = 4096
 _LONGEST_KNOWN = 256
@@ -75,6 +89,7 @@ class Ledger:
         self._map = mmap.mmap(fd, _SIZE)
         self._cells: Cells = memoryview(self._map).cast("Q")
         self._known: dict[bytes, tuple[bytes, int, int]] = {}
+        self._stuck: dict[int, int] = {}  # by lock that was waited for in vain: until when that is remembered
         self._hash = blake2b(key=self._map[_SECRET : _SECRET + _SECRET_SIZE], digest_size=16)
         self._holds: Holds | None = None
 
@@ -127,7 +142,10 @@ class Ledger:
         known = self._known.get(key)
         digest, at, lock = known if known is not None else self._place(key)
         fd = self.fd
-        lockf(fd, LOCK_EX, 1, lock)
+        try:
+            lockf(fd, _TRIES, 1, lock)
+        except OSError:
+            self._wait(lock)
         try:
             if now is None:
                 now = monotonic_ns()  # read under the lock, so that times of one account only rise
@@ -155,7 +173,7 @@ class Ledger:
     def owe(self, key: bytes, cost: int, depth: int, now: int | None = None) -> int:
         """Take cost from an account, whether it is there or not. Returns for how long to wait until it is."""
         digest, at, lock = self._known.get(key) or self._place(key)
-        lockf(self.fd, LOCK_EX, 1, lock)
+        self._lock(lock)
         try:
             if now is None:
                 now = monotonic_ns()
@@ -173,7 +191,7 @@ class Ledger:
     def refund(self, key: bytes, cost: int) -> None:
         """Give back what was taken and not used."""
         digest, at, lock = self._known.get(key) or self._place(key)
-        lockf(self.fd, LOCK_EX, 1, lock)
+        self._lock(lock)
         try:
             cell = self._find(at, digest)
             if cell >= 0:
@@ -186,6 +204,38 @@ class Ledger:
         digest, at, _ = self._known.get(key) or self._place(key)
         cell = self._find(at, digest)
         return max(self._cells[cell] - (monotonic_ns() if now is None else now), 0) if cell >= 0 else 0
+
+    def _lock(self, lock: int) -> None:
+        try:
+            lockf(self.fd, _TRIES, 1, lock)
+        except OSError:
+            self._wait(lock)
+
+    def _wait(self, lock: int) -> None:
+        """Somebody else has this lock. Returns with it, or without when its holder seems to stand still."""
+        now = monotonic_ns()
+        if now < self._stuck.get(lock, 0):
+            end, least = now + _IMPATIENCE, 0
+        else:
+            end, least = now + _PATIENCE, _SPINS + _LEAST_NAPS
+        tries = 0
+        while tries < least or now < end:
+            tries += 1
+            if tries <= _SPINS:
+                os.sched_yield()
+            else:
+                sleep(_NAP)  # so that a holder that waits for this processor gets it
+            try:
+                lockf(self.fd, _TRIES, 1, lock)
+            except OSError:
+                now = monotonic_ns()
+            else:
+                self._stuck.pop(lock, None)
+                return
+        if len(self._stuck) >= _MOST_KNOWN:
+            self._stuck.clear()
+        if now >= self._stuck.get(lock, 0):
+            self._stuck[lock] = now + _MEMORY
 
     def _place(self, key: bytes) -> tuple[bytes, int, int]:
         """The hash of a key, where its bucket begins, and the byte to lock for it."""
@@ -229,7 +279,7 @@ class Ledger:
 
     def _count_eviction(self) -> None:
         # The one case of a lock within a lock; this one is always the last.
-        lockf(self.fd, LOCK_EX, 1, _LOCK_OF_HEADER)
+        self._lock(_LOCK_OF_HEADER)
         try:
             self._cells[EVICTED_CELL] += 1
         finally:
@@ -265,7 +315,7 @@ class Holds:
         digest, _, _ = ledger._known.get(key) or ledger._place(key)
         lock = _LOCKS_OF_HOLDS + int.from_bytes(digest[:4], "little")
         mine = self._mine.get(key)
-        lockf(ledger.fd, LOCK_EX, 1, lock)
+        ledger._lock(lock)
         try:
             count = mine[0] if mine is not None else 0
             if count >= most or count + self._held_by_others(digest) >= most:
