@@ -19,8 +19,8 @@ An account that exists is changed by one store. A new one takes the place of ano
 word, value, high word. So whatever store a SIGKILL comes before, a bucket holds whole accounts, or a place without a
 key, which nobody believes. Processors keep to the order: a process ends between two instructions, not among them.
 
-Pages that nobody has touched cost nothing: an empty ledger takes two pages of memory, a full one 24 MiB for rates, and
-what holds need besides.
+Pages that nobody has touched cost nothing: an empty ledger takes two pages of memory, though 1.5 GiB of addresses; a
+full one 24 MiB for rates, and 3 MiB for each worker that holds 20,000 keys.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ WAYS = 16
 _BUCKET = WAYS * 24  # bytes
 _KEYS = WAYS * 16  # bytes of it before the values
 _BUCKETS = 1 << 16  # for rates: a million keys; while there are half as many, 4 of 1000 buckets are full
-_AREA_BUCKETS = 340  # for the holds of one seat: 5440 keys at a time
-_AREA_HEADER = 512
-_AREA = _AREA_HEADER + _AREA_BUCKETS * _BUCKET  # 128 KiB
+# For the holds of one seat. A worker has 20,000 connections at the most unless it is told otherwise, so as many keys at
+# a time for each limit a request comes to: with two limits that is one bucket too full in 8 such workers.
+_AREA_BUCKETS = 8192
+_AREA_HEADER = 4096
+_AREA = _AREA_HEADER + _AREA_BUCKETS * _BUCKET  # 3 MiB
 _HEADER = 4096
 _HOLDS = _HEADER + _BUCKETS * _BUCKET  # where they begin
 _SIZE = _HOLDS + SEATS * _AREA
-_MAGIC = 0x47_41_54_45_4C_45_44_31  # "GATELED1"; the last digit changes with the layout
+_MAGIC = 0x47_41_54_45_4C_45_44_32  # "GATELED2"; the last digit changes with the layout
 # Cells of the header.
 _MAGIC_CELL = 0
 EVICTED_CELL = 1

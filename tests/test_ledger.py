@@ -436,6 +436,16 @@ def test_holds_are_counted_over_all_seats(ledger: Ledger) -> None:
     board.close()
 
 
+def test_every_connection_of_a_worker_may_hold_a_key_of_its_own(ledger: Ledger) -> None:
+    board = Scoreboard.create()
+    one, other = _seated(ledger, board, 1), _seated(ledger, board, 2)
+    keys = [b"10.%d.%d" % divmod(number, 256) for number in range(20_000)]
+    assert all(one.take(key, 1) for key in keys)
+    assert ledger.evicted == 0
+    assert not any(other.take(key, 1) for key in keys)
+    board.close()
+
+
 def test_what_the_dead_have_held_counts_nothing(ledger: Ledger) -> None:
     board = Scoreboard.create()
     one, two = _seated(ledger, board, 1), _seated(ledger, board, 2)
