@@ -53,7 +53,8 @@ class ConcurrencyLimit(Middleware):
     """Lets `max` requests with the same `key` be under way at once, over all workers and also while a reload drains old
     ones. One more waits for `wait`, in turn within its worker, or is refused with 429 and Retry-After. A request is
     under way until the last byte of its answer is passed on, a WebSocket until it ends. What a killed worker had under
-    way counts no more. Holds back nothing of any body.
+    way counts no more. Exact for some 40,000 keys at a time in each worker; of more, single ones are counted by each
+    worker alone. Holds back nothing of any body.
 
     Order: inside of rate_limit and of what proves who somebody is; outside of cache and of whatever costs much."""
 

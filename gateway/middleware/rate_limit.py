@@ -48,9 +48,10 @@ class Options(Base):
     cost: Count = 1
     """How many requests one request counts as here."""
     mode: Literal["enforce", "shadow"] = "enforce"
-    """ "shadow" counts and logs what it would refuse, and refuses nothing."""
+    """ "shadow" counts and logs what it would refuse, and refuses nothing and tells clients nothing."""
     headers: Flag = True
-    """Whether answers carry the fields RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11)."""
+    """Whether answers carry the fields RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11), but
+    for mode = "shadow"."""
     store: RedisUrl | None = None
     """Where several gateways keep their accounts together: "redis://[user:password@]host:port/db", "rediss://" with
     TLS, "unix:///path" for a socket. Needs gateway[redis]."""
@@ -97,7 +98,7 @@ class RateLimit(Middleware):
         self._cost = options.cost * interval
         self._depth = depth = options.most * interval
         self._is_shadow = options.mode == "shadow"
-        self._headers = options.headers
+        self._headers = options.headers and not self._is_shadow  # what is only tried is told to nobody outside
         self._policy = b'\r\nratelimit-policy: "%b";q=%d;w=%d\r\nratelimit: "%b";r=%%d;t=%%d' % (
             place.layer.encode(),
             options.most,
@@ -125,9 +126,8 @@ class RateLimit(Middleware):
         left = self._spend(key, self._cost, self._depth)
         if left < 0:
             return self._over(left, scope, receive, send)
-        if not self._is_shadow:
-            charged(exchange, self._refund, key, self._cost)
-        return self._app(scope, receive, self._telling(send, left) if self._headers else send)
+        charged(exchange, self._refund, key, self._cost)
+        return self._app(scope, receive, self._telling(exchange, send, left) if self._headers else send)
 
     async def _ask(self, store: RedisStore, key: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """The same where several machines count together."""
@@ -139,16 +139,18 @@ class RateLimit(Middleware):
         if left < 0:
             await self._over(left, scope, receive, send)
             return
-        if not self._is_shadow:
-            charged(scope["gateway"], give_back, key, self._cost)
-        await self._app(scope, receive, self._telling(send, left) if self._headers else send)
+        exchange = scope["gateway"]
+        charged(exchange, give_back, key, self._cost)
+        await self._app(scope, receive, self._telling(exchange, send, left) if self._headers else send)
 
-    def _telling(self, send: Send, left: int) -> Send:
+    def _telling(self, exchange: Any, send: Send, left: int) -> Send:
         """A `send` that says in the answer how much is left."""
-        lines = self._policy % (left // self._interval, _seconds(self._depth - left))
 
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
+                # No charges any more: a limit further in has refused, and they were given back.
+                now = left if exchange.refunds is not None else min(left + self._cost, self._depth)
+                lines = self._policy % (now // self._interval, _seconds(self._depth - now))
                 message = {**message, "headers": edited(message["headers"], _NOTHING, lines)}
             return send(message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -80,7 +81,7 @@ async def test_what_other_layers_refuse_stays_charged() -> None:
 
 @live
 async def test_shadow_refuses_nothing_and_says_what_it_would(caplog: pytest.LogCaptureFixture) -> None:
-    layers = Layers(hello, SLOW | {"burst": 4}, SLOW | {"mode": "shadow", "burst": 1, "headers": False})
+    layers = Layers(hello, SLOW | {"burst": 4}, SLOW | {"mode": "shadow", "burst": 1})
     with caplog.at_level(logging.WARNING):
         told = [await layers.ask() for _ in range(5)]
     assert [one.status for one in told] == [200] * 4 + [429]  # and gives back nothing of the one that enforces
@@ -88,6 +89,22 @@ async def test_shadow_refuses_nothing_and_says_what_it_would(caplog: pytest.LogC
     assert [record.message for record in caplog.records] == [
         "route app, layer rate_limit: would have refused 1 requests, the last one of 192.0.2.1"
     ]
+
+
+@live
+async def test_shadow_is_given_back_what_others_refuse_and_tells_clients_nothing() -> None:
+    layers = Layers(hello, SLOW | {"mode": "shadow"}, SLOW | {"burst": 1, "headers": False})
+    told = [await layers.ask() for _ in range(6)]
+    assert [one.status for one in told] == [200] + [429] * 5
+    assert layers.counted(LAYER_SHADOWED, 0) == 0
+    assert not any(b"ratelimit" in one or b"ratelimit-policy" in one for one in told)
+
+
+@live
+async def test_a_refusal_further_in_says_what_is_left_after_it() -> None:
+    layers = Layers(hello, SLOW | {"name": "outer"}, SLOW | {"name": "inner", "burst": 1})
+    told = [await layers.ask() for _ in range(2)]
+    assert [one.all(b"ratelimit")[1] for one in told] == [b'"outer";r=2;t=3600'] * 2
 
 
 @live
@@ -121,6 +138,10 @@ async def test_what_was_used_up_stays_so_when_the_limit_changes() -> None:
     narrower = Layers(hello, {"kind": "rate_limit", "rate": "60/h", "burst": 2}, ledger=ledger)
     told = await narrower.ask()
     assert told.status == 429 and int(told[b"retry-after"]) <= 60  # not the ten hours that were owed
+    wider = Layers(hello, {"kind": "rate_limit", "rate": "100/s", "burst": 1}, ledger=ledger)
+    assert (await wider.ask()).status == 429
+    await asyncio.sleep(0.01)
+    assert (await wider.ask()).status == 200  # as it was told
     other = Layers(hello, {"kind": "rate_limit", "rate": "1/h"}, ledger=ledger, identity="another")
     assert (await other.ask()).status == 200
     ledger.close()

@@ -76,8 +76,9 @@ def test_the_script_is_the_ledger(server: RedisServer) -> None:
             (10 * hour, 3 * hour, 4),
             (10 * hour, 5 * hour, -1),
             (10 * hour, 4 * hour, 0),
-            (2 * hour, hour, -1),  # narrower: taken for empty, and no worse
-            (10 * hour, hour, -1),
+            (2 * hour, hour, -1),  # narrower: it becomes an empty one of those, and no worse
+            (10 * hour, hour, 7),
+            (10 * hour, 7 * hour, 0),
         ):
             found = await store.spend(b"k", cost, depth)
             assert found is not None and left * hour <= found < left * hour + hour / 2
@@ -85,6 +86,23 @@ def test_the_script_is_the_ledger(server: RedisServer) -> None:
         found = await store.spend(b"k", hour, 10 * hour)
         assert found is not None and round(found / hour) == 5
         await store.refund(b"nobody", hour)
+        await store.close()
+
+    run()
+
+
+def test_who_was_refused_comes_back_at_the_rate_of_now(server: RedisServer) -> None:
+    @live
+    async def run() -> None:
+        store = RedisStore(server.url, 10, "app/0", "here")
+        for _ in range(5):
+            await store.spend(b"k", 3600 * SECOND, 5 * 3600 * SECOND)
+        assert await store.spend(b"k", SECOND // 100, SECOND) == -SECOND // 100
+        name = server.command("KEYS", "*").split(b"\r\n")[2].decode()
+        assert 0 < int(server.command("PTTL", name)[1:]) <= 1001
+        await asyncio.sleep(0.02)
+        found = await store.spend(b"k", SECOND // 100, SECOND)
+        assert found is not None and found >= 0
         await store.close()
 
     run()

@@ -34,9 +34,11 @@ _SPEND = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local cost, depth = tonumber(ARGV[1]), tonumber(ARGV[2])
-local due = math.min(math.max((tonumber(redis.call('GET', KEYS[1])) or 0) - now, 0), depth) + cost
-if due <= depth then
-  redis.call('SET', KEYS[1], string.format('%.0f', now + due), 'PX', math.ceil(due / 1000) + 1)
+local owed = math.max((tonumber(redis.call('GET', KEYS[1])) or 0) - now, 0)
+local due = math.min(owed, depth) + cost
+if due <= depth or owed > depth then
+  local kept = due <= depth and due or depth
+  redis.call('SET', KEYS[1], string.format('%.0f', now + kept), 'PX', math.ceil(kept / 1000) + 1)
 end
 return string.format('%.0f', depth - due)
 """
