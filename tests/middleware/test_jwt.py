@@ -412,10 +412,3 @@ def test_where_a_token_stands(jwks: Path, forward: bool) -> None:
         assert invalid(layer.asked(*lines)) == "The request has more than one token"
     asked = layer.asked(bearer(one), target=b"/?access_token=" + two)
     assert invalid(asked) == "The request has more than one token"
-
-
-def test_a_bad_token_in_the_query_is_in_no_log(jwks: Path) -> None:
-    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND, sources=["query:t"])
-    asked = layer.asked(target=b"/?%74=" + token(aud="other") + b"&x=1")
-    assert invalid(asked) == "The token is meant for somebody else"
-    assert asked.exchange.target == b"/?x=1"
