@@ -74,8 +74,17 @@ _VALUES = struct.Struct(f"={WAYS}Q")
 _HASH = struct.Struct("=QQ")
 _WORD = struct.Struct("=Q")
 _NO_KEY = bytes(8)
+# A word of a hold: how many, and above that since when somebody waits, by the monotonic clock, in units of 16 us, which
+# have 44 bits until a machine has been up for nine years.
+_COUNT = 20
+_MOST_HELD = (1 << _COUNT) - 1
+_FINENESS = 14
+_NEVER = 1 << 44
+# Nanoseconds without a beat after which a worker with somebody who waits is passed over.
+_STILL = 1_000_000_000
 # An IntEnum as an index costs 0.1 us.
-_PID, _STARTED, _SEATS_USED = int(Fact.PID), int(Fact.STARTED), int(Word.SEATS_USED)
+_PID, _STARTED, _GENERATION, _BEAT = int(Fact.PID), int(Fact.STARTED), int(Fact.GENERATION), int(Fact.BEAT)
+_SEATS_USED = int(Word.SEATS_USED)
 
 
 class Ledger:
@@ -289,45 +298,47 @@ class Ledger:
 
 
 class Holds:
-    """How many requests hold a key, over all workers.
+    """How many requests hold a key, over all workers, and who waits for one.
 
     Each seat of the scoreboard has an area of its own, which only the process that sits there writes: a table of
-    buckets as above, whose values are counts. The area begins with the incarnation that it is of, so what a dead one
-    has left counts nothing from the moment at which the master buries it, nor when somebody else sits down there. Who
-    wants one more adds up the areas of all that live, under the lock of the key.
+    buckets as above, whose values are counts, and above _COUNT bits of those the time since which somebody waits in
+    that process. The area begins with the incarnation that it is of, so what a dead one has left counts nothing from
+    the moment at which the master buries it, nor when somebody else sits down there. Who wants one more adds up the
+    areas of all that live, under the lock of the key.
     """
 
     def __init__(self, ledger: Ledger, board: Scoreboard | None, number: int) -> None:
         self._ledger = ledger
         self._board = board
-        self._mine: dict[bytes, list[int]] = {}  # by key: how many, and in which cell that stands; -1: in none
+        self._mine: dict[bytes, Held] = {}
         self._area = _HOLDS + number * _AREA
         self._number = number
+        self._seat = board.seat(number) if board is not None else None
         self._others: list[tuple[Cells, int]] = []  # seats, and where their areas begin
         self._used = 0
         # Not the PID on the board: the master writes that when it has time to.
-        started = board.seat(number)[Fact.STARTED] if board is not None else 0
+        started = self._seat[Fact.STARTED] if self._seat is not None else 0
         ledger._cells[self._area >> 3] = 0
         ledger._map.madvise(mmap.MADV_REMOVE, self._area, _AREA)  # the predecessor's; zeros from here on
         ledger._cells[self._area >> 3] = _incarnation(os.getpid(), started)
 
-    def take(self, key: bytes, most: int) -> bool:
-        """Hold a key once more, unless it is held `most` times."""
+    def take(self, key: bytes, most: int, since: int = 0) -> bool:
+        """Hold a key once more, unless it is held `most` times, or another worker has somebody who has waited longer.
+        since: since when he who wants it has waited (`waiting_since`), 0 for one who has just come."""
         ledger = self._ledger
         digest, _, _ = ledger._known.get(key) or ledger._place(key)
         lock = _LOCKS_OF_HOLDS + int.from_bytes(digest[:4], "little")
         mine = self._mine.get(key)
         ledger._lock(lock)
         try:
-            count = mine[0] if mine is not None else 0
-            if count >= most or count + self._held_by_others(digest) >= most:
+            count = mine.count if mine is not None else 0
+            if count >= most or count + self._held_by_others(digest, since or _NEVER) >= most:
                 return False
             if mine is None:
-                self._mine[key] = [1, self._open(digest)]
+                self._mine[key] = Held(self._open(digest, 1), 1)
             else:
-                mine[0] = count + 1
-                if mine[1] >= 0:
-                    ledger._cells[mine[1]] = count + 1
+                mine.count = count + 1
+                self._write(mine)
             return True
         finally:
             lockf(ledger.fd, LOCK_UN, 1, lock)
@@ -336,18 +347,34 @@ class Holds:
         """Hold it once less. Needs no lock: nobody else writes here, and whoever adds up meanwhile sees the one number
         or the other."""
         mine = self._mine[key]
-        mine[0] -= 1
-        if mine[1] >= 0:
-            self._ledger._cells[mine[1]] = mine[0]
-        if not mine[0]:
+        mine.count -= 1
+        self._write(mine)
+        if not (mine.count or mine.since):
+            del self._mine[key]
+
+    def wait(self, key: bytes, since: int) -> None:
+        """Let the others know since when the first one here has waited for a key; 0: nobody does any more."""
+        mine = self._mine.get(key)
+        if mine is None:
+            if not since:
+                return
+            mine = self._mine[key] = Held(self._open(self._ledger._digest(key), since << _COUNT), 0)
+        mine.since = since
+        self._write(mine)
+        if not (mine.count or since):
             del self._mine[key]
 
     def count(self, key: bytes) -> int:
         """How many hold it now."""
         mine = self._mine.get(key)
-        return (mine[0] if mine is not None else 0) + self._held_by_others(self._ledger._digest(key))
+        return (mine.count if mine is not None else 0) + self._held_by_others(self._ledger._digest(key), 0)
 
-    def _held_by_others(self, digest: bytes) -> int:
+    def _write(self, mine: Held) -> None:
+        if mine.cell >= 0:
+            self._ledger._cells[mine.cell] = mine.since << _COUNT | mine.count
+
+    def _held_by_others(self, digest: bytes, since: int) -> int:
+        """How many they hold; more than anybody may when one of them has somebody who has waited longer."""
         board = self._board
         if board is None:
             return 0
@@ -369,14 +396,25 @@ class Holds:
             found = memory[at : at + _KEYS].find(digest)
             if found < 0 or found & 15:
                 continue
-            count = cells[(at + _KEYS + (found >> 1)) >> 3]
-            # Meanwhile the place may have been given to another key; a count is written after its key.
-            if count and memory[at + found : at + found + 16] == digest:
-                total += count
+            word = cells[(at + _KEYS + (found >> 1)) >> 3]
+            # Meanwhile the place may have been given to another key; a word is written after its key.
+            if word and memory[at + found : at + found + 16] == digest:
+                if word > _MOST_HELD and word >> _COUNT < since and self._is_in_line(seat):
+                    return _MOST_HELD
+                total += word & _MOST_HELD
         return total
 
-    def _open(self, digest: bytes) -> int:
-        """A cell that says 1 for this key. Every place of the bucket taken: -1, and only this process knows of it."""
+    def _is_in_line(self, seat: Cells) -> bool:
+        """Whether who waits there comes in turn with those here. Other generations may have other limits, and one who
+        stands still is passed over."""
+        return (
+            self._seat is not None
+            and seat[_GENERATION] == self._seat[_GENERATION]
+            and monotonic_ns() - seat[_BEAT] < _STILL
+        )
+
+    def _open(self, digest: bytes, word: int) -> int:
+        """A cell that says this for a key. Every place of the bucket taken: -1, and only this process knows of it."""
         ledger = self._ledger
         cells = ledger._cells
         at = self._area + _AREA_HEADER + int.from_bytes(digest[8:], "little") % _AREA_BUCKETS * _BUCKET
@@ -393,8 +431,24 @@ class Holds:
             cells[keys + 1] = second
             cells[keys] = first
             cell = (at + _KEYS) // 8 + way
-        cells[cell] = 1
+        cells[cell] = word
         return cell
+
+
+class Held:
+    """What this process has of a key. cell: where that stands, -1: nowhere."""
+
+    __slots__ = ("cell", "count", "since")
+
+    def __init__(self, cell: int, count: int) -> None:
+        self.cell = cell
+        self.count = count
+        self.since = 0
+
+
+def waiting_since() -> int:
+    """Now, as `Holds` writes it."""
+    return monotonic_ns() >> _FINENESS
 
 
 def _incarnation(pid: int, started: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine, Iterator
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -184,6 +185,7 @@ def pair() -> Iterator[tuple[Ledger, Ledger, Scoreboard]]:
         seat[Fact.STARTED] = number
         ledger.sit(board, number)
         seat[Fact.PID] = os.getpid()
+        seat[Fact.BEAT] = monotonic_ns() + 3600 * 10**9  # however long the test takes
     yield one, two, board
     one.close()
     two.close()
@@ -202,6 +204,46 @@ async def test_workers_hold_together(pair: tuple[Ledger, Ledger, Scoreboard]) ->
     held.release()
     held.release()
     assert [(await task).status for task in tasks[1:]] == [200, 200]
+
+
+@live
+async def test_what_waits_comes_in_turn_over_all_workers(pair: tuple[Ledger, Ledger, Scoreboard]) -> None:
+    """A worker that has a line of its own, and serves it when its requests end, leaves the other one its turn."""
+    held = Held()
+    here, there = (Layers(held, WAITING | {"max": 1}, ledger=ledger) for ledger in pair[:2])
+    tasks = []
+    for number, one in enumerate((here, here, there, here, there, here)):
+        tasks.append(begun(one.ask(client=f"192.0.2.{number}")))
+        await asyncio.sleep(0.001)  # times of the ledger have 16 us
+    for _ in tasks:
+        await inside(held, 1)
+        held.release()
+    assert [(await task).status for task in tasks] == [200] * 6
+    assert held.order == [f"192.0.2.{number}" for number in range(6)]
+    assert all(ledger.holds._mine == {} for ledger in pair[:2])
+
+
+@live
+async def test_who_has_just_come_leaves_room_to_who_waits_elsewhere(pair: tuple[Ledger, Ledger, Scoreboard]) -> None:
+    one, two, board = pair
+    assert one.holds.take(b"a", 1)
+    two.holds.wait(b"a", 1000)
+    one.holds.release(b"a")
+    assert one.holds.count(b"a") == two.holds.count(b"a") == 0
+    assert not one.holds.take(b"a", 1) and not one.holds.take(b"a", 1, 1001)
+    assert one.holds.take(b"a", 1, 999)
+    one.holds.release(b"a")
+    board.seat(2)[Fact.BEAT] = monotonic_ns() - 2 * 10**9  # it stands still
+    assert one.holds.take(b"a", 1)
+    one.holds.release(b"a")
+    board.seat(2)[Fact.BEAT] = monotonic_ns() + 3600 * 10**9
+    board.seat(2)[Fact.GENERATION] += 1  # it has another configuration
+    assert one.holds.take(b"a", 1)
+    one.holds.release(b"a")
+    board.seat(2)[Fact.GENERATION] -= 1
+    two.holds.wait(b"a", 0)
+    assert one.holds.take(b"a", 1)
+    assert not two.holds.take(b"a", 1)
 
 
 @live
