@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Iterable
 from time import monotonic
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from gateway.config.fields import Count, Duration, Flag, PrefixLength, Rate
+from gateway.config.fields import Count, Duration, FilePath, Flag, PrefixLength, Rate
 from gateway.metrics.plan import LAYER_SHADOWED
 from gateway.middleware.limits.charges import charged, refunds
 from gateway.middleware.limits.keys import LimitKey, Missing, key_of
@@ -21,6 +21,7 @@ from gateway.wire import RequestHead, edited
 log = logging.getLogger("gateway.middleware")
 
 _SECOND = 1_000_000_000
+_STORE_TIMEOUT = 0.05  # seconds
 # An account must fill up again while somebody remembers it; and times of the ledger fit their words.
 _LONGEST = 365 * 24 * 3600 * _SECOND
 _NOTHING: frozenset[bytes] = frozenset()
@@ -29,6 +30,8 @@ _QUIET = 10.0
 
 
 class Options(Base):
+    FILES: ClassVar[tuple[str, ...]] = ("store_ca",)
+
     kind: Literal["rate_limit"] = "rate_limit"
     rate: Rate
     """How many requests an account gets in a second, a minute or an hour: "50/s", "1000/h". They come evenly: of
@@ -54,9 +57,12 @@ class Options(Base):
     for mode = "shadow"."""
     store: RedisUrl | None = None
     """Where several gateways keep their accounts together: "redis://[user:password@]host:port/db", "rediss://" with
-    TLS, "unix:///path" for a socket. Needs gateway[redis]."""
-    store_timeout: Duration = 0.05
-    """How long the store may take. While it doesn't answer, this machine counts alone."""
+    TLS, "unix:///path?db=0" for a socket. Needs gateway[redis]."""
+    store_ca: FilePath | None = None
+    """A PEM file with the authorities that the certificate of a "rediss://" store may come from; those that this
+    machine trusts when absent."""
+    store_timeout: Duration = _STORE_TIMEOUT
+    """How long one answer of the store may take. While none comes, this machine counts alone."""
 
     @property
     def interval(self) -> int:
@@ -73,6 +79,10 @@ class Options(Base):
             raise ValueError(f"a cost of {self.cost} never fits into a burst of {self.most}")
         if self.most * self.interval > _LONGEST:
             raise ValueError("a burst that takes more than a year to come back is no limit of a rate")
+        if self.store is None and self.store_timeout != _STORE_TIMEOUT:
+            raise ValueError("store_timeout says nothing without store")
+        if self.store_ca is not None and not (self.store or "").startswith("rediss:"):
+            raise ValueError('store_ca is for a store with TLS: "rediss://..."')
         return self
 
 
@@ -110,7 +120,7 @@ class RateLimit(Middleware):
         self._store = None
         if options.store is not None:
             where = f"route {place.route}, layer {place.layer}"
-            self._store = RedisStore(options.store, options.store_timeout, place.identity, where)
+            self._store = RedisStore(options.store, options.store_timeout, place.identity, where, options.store_ca)
         self._shadowed = 0
         self._next_line = 0.0
 
