@@ -27,8 +27,9 @@ class LayerOptions(Section):
     kind: str
     """What the layer does."""
     name: Name | None = None
-    """Its name in logs and metrics; its kind when absent. What a layer with a name counts goes on being counted when it
-    is moved."""
+    """Its name in logs and metrics; its kind when absent. What a layer counts is kept under its name, so it goes on
+    being counted when the layer is moved. One without a name goes by its number among those of its kind on the route:
+    when one of the same kind is put before it or taken away there, each goes on with what another one has counted."""
 
     @classmethod
     def answers(cls, written: Mapping[str, Any]) -> bool:
