@@ -123,7 +123,12 @@ class Ledger:
         """Let go of it. It must not be used any more."""
         self._cells.release()
         self._map.close()
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:  # nobody has closed it; a process that makes many keeps none it does not know of
+            os.close(self.fd)
 
     @property
     def evicted(self) -> int:

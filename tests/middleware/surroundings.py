@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -34,7 +32,7 @@ class Surroundings:
     ) -> None:
         self.cells: Cells = memoryview(bytearray(8 * SEAT_CELLS)).cast("Q")
         self.truth = Truth(_board())
-        self.ledger = ledger or _ledger()
+        self.ledger = ledger or Ledger.create()
         self.wheel = wheel or Wheel(_later, lambda: asyncio.get_running_loop().time())
         self.clients = Clients(self.wheel, self.cells)
         self.documents = documents or Documents()
@@ -68,12 +66,6 @@ def _later(seconds: float, callback: Callable[[], None]) -> object:
 @lru_cache
 def _board() -> Scoreboard:
     return Scoreboard.create()
-
-
-def _ledger() -> Ledger:
-    made = Ledger.create()
-    weakref.finalize(made, os.close, made.fd)
-    return made
 
 
 def place(name: str = "layer") -> Place:
