@@ -178,6 +178,7 @@ class BasicAuth(Middleware):
         return [*users.values()][number % len(users)]
 
     async def close(self) -> None:
+        self._file.close()
         for check in [*self._checks.values()]:
             check.cancel()
 

@@ -14,6 +14,7 @@ from gateway.errors import StartError
 from gateway.middleware.api_key import ApiKey
 from gateway.middleware.identity import watched
 from tests.middleware.lone import Asked, Lone
+from tests.middleware.rereading import read_again
 
 KEY = b"5f0c6e9d2b7a4e81"
 MISSING, UNKNOWN = (401, "api_key_missing"), (401, "api_key_unknown")
@@ -108,16 +109,21 @@ def test_a_file_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog:
     layer = Lone(ApiKey, header="x-api-key", keys=[known()], keys_file=str(path))
     for key, name in ((KEY, "ci"), (b"one", "ops"), (b"two", "ops")):
         assert asking(layer, b"x-api-key: " + key).exchange.user == name
-    path.write_text(f"new:{digest(b'three')}\n")
+
+    def write(text: str) -> None:
+        path.write_text(text)
+        asyncio.run(read_again(layer.layer._file))  # type: ignore[attr-defined]
+
+    write(f"new:{digest(b'three')}\n")
     assert asking(layer, b"x-api-key: three").exchange.user == "new"
     assert asking(layer, b"x-api-key: " + KEY).passed
     assert refusal(asking(layer, b"x-api-key: one")) == UNKNOWN
     for bad in (f"new:{digest(b'one')}\nbad:three\n", f"other:{digest(KEY)}\n", "x"):
-        path.write_text(bad)
+        write(bad)
         assert asking(layer, b"x-api-key: three").passed
     assert 'line 2, key "bad": expected the SHA-256' in caplog.text
     assert 'line 1, key "other": "ci" has the same key' in caplog.text
-    path.write_text("")  # all of them are taken back
+    write("")  # all of them are taken back
     assert refusal(asking(layer, b"x-api-key: three")) == UNKNOWN
     path.write_text("x:y\n")
     with pytest.raises(StartError, match=str(path)):

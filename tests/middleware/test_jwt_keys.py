@@ -31,6 +31,7 @@ from tests.middleware.issuer import (
     token,
 )
 from tests.middleware.lone import Lone
+from tests.middleware.rereading import read_again
 
 
 @pytest.fixture
@@ -48,10 +49,12 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched, "LOOK", 0.0)
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, layer: Lone) -> None:
+    """Have a file replaced that a layer reads, and the layer know it."""
     new = path.with_suffix(".new")
     new.write_bytes(data)
     new.replace(path)
+    asyncio.run(read_again(layer.layer._keys._file))  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("soon")
@@ -59,22 +62,22 @@ def test_a_file_that_changes(jwks: Path, caplog: pytest.LogCaptureFixture) -> No
     layer = Lone(Jwt, jwks=str(jwks), **BOUND)
     old, new = bearer(token()), bearer(token("ES256", 1))
     assert asking(layer, old).passed and not asking(layer, new).passed
-    replace(jwks, key_document(public_jwk("ES256"), public_jwk("ES256", 1)))
+    replace(jwks, key_document(public_jwk("ES256"), public_jwk("ES256", 1)), layer)
     assert asking(layer, old).passed and asking(layer, new).passed
-    replace(jwks, key_document(public_jwk("ES256", 1), {"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQAB"}))
+    replace(jwks, key_document(public_jwk("ES256", 1), {"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQAB"}), layer)
     assert invalid(asking(layer, old)) == SIGNATURE  # though it was remembered
     assert asking(layer, new).passed
     assert "key 'weak' is not used: it has 17 bits, and an RSA key at least 2048" in caplog.text
     for bad in (b"", b"{", key_document({"kty": "xyz"})):
         caplog.clear()
-        replace(jwks, bad)
+        replace(jwks, bad, layer)
         assert asking(layer, new).passed
         assert asking(layer, new).passed
         errors = [one for one in caplog.records if one.levelno == logging.ERROR]
         assert len(errors) == 1 and "stays in use" in errors[0].message
     jwks.unlink()
     assert asking(layer, new).passed
-    replace(jwks, key_document())  # the issuer says: nobody
+    replace(jwks, key_document(), layer)  # the issuer says: nobody
     assert not asking(layer, new).passed
 
 
