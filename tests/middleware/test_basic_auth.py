@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import tracemalloc
 from base64 import b64encode
 from pathlib import Path
 from threading import Event
@@ -216,10 +217,25 @@ def test_who_does_not_exist_takes_as_long(users: Path, hashes: Counted) -> None:
 
 def test_it_is_somebody_elses_hash_always_the_same(users: Path) -> None:
     made: Any = Lone(BasicAuth, htpasswd=str(users)).layer
-    known = users_of(users.read_bytes())
-    taken = {name: made._somebody(name, known) for name in map(str, range(50))}
-    assert {one.text for one in taken.values()} == {one.text for one in known.values()}
-    assert all(made._somebody(name, known) is one for name, one in taken.items())
+    read = made._file.value
+    taken = {name: made._somebody(name, read) for name in map(str, range(50))}
+    assert {one.text for one in taken.values()} == {one.text for one in users_of(users.read_bytes()).values()}
+    assert all(made._somebody(name, read) is one for name, one in taken.items())
+
+
+def test_who_does_not_exist_takes_no_longer_in_a_long_file(tmp_path: Path) -> None:
+    """Nothing is done with each of the others, not even a list of them made."""
+    users = tmp_path / "htpasswd"
+    users.write_bytes(b"".join(user_line(b"user%d" % number, b"x") for number in range(1000)))
+    made: Any = Lone(BasicAuth, htpasswd=str(users)).layer
+    read = made._file.value
+    made._somebody("warm", read)
+    tracemalloc.start()
+    try:
+        made._somebody("nobody", read)
+        assert tracemalloc.get_traced_memory()[1] < 4000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_wrong_password_is_hashed_once_in_a_while(
