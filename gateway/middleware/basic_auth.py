@@ -15,6 +15,7 @@ from gateway.config.values import parse_duration
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
 from gateway.middleware.identity.credential import names_scheme
+from gateway.middleware.identity.hashing import HASHING
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import Hash
 from gateway.middleware.identity.recent import Recent
@@ -44,7 +45,8 @@ class Options(Base):
     remember: Duration = parse_duration("1m")
     """How long a password that was right is known without being hashed again. A change of the file ends it sooner."""
     checks: Count = 2
-    """How many passwords are hashed at the same time, in each worker: each takes a CPU for tens of milliseconds."""
+    """How many passwords are hashed at the same time, in each worker: each takes a CPU for tens of milliseconds. Of
+    several layers the largest number is that of all together, and they take turns."""
     waiting: Count = 64
     """How many more may wait for that, in each worker; further ones are refused with 503."""
 
@@ -98,6 +100,7 @@ class BasicAuth(Middleware):
         self._names = frozenset(name.encode() for name in (*names, options.user_header) if name is not None)
         self._remember = options.remember
         self._at_once = options.checks
+        HASHING.allow(options.checks)
         self._room = options.checks + options.waiting
         self._key = os.urandom(32)  # so that what is remembered can't be tried against a list of passwords
         self._right: Recent[_Known] = Recent(_MOST_REMEMBERED)
@@ -166,7 +169,7 @@ class BasicAuth(Middleware):
         if self._turns is None:
             self._turns = asyncio.Semaphore(self._at_once)
         async with self._turns:
-            same = await asyncio.to_thread((hashed or self._somebody(user, users)).matches, password)
+            same = await HASHING.matches(hashed or self._somebody(user, users), password)
         now = time.monotonic()
         if hashed is None or not same:
             if users is self._file.value:

@@ -7,6 +7,7 @@ import logging
 import time
 import tracemalloc
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from gateway.middleware import basic_auth
 from gateway.middleware.basic_auth import BasicAuth
 from gateway.middleware.identity import watched
+from gateway.middleware.identity.hashing import Hashing
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import Bcrypt
 from tests.middleware.hashes import user_line
@@ -299,6 +301,29 @@ def test_no_more_than_so_many_wait(users: Path, hashes: Counted) -> None:
         hashes.gate.set()
         assert {refusal(await ask) for ask in asks} == {BUSY, WRONG}
         assert refusal(await layer.ask(basic(b"ann", b"6"))) == WRONG
+
+    run(test())
+
+
+def test_layers_share_what_time_passwords_may_take(
+    users: Path, hashes: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody else waits for it."""
+    monkeypatch.setattr(basic_auth, "HASHING", Hashing())
+
+    async def test() -> None:
+        layers = [Lone(BasicAuth, htpasswd=str(users), checks=2) for _ in range(3)]
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(6))
+        hashes.gate.clear()
+        asks = [
+            asyncio.ensure_future(layer.ask(basic(b"ann", b"%d" % number))) for layer in layers for number in (1, 2)
+        ]
+        while hashes.count < 2:  # noqa: ASYNC110 (a thread tells)
+            await asyncio.sleep(0.001)
+        at_once = await asyncio.to_thread(lambda: hashes.count)
+        hashes.gate.set()
+        assert at_once == 2
+        assert {refusal(await ask) for ask in asks} == {WRONG} and hashes.count == 6
 
     run(test())
 
