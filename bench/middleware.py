@@ -8,47 +8,57 @@ nothing else. Credentials are those of a client that comes again: verified, and 
 import asyncio
 import gc
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from bench.report import aligned
 from bench.scenarios import BROWSER_FIELDS
-from gateway.documents import Documents
 from gateway.ledger import Ledger
 from gateway.middleware import KINDS, MIDDLEWARE
-from gateway.middleware.middleware import App, Message, Place, Receive, Scope, Send
-from gateway.middleware.onion import Core, Onion
+from gateway.middleware.middleware import App, Message, Receive, Scope, Send
+from gateway.middleware.onion import Core, Culprits, Onion
 from gateway.scoreboard import Scoreboard
-from gateway.truth import Truth
-from gateway.upstream.clients import Clients
 from gateway.wire import Fields, ResponseHead, read_request, read_response
 from gateway.worker.assembly import running_wheel
 from gateway.worker.plugins import Plugins
 from tests.middleware.passing import PASSING
 from tests.middleware.rig import Asking, asking, scope_of
+from tests.middleware.surroundings import Surroundings
 from tests.upstream.peer import Origin, always, ok
 
 _REQUESTS = 500  # in a run
 _RUNS = 40
-# With these, beside those that merely let a request pass, a layer does what it is there for.
-AT_WORK: dict[str, tuple[str, dict[str, Any]]] = {
-    "headers, one set in each direction": (
+
+
+class Case(NamedTuple):
+    """A layer and a request. options: beside those with which the kind merely lets a request pass. browser: the fields
+    of a browser's request that are not there."""
+
+    kind: str
+    options: Mapping[str, Any] = MappingProxyType({})
+    without: tuple[str, ...] = ()
+
+
+# Beside one of each kind, whose request passes: what makes a difference.
+CASES = {
+    "compress, nothing to do": Case("compress", without=("Accept-Encoding",)),
+    "headers, one set in each direction": Case(
         "headers",
         {"request": {"set": {"x-a": "1"}}, "response": {"set": {"x-frame-options": "DENY"}, "remove": ["server"]}},
     ),
-    "headers, made of the request": ("headers", {"request": {"set": {"x-who": "{client_ip} {request_id}"}}}),
-    "rate_limit, without its fields": (
-        "rate_limit",
-        {"key": "client_ip", "rate": "1000000/s", "burst": 1000000, "headers": False},
-    ),
-    "forward_auth, remembered": ("forward_auth", {"cache": "60s"}),
+    "headers, made of the request": Case("headers", {"request": {"set": {"x-who": "{client_ip} {request_id}"}}}),
+    "rate_limit, without its fields": Case("rate_limit", {"headers": False}),
+    "forward_auth, remembered": Case("forward_auth", {"cache": "60s"}),
+    "static, another prefix": Case("static", {"prefix": "/assets"}),
+    "request_id, only the id": Case("request_id", {"trace": "off", "response": False}),
 }
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 1024\r\nCache-Control: private, max-age=0\r\nETag: \"33a64df5\"\r\nVary: Accept-Encoding\r\n"
+    b'Content-Length: 1024\r\nCache-Control: private, max-age=0\r\nETag: "33a64df5"\r\nVary: Accept-Encoding\r\n'
     b"X-Request-Cost: 3\r\nLast-Modified: Sat, 21 Nov 2026 11:00:00 GMT\r\nSet-Cookie: a=b\r\n\r\n"
 )
 BODY = b"x" * 1024
@@ -56,8 +66,6 @@ BODY = b"x" * 1024
 
 @dataclass(frozen=True)
 class Row:
-    """us: of processor time per request; onion: those of all together, for what was measured as one."""
-
     layer: str
     us: float
 
@@ -79,15 +87,14 @@ async def _rows(runs: int) -> list[Row]:
 
 
 async def _measured(folder: Path, yes: str, runs: int) -> list[Row]:
-    layers = {kind: (kind, PASSING[kind].options(folder, yes)) for kind in MIDDLEWARE}
-    for title, (kind, options) in AT_WORK.items():
-        needed = {"url": f"http://{yes}/"} if kind == "forward_auth" else {}
-        layers[title] = (kind, {**needed, **options})
+    cases = {**{kind: Case(kind) for kind in MIDDLEWARE}, **CASES}
     rows = []
-    for title, (kind, options) in sorted(layers.items()):
+    for title, case in sorted(cases.items()):
+        passing = PASSING[case.kind]
         made = _Made(folder)
-        app = made.onion([{"kind": kind, **options}])
-        fields = PASSING[kind].fields
+        app = made.onion([{"kind": case.kind, **passing.options(folder, yes), **case.options}])
+        lines = [line for line in BROWSER_FIELDS.splitlines() if line.partition(":")[0] not in case.without]
+        fields = "\r\n".join((*lines, "")).encode() + passing.fields
         rows.append(Row(title, await _difference(app, made.bare(), fields, runs)))
     return rows
 
@@ -96,27 +103,15 @@ class _Made:
     """Onions with all that they need."""
 
     def __init__(self, folder: Path) -> None:
-        board = Scoreboard.create()
-        self._cells = board.take(1, [])
         ledger = Ledger.create()
-        ledger.sit(board, 1)
-        wheel = running_wheel()
-        self._common: dict[str, Any] = {
-            "cells": self._cells,
-            "truth": Truth(board),
-            "ledger": ledger,
-            "wheel": wheel,
-            "clients": Clients(wheel, self._cells),
-            "documents": Documents(),
-            "plugin": Plugins((str(folder),)),
-        }
+        ledger.sit(Scoreboard.create(), 1)
+        self._around = Surroundings(ledger, wheel=running_wheel(), plugin=Plugins((str(folder),)))
 
     def onion(self, layers: Sequence[dict[str, Any]]) -> App:
         standing = []
         for number, options in enumerate(layers):
             kind = options["kind"]
-            place = Place(identity=f"{number}", route="app", layer=kind, at=64 + 8 * number, **self._common)
-            standing.append((MIDDLEWARE[kind], KINDS[kind].model_validate(options), place))
+            standing.append((MIDDLEWARE[kind], KINDS[kind].model_validate(options), self._around.place(kind, number)))
         made: list[Any] = []
         app = Onion(standing).around(_app, made)
         for layer in made:
@@ -125,8 +120,7 @@ class _Made:
 
     def bare(self) -> App:
         """The same without a layer: what is inside of all."""
-        place = Place(identity="bare", route="app", layer="bare", at=64, **self._common)
-        return Core(_app, place, {})
+        return Core(_app, self._around.place("bare"), Culprits([], None))
 
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +152,7 @@ async def _difference(app: App, bare: App, fields: bytes, runs: int) -> float:
 
 
 def _requests(fields: bytes) -> Callable[[], list[tuple[Asking, Scope]]]:
-    data = b"GET /items/42?sort=price HTTP/1.1\r\n" + BROWSER_FIELDS.encode() + fields + b"\r\n"
+    data = b"GET /items/42?sort=price HTTP/1.1\r\n" + fields + b"\r\n"
     found = read_request(data)
     assert found is not None
     shared = found[0].fields

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bench.origin import LARGE_LENGTH, SMALL_BODY
+from bench.token import TOKEN
 
 BROWSER_FIELDS = (
     "Host: shop.example.com\r\n"
@@ -20,8 +21,8 @@ BROWSER_FIELDS = (
 )
 
 
-def get(target: str) -> bytes:
-    return f"GET {target} HTTP/1.1\r\n{BROWSER_FIELDS}\r\n".encode()
+def get(target: str, fields: str = BROWSER_FIELDS) -> bytes:
+    return f"GET {target} HTTP/1.1\r\n{fields}\r\n".encode()
 
 
 def post(target: str, length: int) -> bytes:
@@ -40,9 +41,11 @@ class Scenario:
 
 
 SMALL_GET = get("/items/42?sort=price&page=3")
+BEARING = get("/items/42?sort=price&page=3", f"{BROWSER_FIELDS}Authorization: Bearer {TOKEN}\r\n")
 
 SCENARIOS = {
     "small": Scenario("Small GET, 50 connections", SMALL_GET, len(SMALL_BODY), 50),
+    "token": Scenario("Small GET with a bearer token, 50 connections", BEARING, len(SMALL_BODY), 50),
     "download": Scenario("1 MiB download, 20 connections", get("/large"), LARGE_LENGTH, 20),
     "upload": Scenario("1 MiB upload, 20 connections", post("/upload", LARGE_LENGTH), len(f"{LARGE_LENGTH}\n"), 20),
     "conns1000": Scenario("Small GET, 1,000 connections", SMALL_GET, len(SMALL_BODY), 1000),

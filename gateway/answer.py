@@ -1,4 +1,4 @@
-"""How the gateway answers itself: the one function that sends a refusal.
+"""How the gateway answers itself: what sends a refusal.
 
 Which status a reason has says the table in `reasons.py`, what the answer looks like `refusals.py`.
 """
@@ -6,11 +6,17 @@ Which status a reason has says the table in `reasons.py`, what the answer looks 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from gateway.reasons import status_of
 from gateway.refusals import accept_in, refuse
+
+
+def answer_refused(exchange: Any, send: Any) -> Awaitable[None]:
+    """Send the refusal of a request whose body the listener does not take."""
+    refused = exchange.refused
+    return answer(exchange, send, refused.reason, (), refused.status)
 
 
 async def answer(

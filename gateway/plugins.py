@@ -327,7 +327,7 @@ class Request:
 
     @property
     def claims(self) -> Mapping[str, Any] | None:
-        """Of its token, once a layer further out has verified that; else None."""
+        """Of its token, once a layer further out has verified that; else None. A copy, which belongs to the request."""
         return self._exchange.claims  # type: ignore[no-any-return]
 
     @property
@@ -348,31 +348,30 @@ class Request:
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
             key, _, text = _line(name, value)[2:].partition(b": ")
             fields.append((key, text))
-        if isinstance(body, str):
-            body = body.encode()
-            if not any(name == b"content-type" for name, _ in fields):
-                fields.append((b"content-type", b"text/plain; charset=utf-8"))
+        if isinstance(body, str) and not any(name == b"content-type" for name, _ in fields):
+            fields.append((b"content-type", b"text/plain; charset=utf-8"))
+        body = _encoded(body)
         if status not in _BODYLESS:
             fields.append((b"content-length", b"%d" % len(body)))
         elif body:
             raise ValueError(f"an answer with status {status} has no body")
-        self.answer = Answer(status, fields, bytes(body))
+        self.answer = Answer(status, fields, body)
 
 
 class Response:
     """A response on its way to the client: its head, before any of its body.
 
     Its status and header fields may be changed. `transform`: whether its body goes through `transform_response_body`;
-    True unless `modify_response` says otherwise. `body`: what takes the body's place, None for nothing.
+    True unless `modify_response` says otherwise.
     """
 
-    __slots__ = ("_headers", "_status", "body", "request", "transform")
+    __slots__ = ("_body", "_headers", "_status", "request", "transform")
 
     def __init__(self, status: int, headers: Any, request: Request) -> None:
         self._status = status
         self._headers = _ResponseHeaders(headers)
         self.request = request
-        self.body: bytes | None = None
+        self._body: bytes | None = None
         self.transform = True
 
     @property
@@ -394,12 +393,27 @@ class Response:
             raise ValueError(f"not the status of an answer: {status}")
         self._status = status
 
+    @property
+    def body(self) -> bytes | None:
+        """What takes the place of the body that comes, None for nothing; `replace` says what."""
+        return self._body
+
     def replace(self, body: bytes | str, content_type: str | None = None) -> None:
-        """Send this body, as it is, and nothing of the one that comes; if that is long it isn't read to its end."""
-        self.body = body.encode() if isinstance(body, str) else bytes(body)
+        """Send this body, as it is, and nothing of the one that comes; if that is long it isn't read to its end. Text
+        goes out in UTF-8."""
+        self._body = _encoded(body)
         del self.headers["content-encoding"]
         if content_type is not None:
             self.headers["content-type"] = content_type
+
+
+def _encoded(body: bytes | str) -> bytes:
+    """Raises TypeError, also for the number or list that bytes() would make something of."""
+    if isinstance(body, str):
+        return body.encode()
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(f"a body is bytes or text, got {type(body).__name__}")
+    return bytes(body)
 
 
 def retell(scope: dict[str, Any], target: bytes) -> None:

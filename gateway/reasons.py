@@ -105,6 +105,8 @@ REASONS: dict[str, Reason] = {
         _REQUEST, "The request body is not coded as it says.", (400,), True, "decompress"
     ),
     "file_not_found": Reason("destination_not_found", "There is no such file.", (404,), True, "static"),
+    "precondition_failed": Reason(_DENIED, "The file is not the one that was meant.", (412,), True, "static"),
+    "file_changed": Reason("", "The file became shorter while it was sent, or could not be read.", (), True, "static"),
     # The endpoint.
     "connection_refused": Reason("connection_refused", "The server behind the gateway can't be reached.", (502,), True),
     "connection_timeout": Reason(

@@ -87,6 +87,11 @@ MAY_KNOW: dict[str, set[str]] = {
     "": set(),
 }
 
+# Rooms that are built up file by file, from the bottom: each file may import those before it and no others.
+FILE_BY_FILE = {
+    "wire": ("grammar", "names", "lines", "fields", "framing", "heads", "chunked", "messages"),
+}
+
 # Where a foreign library may be imported. "*" in a pattern does not stop at folders.
 DOORS: dict[str, tuple[str, ...]] = {
     "backports": ("middleware/content/codings.py",),
@@ -148,6 +153,7 @@ PURE = (
     "proxy/hash_key.py",
     "proxy/headers.py",
     "proxy/explain.py",
+    "proxy/explained.py",
     "proxy/onward.py",
     "proxy/paths.py",
     "proxy/quantile.py",
@@ -165,7 +171,7 @@ PURE = (
     "upstream/ratio.py",
     "upstream/sticky.py",
     "wheel.py",
-    "wire.py",
+    "wire/*",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "os", "select", "selectors", "secrets", "uuid", "datetime", "signal"}
 
@@ -288,6 +294,19 @@ def test_a_foreign_library_comes_in_by_its_door(library: str) -> None:
 def test_every_foreign_library_has_a_door() -> None:
     foreign = {one.top for one in IMPORTS} - set(sys.stdlib_module_names) - {"gateway", "__future__"}
     assert foreign <= DOORS.keys(), foreign - DOORS.keys()
+
+
+@pytest.mark.parametrize("room", FILE_BY_FILE)
+def test_a_file_knows_only_those_before_it(room: str) -> None:
+    order = [f"{room}/{name}.py" for name in FILE_BY_FILE[room]]
+    assert {file for file in FILES if file.startswith(f"{room}/")} == {*order, f"{room}/__init__.py"}
+    broken = []
+    for at, file in enumerate(order):
+        for one in IMPORTS:
+            known = one.module.removeprefix("gateway.").replace(".", "/")
+            if one.file == file and (known == room or known.startswith(f"{room}/")) and f"{known}.py" not in order[:at]:
+                broken.append(one)
+    assert not broken, _told(broken)
 
 
 @pytest.mark.parametrize("module", FORBIDDEN)

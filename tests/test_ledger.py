@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -165,6 +166,20 @@ def test_a_narrower_limit_takes_an_account_for_empty_and_no_worse(ledger: Ledger
     assert ledger.spend(b"a", SECOND // 2, SECOND, 0) == -SECOND // 2
 
 
+def test_who_was_refused_comes_back_at_the_rate_of_now(ledger: Ledger) -> None:
+    """One each hour, all used up; then a hundred each second. Who is refused comes again when it was told to."""
+    hour, cost, now = 3600 * SECOND, SECOND // 100, 1000
+    for _ in range(5):
+        assert ledger.spend(b"a", hour, 5 * hour, now) >= 0
+    for _ in range(300):
+        left = ledger.spend(b"a", cost, SECOND, now)
+        assert left == -cost
+        now -= left
+        assert ledger.spend(b"a", cost, SECOND, now) == 0
+    now += SECOND
+    assert ledger.spend(b"a", cost, SECOND, now) == SECOND - cost
+
+
 def test_nobody_outside_can_tell_where_a_key_is(ledger: Ledger) -> None:
     other = Ledger.create()
     assert ledger._digest(b"a") != other._digest(b"a") != other._digest(b"b")
@@ -317,17 +332,67 @@ def test_who_is_killed_in_the_critical_section_blocks_nobody(ledger: Ledger) -> 
         assert os.read(told, 1) == b"!"
         with pytest.raises(BlockingIOError):
             fcntl.lockf(ledger.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, lock)
-        with child(lambda: _spend(ledger)) as (_, admitted):
-            os.kill(pid, signal.SIGKILL)
-            assert os.read(admitted, 1) == b"!"  # the kernel has dropped the lock
-    assert ledger.spend(b"a", 1, 100, 1000) == 97
-
-
-def _spend(ledger: Ledger) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        fcntl.lockf(ledger.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, lock)  # the kernel has dropped it
     assert ledger.spend(b"a", 1, 100, 1000) == 98
 
 
-def test_processes_count_each_unit_once(ledger: Ledger) -> None:
+def test_who_stands_still_in_the_critical_section_is_not_waited_for(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is done without the lock what is done with it, and nobody sleeps for it twice."""
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(module, "sleep", nap)
+    board = Scoreboard.create()
+    holds = _seated(ledger, board, 1)
+    assert ledger.spend(b"a", 1, 100, 1000) == 99
+
+    def hold() -> None:
+        fcntl.lockf(ledger.fd, fcntl.LOCK_EX, 1 << 42, 0)
+
+    with child(hold) as (pid, told):
+        assert os.read(told, 1) == b"!"
+        os.kill(pid, signal.SIGSTOP)
+        assert ledger.spend(b"a", 1, 100, 1000) == 98
+        assert sum(naps) <= 1.0
+        monkeypatch.setattr(module, "_MEMORY", 10**15)
+        monkeypatch.setattr(module, "_IMPATIENCE", 0)
+        ledger.spend(b"a", 0, 100, 1000)
+        ledger._stuck = dict.fromkeys(ledger._stuck, 10**18)
+        naps.clear()
+        assert [ledger.spend(b"a", 1, 3, 1000) for _ in range(3)] == [0, -1, -1]
+        assert not naps
+        assert ledger.owe(b"b", 1, 2, 1000) == 0 and ledger.spend(b"b", 1, 2, 1000) == 0
+        assert ledger.spend(b"b", 1, 2, 1000) == -1
+        assert holds.take(b"a", 1) and not holds.take(b"a", 1)
+        holds.release(b"a")
+    assert ledger.spend(b"a", 1, 4, 1000) == 0
+    board.close()
+
+
+def test_who_runs_is_waited_for(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 60 * SECOND)
+    _, _, lock = ledger._place(b"a")
+
+    def hold() -> None:
+        fcntl.lockf(ledger.fd, fcntl.LOCK_EX, 1, lock)
+
+    with child(hold) as (pid, told):
+        assert os.read(told, 1) == b"!"
+        monkeypatch.setattr(module, "sleep", lambda seconds: os.kill(pid, signal.SIGKILL))
+        assert ledger.spend(b"a", 1, 100, 1000) == 99
+    assert not ledger._stuck
+
+
+def test_processes_count_each_unit_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 60 * SECOND)  # one that runs may be kept from doing so for long
+
     def work() -> None:
         for _ in range(2000):
             assert ledger.spend(b"all", 1, 10_000, 1000) >= 0
@@ -368,6 +433,16 @@ def test_holds_are_counted_over_all_seats(ledger: Ledger) -> None:
     one.release(b"a")
     assert three.take(b"a", 3)
     assert not two.take(b"a", 3)
+    board.close()
+
+
+def test_every_connection_of_a_worker_may_hold_a_key_of_its_own(ledger: Ledger) -> None:
+    board = Scoreboard.create()
+    one, other = _seated(ledger, board, 1), _seated(ledger, board, 2)
+    keys = [b"10.%d.%d" % divmod(number, 256) for number in range(20_000)]
+    assert all(one.take(key, 1) for key in keys)
+    assert ledger.evicted == 0
+    assert not any(other.take(key, 1) for key in keys)
     board.close()
 
 
@@ -412,8 +487,10 @@ def test_holds_against_a_plain_count(acts: list[tuple[int, bytes, bool]], most: 
     ledger.close()
 
 
-def test_processes_never_hold_more_than_the_limit(ledger: Ledger) -> None:
+def test_processes_never_hold_more_than_the_limit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four processes take and release as fast as they can; each looks how many there are while it holds one."""
+    monkeypatch.setattr(module, "_PATIENCE", 60 * SECOND)
+    lock = module._LOCKS_OF_HOLDS + int.from_bytes(ledger._digest(b"a")[:4], "little")
     board = Scoreboard.create()
     begin, go = os.pipe()
     pids = []
@@ -429,7 +506,9 @@ def test_processes_never_hold_more_than_the_limit(ledger: Ledger) -> None:
                 for _ in range(3000):
                     if ledger.holds.take(b"a", 2):
                         taken += 1
+                        ledger._lock(lock)  # lest one is counted twice that goes from one seat to another meanwhile
                         assert ledger.holds.count(b"a") <= 2
+                        fcntl.lockf(ledger.fd, fcntl.LOCK_UN, 1, lock)
                         ledger.holds.release(b"a")
                 os._exit(0 if taken else 2)
             finally:

@@ -113,7 +113,7 @@ exchange.cut("f")
 
 
 def test_repeated_fields_have_a_reason_each() -> None:
-    """Their codes are put together in wire.py, where no walk finds them."""
+    """Their codes are put together in wire/fields.py, where no walk finds them."""
     for name in wire.SINGLE:
         assert "repeated_" + name.decode().replace("-", "_") in REASONS
 

@@ -17,6 +17,7 @@ from bench.peers.starlette import StarletteHttpx
 
 PEERS: dict[str, Peer] = {
     "gateway": Gateway(),
+    "gateway-layers": Gateway(layers=True),
     "nginx": Nginx(access_log=True),
     "nginx-nolog": Nginx(access_log=False),
     "haproxy": HAProxy(),

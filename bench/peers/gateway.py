@@ -1,4 +1,4 @@
-"""This project's gateway: one worker, access log as JSON to a file, metrics on."""
+"""This project's gateway: one worker, access log as JSON to a file, metrics on; once as it is, once with layers."""
 
 import importlib.metadata
 import importlib.util
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.peers.peer import IDLE_UPSTREAM_CONNECTIONS, Launch, Missing, Peer, version_in
 from bench.process import free_port
+from bench.token import SECRET
 
 CONFIG = """\
 [process]
@@ -38,9 +39,33 @@ upstream = "app"
 """
 
 
+# What an API in front of the public has: names for requests, a field for responses, a limit, and who asks.
+LAYERS = f"""\
+
+[[middleware]]
+kind = "request_id"
+
+[[middleware]]
+kind = "headers"
+response = {{{{ set = {{{{ x-frame-options = "DENY" }}}}, remove = ["server"] }}}}
+
+[[middleware]]
+kind = "rate_limit"
+key = "client_ip"
+rate = "1000000/s"
+
+[[middleware]]
+kind = "jwt"
+algorithms = ["HS256"]
+secret = "{SECRET}"
+optional = true  # whoever asks whether it is up has none
+"""
+
+
 class Gateway(Peer):
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, layers: bool = False) -> None:
         self.workers = workers
+        self.layers = layers
 
     def find(self) -> str:
         if importlib.util.find_spec("gateway.__main__") is None:
@@ -49,7 +74,7 @@ class Gateway(Peer):
 
     def launch(self, port: int, origin: int, folder: Path) -> Launch:
         file = folder / "gateway.toml"
-        config = CONFIG.format(
+        config = (CONFIG + (LAYERS if self.layers else "")).format(
             workers=self.workers,
             folder=folder,
             admin=free_port(),

@@ -27,6 +27,7 @@ def check(data: dict[str, Any], kinds: Kinds) -> list[Problem]:
         *_addresses(data, listeners),
         *_answers(routes, kinds),
         *_sets(data),
+        *_accounts(data),
         *(_destinations(routes, upstreams) if isinstance(upstreams, dict) else ()),
         *(_origins(upstreams) if isinstance(upstreams, dict) else ()),
         *_unreachable(routes),
@@ -119,6 +120,27 @@ def _sets(data: dict[str, Any]) -> Iterator[Problem]:
             if isinstance(name, str) and name not in known:
                 message = f"there is no set {shown(name)} in middleware_sets"
                 yield Problem((*path, "middleware", index), message, closest(name, known))
+
+
+def _accounts(data: dict[str, Any]) -> Iterator[Problem]:
+    """Layers that would count under one name what a request does, and so count it twice."""
+    sets = data.get("middleware_sets")
+    items = [((), data), *_tables(data, "routes")]
+    if isinstance(sets, dict):
+        items += [(("middleware_sets", name), one) for name, one in sets.items() if isinstance(one, dict)]
+    everywhere: dict[str, KeyPath] = {}
+    for path, item in items:
+        layers = item.get("middleware")
+        named: dict[str, KeyPath] = {}
+        used = everywhere if not path else dict(everywhere)
+        for index, layer in enumerate(layers if isinstance(layers, list) else ()):
+            here = (*path, "middleware", index)
+            name = layer.get("name") if isinstance(layer, dict) else None
+            if isinstance(name, str) and (taken := named.setdefault(name, here)) != here:
+                yield Problem((*here, "name"), f"{shown(name)} is already the name of {dotted(taken)}", other=taken)
+            elif isinstance(layer, str) and (taken := used.setdefault(layer, here)) != here:
+                message = f"the set {shown(layer)} is already used by {dotted(taken)}: a request would pass it twice"
+                yield Problem(here, message, other=taken)
 
 
 def _has_prefix(route: dict[str, Any]) -> bool:

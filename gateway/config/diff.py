@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
+from gateway.config.dump import without_secrets
 from gateway.config.model import Config
 from gateway.config.problems import KeyPath, dotted
 from gateway.config.values import HIDDEN, Secret
@@ -60,6 +61,7 @@ def _has_tables(value: Any) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, Secret):
         return HIDDEN
+    value = without_secrets(value)
     bare = isinstance(value, str) and value.isprintable() and value != "" and " " not in value
-    text = value if bare else json.dumps(value, ensure_ascii=False)
+    text = value if bare else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

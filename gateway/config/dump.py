@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time
+from math import isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +16,7 @@ from gateway.config.document import INCLUDE
 from gateway.config.layers import Kinds, LayerOptions
 from gateway.config.model import Config
 from gateway.config.section import Section
-from gateway.config.values import HIDDEN, Secret
+from gateway.config.values import HIDDEN, Secret, without_credentials
 
 _REFERENCE = r"\$\{"  # a string with a reference to the environment may become anything
 
@@ -22,24 +24,65 @@ _REFERENCE = r"\$\{"  # a string with a reference to the environment may become 
 def effective(config: Config) -> str:
     """The configuration in force as JSON: every default spelled out, every value as it would be written, but no
     secret."""
-    return json.dumps(without_secrets(config.model_dump()), indent=2, ensure_ascii=False) + "\n"
+    # Options of plug-ins may hold what JSON has no word for: dates and times.
+    return json.dumps(without_secrets(config.model_dump()), indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def without_secrets(value: Any) -> Any:
-    """The same with something else in the place of each secret."""
+    """The same with something else in the place of each secret, also of those in URLs."""
     if isinstance(value, dict):
         return {key: without_secrets(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_secrets(item) for item in value]
-    return HIDDEN if isinstance(value, Secret) else value
+    if isinstance(value, str):
+        return HIDDEN if isinstance(value, Secret) else without_credentials(value)
+    return value
 
 
-def restored(dumped: object, kinds: Kinds) -> Config | None:
-    """The configuration that `model_dump` was called on; None when a program of another version did, and we don't
-    understand it."""
+Mark = tuple[tuple[str | int, ...], str]
+
+
+def kept(config: Config) -> tuple[dict[str, Any], list[Mark]]:
+    """The configuration as JSON can hold it, with every secret in it; and where something stands that JSON knows only
+    as a string, with what it is: no field says so of the options of a plug-in."""
+    marks: list[Mark] = []
+
+    def walk(value: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [walk(item, (*path, index)) for index, item in enumerate(value)]
+        for kind, (theirs, _) in _MARKS.items():
+            if isinstance(value, theirs) and not (isinstance(value, float) and isfinite(value)):
+                marks.append((path, kind))
+                return value.isoformat() if isinstance(value, date | time) else str(value)
+        return str(value) if isinstance(value, str) else value
+
+    data: dict[str, Any] = walk(config.model_dump(), ())
+    return data, marks
+
+
+# A datetime is a date as well, and so goes before it.
+_MARKS: dict[str, tuple[type, Callable[[str], Any]]] = {
+    "secret": (Secret, Secret),
+    "datetime": (datetime, datetime.fromisoformat),
+    "date": (date, date.fromisoformat),
+    "time": (time, time.fromisoformat),
+    "float": (float, float),
+}
+
+
+def restored(data: Any, kinds: Kinds, marks: Iterable[Mark] = ()) -> Config | None:
+    """The configuration that was `kept`, whose data this takes over; None when a program of another version did, and we
+    don't understand it."""
     try:
-        return Config.model_validate(dumped, context=kinds)
-    except ValidationError:
+        for path, kind in marks:
+            table = data
+            for part in path[:-1]:
+                table = table[part]
+            table[path[-1]] = _MARKS[kind][1](table[path[-1]])
+        return Config.model_validate(data, context=kinds)
+    except (ValidationError, LookupError, TypeError, ValueError):
         return None
 
 

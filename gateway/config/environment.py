@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.config.problems import KeyPath, Problem
+from gateway.config.values import Secret
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>.*))?", re.DOTALL)
@@ -64,8 +65,18 @@ def expand_text(text: str, environ: Mapping[str, str], is_secret: bool = False) 
     return (text if expanded == text and not wrong else Expanded(expanded)), wrong
 
 
-# Keys whose values are secrets, which may also be written { env = "NAME" } or { file = "PATH" }.
-SECRETS = frozenset(("secret",))
+_SECRETS = frozenset(("secret",))
+
+
+def takes_secret(path: KeyPath) -> bool:
+    """Whether a secret may stand here, which may also be written { env = "NAME" } or { file = "PATH" }: as the value of
+    certain keys, and anywhere within the `options` that a layer hands on to a plug-in."""
+    return bool(path) and (path[-1] in _SECRETS or _is_option(path))
+
+
+def _is_option(path: KeyPath) -> bool:
+    # In `middleware`, or in that of a set or a route.
+    return any(len(path) > at + 3 and (path[at], path[at + 2]) == ("middleware", "options") for at in (0, 2))
 
 
 def expand(value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> tuple[Any, list[Problem]]:
@@ -78,21 +89,22 @@ def expand(value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> tuple[
         if not isinstance(name, str) or not table.keys() <= {"env", "default"}:
             return {key: walk(item, (*path, key)) for key, item in table.items()}
         if environ.get(name) or (name in environ and "default" not in table):
-            return Expanded(environ[name])
+            return Secret(environ[name])
         if "default" in table:  # also for an empty one, as with ${NAME:-default}
-            return walk(table["default"], path)
+            default = walk(table["default"], path)
+            return Secret(default) if isinstance(default, str) else default
         problems.append(Problem(path, f"the environment variable {name} is not set, and no default is given"))
         return ""
 
     def walk(value: Any, path: KeyPath) -> Any:
         match value:
             case str():
-                text, wrong = expand_text(value, environ, bool(path) and path[-1] in SECRETS)
+                text, wrong = expand_text(value, environ, bool(path) and path[-1] in _SECRETS)
                 problems.extend(Problem(path, message) for message in wrong)
                 return text
             case list():
                 return [walk(item, (*path, index)) for index, item in enumerate(value)]
-            case dict() if path and path[-1] in SECRETS:
+            case dict() if takes_secret(path):
                 return secret(value, path)
             case dict():
                 return {key: walk(item, (*path, key)) for key, item in value.items()}

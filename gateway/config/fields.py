@@ -575,4 +575,19 @@ def _distinct(table: object) -> object:
     return table
 
 
-Fields = Annotated[dict[FieldName, FieldValue], BeforeValidator(_distinct)]
+# Whose values are not shown where their names are telling.
+GUARDED = AfterValidator(lambda value: values.guarded(value))
+
+Fields = Annotated[dict[FieldName, FieldValue], BeforeValidator(_distinct), GUARDED]
+
+
+def _no_empty_secret(value: Any) -> Any:
+    if isinstance(value, values.Secret) and not value:
+        raise ValueError("a secret can't be empty")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _no_empty_secret(item)
+    return value
+
+
+# What is handed on to somebody else's code.
+PluginOptions = Annotated[dict[str, Any], AfterValidator(_no_empty_secret), GUARDED]

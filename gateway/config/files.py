@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.document import gather
-from gateway.config.environment import SECRETS, expand_text
+from gateway.config.environment import expand_text, takes_secret
 from gateway.config.layers import Kinds, tables
 from gateway.config.model import DEFAULT_CONTROL
 from gateway.config.problems import ConfigError, ConfigErrors, KeyPath, Problem
 from gateway.config.reading import parse, read
+from gateway.config.values import Secret
 
 DEFAULT_FILES = ("./gateway.toml", "/etc/gateway/gateway.toml")
 
@@ -64,9 +65,10 @@ def secrets(data: Any, base: Path, path: KeyPath = ()) -> list[Problem]:
     problems: list[Problem] = []
     for key, value in list(data.items() if isinstance(data, dict) else enumerate(data)):
         here = (*path, key)
-        if key in SECRETS and isinstance(value, dict) and value.keys() == {"file"} and isinstance(value["file"], str):
+        is_file = isinstance(value, dict) and value.keys() == {"file"} and isinstance(value["file"], str)
+        if is_file and takes_secret(here):
             try:
-                data[key] = (base / value["file"]).read_text().removesuffix("\n")
+                data[key] = Secret((base / value["file"]).read_text().removesuffix("\n"))
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
                 problems.append(Problem(here, f"cannot read {value['file']}: {reason}"))

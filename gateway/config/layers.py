@@ -23,12 +23,15 @@ class LayerOptions(Section):
 
     FILES: ClassVar[tuple[str, ...]] = ()
     """Keys that hold the path of a file, or arrays of them. A URL in its place is left alone."""
+    PREFLIGHTS: ClassVar[bool] = False
+    """Whether preflights (CORS) are for it, so that they must come to the route of the request that is to follow."""
 
     kind: str
     """What the layer does."""
     name: Name | None = None
-    """Its name in logs and metrics; its kind when absent. What a layer with a name counts goes on being counted when it
-    is moved."""
+    """Its name in logs and metrics, once in each list; its kind when absent. What a layer with a name counts goes on
+    being counted when it is moved in its list. Layers of different routes count apart, also under one name; those of a
+    set count together for all that use it."""
 
     @classmethod
     def answers(cls, written: Mapping[str, Any]) -> bool:

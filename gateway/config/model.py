@@ -21,6 +21,7 @@ from pydantic import (
 
 from gateway.config.fields import (
     AT_LEAST_ONE,
+    GUARDED,
     Attribute,
     ByteRate,
     Count,
@@ -349,7 +350,7 @@ class Route(Section):
     """Any method when empty."""
     headers: Fields = {}
     """Header fields that must be there with just this value."""
-    query: dict[NonEmpty, str] = {}
+    query: Annotated[dict[NonEmpty, str], GUARDED] = {}
     """Query parameters that must be there with just this value."""
     client_ip: tuple[Network, ...] = ()
     """The client must be in one of these networks. Any client when empty."""
@@ -448,3 +449,7 @@ class Config(Section):
             else:
                 found.append(next(own))
         return found
+
+    def takes_preflights(self, route: Route) -> bool:
+        """Whether preflights (CORS) of what a route takes are for one of the layers around it."""
+        return any(one.options.PREFLIGHTS for one in (*self.onion(None), *self.onion(route)))

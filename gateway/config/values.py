@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 _DURATIONS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _BINARY = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -43,6 +44,40 @@ class Secret(str):
 
 HIDDEN = "(secret)"
 
+_WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
+_TELLING = frozenset(
+    (
+        "apikey", "authorization", "cookie", "credential", "key", "passphrase", "passwd", "password", "pwd", "secret",
+        "sig", "signature", "token",
+    )
+)  # fmt: skip
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+_PARAMETER = re.compile(r"(?<=[?&])([^=&#\s]+)=([^&#\s]+)")
+
+
+def is_telling(name: str) -> bool:
+    """Whether what has this name (a header, a parameter, an option) is by its last word nobody else's to read:
+    "x-api-key", "accessToken", "set-cookie", but not "token_url"."""
+    words = _WORD.findall(name)
+    return bool(words) and words[-1].lower().removesuffix("s") in _TELLING
+
+
+def guarded(value: Any, is_secret: bool = False) -> Any:
+    """The same with a `Secret` in the place of each string in it whose name is telling."""
+    if isinstance(value, dict):
+        return {key: guarded(item, is_secret or is_telling(str(key))) for key, item in value.items()}
+    if isinstance(value, list):
+        return [guarded(item, is_secret) for item in value]
+    return Secret(value) if is_secret and isinstance(value, str) else value
+
+
+def without_credentials(text: str) -> str:
+    """The text without what a URL in it has before its host, and in parameters with telling names."""
+    if "://" not in text:
+        return text
+    text = _USERINFO.sub(HIDDEN + "@", text)
+    return _PARAMETER.sub(lambda found: f"{found[1]}={HIDDEN}" if is_telling(found[1]) else found[0], text)
+
 
 def shown(value: object) -> str:
     """A value as an error message names it: short, and in TOML's words."""
@@ -51,7 +86,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        value = _PASSWORD.sub("://...@", value)
+        value = without_credentials(_PASSWORD.sub("://...@", value))
         return json.dumps(value if len(value) <= 60 else value[:57] + "...", ensure_ascii=False)
     if isinstance(value, int | float):
         text = str(value) if isinstance(value, float) or abs(value) < 10**20 else "a very large number"

@@ -1,7 +1,7 @@
 """One client connection speaking HTTP/1.1: cuts bytes into requests, enforces limits and deadlines, ends in good order.
 
 Plugged into uvicorn by `Config(http=...)`, with its own class because a proxy's protocol differs from uvicorn's in
-nearly every method: fields stay in blocks (see `wire.py`), trailers never become headers, a refused Upgrade has its
+nearly every method: fields stay in blocks (see `wire/`), trailers never become headers, a refused Upgrade has its
 body read as a body, every wait has a deadline, and a client that goes away cancels the work at once.
 
 Two lifetimes, two classes, two files: this is the connection, `http1_exchange.py` one request and its answer.
@@ -29,6 +29,8 @@ _PIPELINE_HIGH = 64 * 1024
 # After an answer that ends the connection while the client still sends: how long what it sends is thrown away, so that
 # the answer is not lost to a reset (RFC 9112, section 9.6).
 _LINGER = 2.0
+# How long layers may take for the answer to a request whose body was refused. Then it is answered past them.
+_REFUSING = 10.0
 # Empty lines before a request line that are overlooked: old clients sent one after a body.
 _FORGIVEN = 4
 
@@ -131,8 +133,11 @@ class Http1Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends nothing more. While its requests are whole it is answered all the same, if it is there."""
         exchange = self.exchange
-        if exchange is None or not exchange.received or not self._transport.can_write_eof():
+        if exchange is None or not self._transport.can_write_eof():
             return False
+        if not exchange.received:
+            self._half_closed = exchange.refused is not None  # it gets its answer
+            return self._half_closed
         self._half_closed = True
         if not self._buffer:
             exchange.keep_alive = False
@@ -206,10 +211,9 @@ class Http1Connection(asyncio.Protocol):
             fields = self._fields = head.fields
             if fields.count > entry.max_fields:
                 raise WireError(431, "too_many_header_fields")
-            if head.length > entry.max_body:
-                raise WireError(413, "body_too_large")
+            is_too_large = head.length > entry.max_body
             expect = head.special.get(b"expect")
-            if expect is not None and expect.lower() != b"100-continue":
+            if expect is not None and not is_too_large and expect.lower() != b"100-continue":
                 raise WireError(417, "expectation_unknown")
         except WireError as refused:
             self._refuse(refused, data)
@@ -224,13 +228,15 @@ class Http1Connection(asyncio.Protocol):
         task = exchange.task = entry.loop.create_task(exchange.run(), name="request")
         self._server_state.tasks.add(task)
         rest = data[end:]
-        if exchange.has_body:
+        if is_too_large:
+            exchange.refuse(WireError(413, "body_too_large"))
+        elif exchange.has_body:
             self._body_due = now + entry.grace
             self._read_body(exchange, rest)
         else:
             self._buffer = rest
         if self._half_closed:
-            if not exchange.received:
+            if not exchange.received and exchange.refused is None:
                 self.gone()  # what is missing will never come
             elif not self._buffer:
                 exchange.keep_alive = False
@@ -256,6 +262,8 @@ class Http1Connection(asyncio.Protocol):
             raise WireError(431, "too_many_header_fields")
 
     def _read_body(self, exchange: Http1Exchange, data: bytes) -> None:
+        if exchange.refused is not None:
+            return
         if data:
             self._body_due = min(
                 self._body_due + len(data) / self.entry.body_min_rate, monotonic() + 2 * self.entry.body_idle
@@ -263,9 +271,7 @@ class Http1Connection(asyncio.Protocol):
             try:
                 self._buffer = exchange.feed(data)
             except WireError as refused:
-                exchange.refused = refused
-                exchange.keep_alive = False
-                exchange.stop()
+                exchange.refuse(refused)
                 return
             if exchange.choked:
                 self._pause_reading()
@@ -280,8 +286,10 @@ class Http1Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None or self.choked is not None:
             return
+        if exchange.refused is not None and not exchange.answered:
+            self.entry.wheel.arm(self, monotonic() + _REFUSING)
         # After an answer it may rightly stop sending (RFC 9112, section 9.5).
-        if exchange.received or self._paused or exchange.expecting or exchange.answered:
+        elif exchange.received or self._paused or exchange.expecting or exchange.answered:
             self.deadline = 0.0
         else:
             idle = monotonic() + self.entry.body_idle
@@ -426,9 +434,10 @@ class Http1Connection(asyncio.Protocol):
                 self._refuse(WireError(408, "request_head_timeout"), self._buffer)
             else:
                 self._close()
-        elif not exchange.received:
-            exchange.refused = WireError(408, "body_too_slow" if self._too_slow else "request_body_timeout")
+        elif exchange.refused is not None:
             exchange.stop()
+        elif not exchange.received:
+            exchange.refuse(WireError(408, "body_too_slow" if self._too_slow else "request_body_timeout"))
 
     @property
     def idle(self) -> bool:

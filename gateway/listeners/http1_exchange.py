@@ -15,8 +15,10 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from gateway.errors import Refused
 from gateway.exchange import CLIENT_GONE, OK, Exchange
 from gateway.parts import add, take
+from gateway.reasons import status_of
 from gateway.refusals import PHRASES, accept_in
 from gateway.relay import End
 from gateway.wire import (
@@ -57,7 +59,7 @@ class Http1Exchange(Exchange):
     __slots__ = (
         "_answered", "_begun", "_chunked", "_chunks", "_complete", "_connection", "_continue", "_decoder", "_end_told",
         "_head_out", "_held", "_left", "_owed", "_received", "_stopped", "_trailing", "_waiter", "expects", "has_body",
-        "head", "keep_alive", "refused", "scheme", "task",
+        "head", "keep_alive", "scheme", "skipped", "task",
     )  # fmt: skip
 
     def __init__(self, connection: Http1Connection, head: RequestHead, now: float) -> None:
@@ -70,7 +72,6 @@ class Http1Exchange(Exchange):
         self.target = head.target
         self.keep_alive = head.keep_alive
         self.has_body = head.length != 0
-        self.refused: WireError | None = None
         self.task: asyncio.Task[None] | None = None
         self._connection = connection
         self._answered = False  # a final response head was given to us
@@ -81,6 +82,7 @@ class Http1Exchange(Exchange):
         self._owed = -1  # bytes of response body to come; -1: it does not say
         self._chunks: list[bytes] | None = None
         self._held = 0
+        self.skipped = False  # of the request body something was thrown away unread
         self._waiter: asyncio.Future[None] | None = None
         self._head_out = b""
         self._begun = False
@@ -99,13 +101,15 @@ class Http1Exchange(Exchange):
                 raise asyncio.CancelledError
             await self.listener.app(self._scope(), self.receive, self.send)
         except asyncio.CancelledError:
-            if self.refused is None:
+            if self.refused is None or self._connection.closed:
                 if self.reason == OK:
                     self.reason = CLIENT_GONE
                 if not self.status:
                     self.status = 499
             else:
                 self._fail(self.refused.status, self.refused.reason)
+        except Refused as error:  # by us, most likely; an application that knows of it has answered
+            self._fail(status_of(error.reason), error.reason)
         except Exception:
             log.exception("the application failed on %r", self.target)
             self._fail(500, "proxy_internal_error")
@@ -122,6 +126,18 @@ class Http1Exchange(Exchange):
         self._stopped = True
         if self._begun and self.task is not None:
             self.task.cancel()
+
+    def refuse(self, refused: WireError) -> None:
+        """No more of the body is taken: it is too large, too slow, or none. Who waits for it hears so, and an
+        application that was not entered yet finds it here: then its own answer passes its layers. One that is busy with
+        something else, or answers already, is ended."""
+        self.refused = refused
+        self.keep_alive = False
+        if self._begun and (self._waiter is None or self.begun):
+            self.stop()
+        else:
+            self.wake()
+            self._connection.watch_body()
 
     def _fail(self, status: int, reason: str) -> None:
         """Answer with an error where that's still possible; else leave the answer visibly cut."""
@@ -185,7 +201,8 @@ class Http1Exchange(Exchange):
     def _keep(self, piece: bytes) -> None:
         self.bytes_in += len(piece)
         if self._complete:
-            return  # nobody will ask for it
+            self.skipped = True  # nobody will ask for it
+            return
         if self._chunks is None:
             self._chunks = []
         add(self._chunks, piece)
@@ -203,6 +220,11 @@ class Http1Exchange(Exchange):
 
     async def receive(self) -> dict[str, Any]:
         while True:
+            if self.refused is not None:
+                if self._end_told:
+                    await asyncio.sleep(0)  # who asks again and again must not keep the deadline from coming
+                self._end_told = True
+                raise Refused(self.refused.reason, "the listener takes no more of the request body")
             if self._chunks:
                 body = take(self._chunks)
                 self._held -= len(body)
@@ -225,7 +247,7 @@ class Http1Exchange(Exchange):
 
     async def prompted(self) -> None:
         """Returns once the body comes unasked: the client was told to go on, or it didn't wait."""
-        while self.expecting and not self._connection.closed:
+        while self.expecting and self.refused is None and not self._connection.closed:
             await self._news()
 
     async def _news(self) -> None:

@@ -15,13 +15,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import msgspec
 
 from gateway.config import Config
-from gateway.config.dump import restored
+from gateway.config.dump import kept, restored
 from gateway.config.layers import Kinds
 from gateway.config.model import Log
 from gateway.documents import Documents
@@ -135,37 +136,65 @@ class Upgrade:
             become(self._config, legacy, self._environ, self._fds)
         except OSError as error:
             self.refuse(str(error.strerror))
+        except Exception as error:  # a mistake of ours: clients must not pay for it
+            self.refuse(f"{type(error).__name__}: {error}")
 
 
 def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterable[int]) -> None:
-    """Replace this program by the installed one. Returns only if that fails (OSError).
+    """Replace this program by the installed one. Returns only by raising what went wrong, and then this process is what
+    it was.
 
     environ, fds: what the service manager gave us, for the next one to find as we did.
     """
+    with ExitStack() as undo:
+        memory = os.memfd_create("gateway-upgrade", 0)
+        undo.callback(os.close, memory)
+        for fd in (*_descriptors(legacy), *fds):
+            if not os.get_inheritable(fd):
+                undo.callback(os.set_inheritable, fd, False)
+                os.set_inheritable(fd, True)
+        for listening in legacy.listening.values():
+            undo.callback(listening.set_inheritable, False)
+            listening.set_inheritable(True)
+        rest = memoryview(_state(legacy))
+        while rest:
+            rest = rest[os.write(memory, rest) :]
+        environ = {**os.environ, **environ, _VARIABLE: str(memory)}
+        # Between exec and the new program's handlers a signal would have its default effect, which is the end.
+        undo.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        wakeup = signal.set_wakeup_fd(-1)
+        undo.callback(signal.set_wakeup_fd, wakeup, warn_on_full_buffer=False)
+        os.execve(sys.executable, [sys.executable, "-m", "gateway", "run", "-c", config], environ)
+
+
+def _descriptors(legacy: Legacy) -> list[int]:
+    """What is handed on, but for the sockets of listeners."""
+    ledger = [legacy.ledger.fd] if legacy.ledger is not None else []
+    channels = [child.channel.fileno() for child in legacy.children]
+    return [legacy.board.fd, *ledger, *(sock.fileno() for sock in legacy.control), *channels]
+
+
+def _state(legacy: Legacy) -> bytes:
+    """All that the next program is told, for nobody else to read: there are secrets in it."""
     children = []
     for child in legacy.children:
-        os.set_inheritable(child.channel.fileno(), True)
         row = {
             name: getattr(child, name)
             for name in ("slot", "generation", "seat", "pid", "born", "serving", "kill_at", "wear", "names")
         }
         row |= {"role": child.role.value, "state": child.state.value, "holds": sorted(child.holds)}
         children.append(row | {"channel": child.channel.fileno()})
-    for listening in legacy.listening.values():
-        listening.set_inheritable(True)
-    control = [sock.fileno() for sock in legacy.control]
-    for fd in (legacy.board.fd, *control, *fds):
-        os.set_inheritable(fd, True)
-    if legacy.ledger is not None:
-        os.set_inheritable(legacy.ledger.fd, True)
+    data, marks = kept(legacy.config) if legacy.config is not None else (None, [])
     state = {
         "format": _FORMAT,
         "generation": legacy.generation,
         "wanted": legacy.wanted,
-        "config": legacy.config.model_dump() if legacy.config is not None else None,
+        "config": data,
+        "marks": marks,
         "board": legacy.board.fd,
         "ledger": legacy.ledger.fd if legacy.ledger is not None else None,
-        "control": control,
+        "control": [sock.fileno() for sock in legacy.control],
         "plan": legacy.plan.dump(),
         "listening": [listening.fds() for listening in legacy.listening.values()],
         "children": children,
@@ -173,22 +202,14 @@ def become(config: str, legacy: Legacy, environ: Mapping[str, str], fds: Iterabl
         "documents": legacy.documents.dump(),
         "placed": legacy.plan.endpoints(),  # for a program that knows this from here only
     }
-    memory = os.memfd_create("gateway-upgrade", 0)
-    rest = memoryview(msgspec.json.encode(state))
-    while rest:
-        rest = rest[os.write(memory, rest) :]
-    environ = {**os.environ, **environ, _VARIABLE: str(memory)}
-    # Between exec and the new program's handlers a signal would have its default effect, which is the end.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    signal.set_wakeup_fd(-1)
-    try:
-        os.execve(sys.executable, [sys.executable, "-m", "gateway", "run", "-c", config], environ)
-    except OSError:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        os.close(memory)
-        for listening in legacy.listening.values():
-            listening.set_inheritable(False)
-        raise
+    return msgspec.json.encode(state, enc_hook=_plain)
+
+
+def _plain(value: object) -> str:
+    """A string of a kind of its own (a document's URL with a secret in it) as what it is. Raises TypeError."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} can't be handed on")
 
 
 def unlike_the_running_one(environ: Mapping[str, str]) -> str:
@@ -235,7 +256,7 @@ def inherit(kinds: Kinds) -> Legacy | None:
         board=board,
         plan=plan,
         control=control,
-        config=restored(state.get("config"), kinds),
+        config=restored(state.get("config"), kinds, state.get("marks", ())),
         listening={one.key: one for one in listening},
         children=children,
         findings=_found(state.get("found", {})),

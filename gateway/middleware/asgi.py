@@ -15,11 +15,12 @@ from urllib.parse import quote, unquote
 from zlib import crc32
 
 from gateway.answer import answer
+from gateway.config.fields import PluginOptions
 from gateway.errors import Refused, StartError
 from gateway.metrics.plan import LAYER_FAILED
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.middleware.plugged import Use, built, found
+from gateway.middleware.plugged import Use, as_bytes, built, found, is_from_outside
 from gateway.plugins import retell
 from gateway.wire import HOP_BY_HOP, Pair, RequestHead, is_authority, is_field, is_method, is_target
 
@@ -37,8 +38,10 @@ class Options(Base):
     use: Use
     """The class, as "module:Name"; the module is looked for in `process.python_path`, then among what is installed. It
     is called with the application it wraps and the options."""
-    options: dict[str, Any] = {}
-    """What else its constructor gets, by keyword."""
+    options: PluginOptions = {}
+    """What else its constructor gets, by keyword. A table { env = "NAME", default = "TEXT" } or { file = "PATH" } in it
+    stands for a secret: the text of that variable or file. No secret is shown anywhere, nor a text whose name ends in
+    secret, password, token, key or the like."""
 
 
 class Asgi(Middleware):
@@ -74,7 +77,7 @@ class Asgi(Middleware):
             return self._app(scope, receive, send)
         return _Passage(self, scope, receive, send).run(self._foreign)
 
-    def failed(self, exchange: Any, error: Exception) -> None:
+    def failed(self, exchange: Any, error: BaseException) -> None:
         """Count a mistake of the foreign code, and write it down. Which of several layers of this kind has made it, is
         known only here."""
         place = self._place
@@ -92,46 +95,43 @@ async def _enter(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _Passage:
-    """One request on its way through foreign code, and its response on the way back."""
+    """One request on its way through foreign code, and its response on the way back.
 
-    __slots__ = (
-        "_asked", "_before", "_called", "_crc_in", "_crc_out", "_ended", "_exchange", "_failure", "_fields",
-        "_foreign_send", "_given", "_given_receive", "_given_send", "_head", "_is_broken", "_layer", "_left",
-        "_listening", "_over", "_own_trailers", "_receive", "_scope", "_send", "_started", "_status", "_switched",
-        "_trailers", "_trailing", "_untouched",
-    )  # fmt: skip
+    Most of its facts keep the value that they have here: to set each of them for each request would cost a quarter of
+    what this layer costs.
+    """
+
+    _listening: asyncio.Lock | None = None
+    _failure: Exception | None = None  # what went wrong further in, or further out
+    _called = False  # the application was
+    _left = False  # the foreign code has returned
+    # The response as it came from further in: its head, and the list that the foreign code got for it.
+    _status = 0
+    _untouched: Any = None
+    _fields: list[Pair] | None = None
+    _ended = False
+    _switched = False  # to another protocol
+    _is_broken = False  # it made a mistake, which was answered
+    # The response as it goes out.
+    _started = False
+    _over = False
+    # Trailers go with a body that the foreign code has left alone.
+    _trailing = False
+    _trailers: list[Pair] | None = None
+    _own_trailers = False
+    _crc_in = _crc_out = 0
 
     def __init__(self, layer: Asgi, scope: Scope, receive: Receive, send: Send) -> None:
         self._layer = layer
         self._scope = scope
         self._receive = receive
-        self._send = send
+        self._send = self._foreign_send = send
         self._exchange = scope["gateway"]
         self._head: RequestHead = scope["headers"]
         self._before = self._head.pairs()
         self._given = self._before.copy()  # the foreign code's own, which it may change
         self._given_receive = self.receive
         self._given_send = self.send
-        self._listening: asyncio.Lock | None = None
-        self._failure: Exception | None = None  # what went wrong further in, or further out
-        self._called = False  # the application was
-        self._left = False  # the foreign code has returned
-        self._foreign_send: Send = send
-        # The response as it came from further in: its head, and the list that the foreign code got for it.
-        self._status = 0
-        self._untouched: Any = None
-        self._fields: list[Pair] | None = None
-        self._ended = False
-        self._switched = False  # to another protocol
-        self._is_broken = False  # it made a mistake, which was answered
-        # The response as it goes out.
-        self._started = False
-        self._over = False
-        # Trailers go with a body that the foreign code has left alone.
-        self._trailing = False
-        self._trailers: list[Pair] | None = None
-        self._own_trailers = False
-        self._crc_in = self._crc_out = 0
 
     async def run(self, foreign: Any) -> None:
         scope, head = self._scope, self._head
@@ -142,6 +142,7 @@ class _Passage:
             retell(plain, head.target)  # a layer further out has changed the head
             query = plain["query_string"]
         self._asked = (plain["method"], plain["path"], plain["raw_path"], query)
+        task = asyncio.current_task()
         try:
             await foreign(plain, self._given_receive, self._given_send)
             self._left = True
@@ -150,7 +151,9 @@ class _Passage:
             if not (self._over or self._switched or self._exchange.gone or broke_off):
                 what = "before its answer was whole" if self._started else "without an answer"
                 raise RuntimeError(f"{self._layer.use} returned {what}")
-        except Exception as error:
+        except BaseException as error:
+            if is_from_outside(error, task):
+                raise
             self._left = True
             if self._switched or self._is_broken:
                 log.debug("layer %s: when all was said: %r", self._layer.use, error)
@@ -177,6 +180,21 @@ class _Passage:
             except Refused as error:
                 self._failure = error
                 raise
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the body of the request matters to nobody any more."""
+        return self._over or self._switched or bool(self._exchange.gone)
+
+    def failed_to_receive(self, error: BaseException) -> Message:
+        """What is told further in when the foreign code's own receive raises this: once that the client is gone, if
+        that is so. Raises what is at the bottom of it."""
+        if self._exchange.gone:
+            return {"type": "http.disconnect"}
+        if self._failure is None:
+            self._layer.failed(self._exchange, error)
+            self._failure = Refused("middleware_failed", f"{self._layer.use} failed on the body of the request")
+        raise self._failure from None
 
     async def send(self, message: Message) -> None:
         if self._left:
@@ -220,8 +238,8 @@ class _Passage:
         if not self._started or self._over:
             raise RuntimeError("it sent a body " + ("after the end of its answer" if self._started else "first"))
         body, more = message.get("body", b""), message.get("more_body", False)
-        if not isinstance(body, bytes):
-            body = bytes(body)
+        if type(body) is not bytes:
+            body = as_bytes(body)
         self._over = not more
         if self._trailing:
             self._crc_out = crc32(body, self._crc_out)
@@ -252,7 +270,7 @@ class _Passage:
         inside = self._taken_back(scope, is_wrapped)
         self._foreign_send = send
         if is_wrapped:
-            receive = _Counted(receive, self._head)
+            receive = _Wrapped(self, receive, self._head)
         if send is not self._given_send:
             send = self.from_inside
         try:
@@ -307,10 +325,11 @@ class _Passage:
     async def _handed(self, message: Message) -> None:
         """Give the foreign code a part of the response. A mistake of its own must not look like one of whoever sends
         the response: it is told here, and answered here if nothing has gone out."""
+        task = asyncio.current_task()
         try:
             await self._foreign_send(message)
-        except Exception as error:
-            if error is self._failure:
+        except BaseException as error:
+            if error is self._failure or is_from_outside(error, task):
                 raise
             self._layer.failed(self._exchange, error)
             self._is_broken = True
@@ -378,27 +397,45 @@ class _Passage:
                 head.add(b"".join(lines))
 
 
-class _Counted:
+class _Wrapped:
     """ASGI's receive around foreign code's own: an endpoint that is told how long a body is gets as much of it, neither
-    more, which would be read as another request, nor less."""
+    more, which would be read as another request, nor less. What goes wrong is told and answered here, for whoever
+    listens further in may be another task, which nobody hears of."""
 
-    __slots__ = ("_head", "_owed", "_receive")
+    __slots__ = ("_head", "_is_over", "_owed", "_passage", "_receive")
 
-    def __init__(self, receive: Receive, head: RequestHead) -> None:
+    def __init__(self, passage: _Passage, receive: Receive, head: RequestHead) -> None:
+        self._passage = passage
         self._receive = receive
         self._head = head
         self._owed = head.length
+        self._is_over = not head.length
 
     async def __call__(self) -> Message:
-        message = await self._receive()
-        if message["type"] != "http.request":
+        task = asyncio.current_task()
+        try:
+            message = await self._receive()
+            if message["type"] == "http.request":
+                return self._part(message)
+            if message["type"] != "http.disconnect":
+                raise ValueError(f"not a part of a request: {message['type']!r}")
+            # Before its end this is the client's word, and its alone.
+            if not (self._is_over or self._passage.is_over):
+                raise RuntimeError("it said that the client is gone, which is there")
             return message
-        body, more = bytes(message.get("body", b"")), bool(message.get("more_body", False))
+        except BaseException as error:
+            # A listener that is cancelled has no more use for a body, whatever becomes of the cancellation in there.
+            if is_from_outside(error, task) or (task is not None and task.cancelling()):
+                raise
+            return self._passage.failed_to_receive(error)
+
+    def _part(self, message: Message) -> Message:
+        body, more = as_bytes(message.get("body", b"")), bool(message.get("more_body", False))
         if self._head.length >= 0:
             self._owed -= len(body)
             if self._owed < 0 or (self._owed and not more):
-                log.error("a middleware changed the length of a request body, but not its content-length")
-                raise Refused("middleware_failed", "the body is not as long as its content-length says")
+                raise ValueError("it changed the length of the request's body, but not its content-length")
+        self._is_over = not more
         return {"type": "http.request", "body": body, "more_body": more}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from gateway.config.fields import Duration, FieldName, Flag, Method, Regex
 from gateway.config.values import parse_duration, shown
-from gateway.middleware.content.lists import varying
+from gateway.middleware.content.lists import VARY, vary_line, varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.wire import ResponseHead, edited, listed, tokens, value_of
@@ -46,6 +46,8 @@ OriginText = Annotated[
 
 
 class Options(Base):
+    PREFLIGHTS: ClassVar[bool] = True
+
     kind: Literal["cors"] = "cors"
     """Lets pages of other origins read responses (CORS)."""
     origins: tuple[OriginText, ...] = ()
@@ -92,7 +94,8 @@ class Cors(Middleware):
     (`origin_denied`) when the origin may not, and adds Access-Control-Allow-Origin and its like to the responses of
     other requests, the gateway's own among them: else no page could tell a 401 from a broken network. Requests from
     elsewhere go on like any other, for it is the browser that keeps their responses from the page: what must not be
-    done at all needs authentication. WebSockets are not bound by any of this. It never looks at a body.
+    done at all needs authentication. A preflight belongs to the route of the request that it asks for, so a route with
+    `methods` need not list OPTIONS. WebSockets are not bound by any of this. It never looks at a body.
 
     Order: before authentication and limits, for preflights carry no credentials; and outside whatever refuses, so that
     pages can read refusals."""
@@ -154,8 +157,11 @@ class Cors(Middleware):
         """A response with what the page may do with it. lines: b"" for one that no page of another origin may read."""
         if self._mode == "passthrough" and type(headers) is ResponseHead:
             return headers
-        headers = self._merged(headers, lines) if self._mode == "merge" else edited(headers, _ALLOWING, lines)
-        return headers if self._any else varying(headers, b"Origin")
+        if self._mode == "merge":
+            headers = self._merged(headers, lines)
+            return headers if self._any else varying(headers, b"Origin")
+        line = b"" if self._any else vary_line(headers, b"Origin")
+        return edited(headers, _ALLOWING_AND_VARY, lines + line) if line else edited(headers, _ALLOWING, lines)
 
     def _merged(self, headers: Any, lines: bytes) -> Any:
         said = listed(headers, b"access-control-allow-origin")
@@ -207,4 +213,5 @@ _ALLOWING = _ONCE | {
     b"access-control-expose-headers",
     b"access-control-max-age",
 }
+_ALLOWING_AND_VARY = _ALLOWING | VARY
 _VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"

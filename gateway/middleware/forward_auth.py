@@ -15,6 +15,7 @@ from pydantic import AfterValidator
 
 from gateway.config.fields import Duration, FieldName, FilePath, Flag, HttpUrl, Method
 from gateway.config.values import parse_duration as _time
+from gateway.config.values import without_credentials
 from gateway.errors import DescriptorsExhausted, PortsExhausted, QueueTimeout, UpstreamError
 from gateway.middleware.identity.decisions import Decision, Decisions
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
@@ -135,7 +136,7 @@ class ForwardAuth(Middleware):
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
         self._place = place
-        self._url = options.url
+        self._url = without_credentials(options.url)  # for the log
         self._server = place.clients.server(options.url, ca=options.ca, key=f"{place.layer}: ca")
         self._method = options.method.encode()
         self._patience = Patience(total=options.timeout)

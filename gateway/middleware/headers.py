@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from gateway.config.fields import Regex
+from gateway.config.fields import GUARDED, Regex
 from gateway.config.section import Section
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
@@ -43,11 +43,11 @@ class Edits(Section):
     """Fields that are removed."""
     replace: tuple[Replacement, ...] = ()
     """Changes within values."""
-    set: dict[EditedName, TemplateText] = {}
+    set: Annotated[dict[EditedName, TemplateText], GUARDED] = {}
     """Fields that take the place of all others of their name."""
-    add: dict[EditedName, TemplateText] = {}
+    add: Annotated[dict[EditedName, TemplateText], GUARDED] = {}
     """Fields that are added, also when there are others of their name."""
-    default: dict[EditedName, TemplateText] = {}
+    default: Annotated[dict[EditedName, TemplateText], GUARDED] = {}
     """Fields that are added where there is none of their name."""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gateway.answer import answer
 from gateway.blame import told
-from gateway.config.fields import Duration, Size
+from gateway.config.fields import Duration, PluginOptions, Size
 from gateway.config.values import parse_duration, parse_size
 from gateway.errors import Refused, StartError
 from gateway.metrics.plan import LAYER_FAILED
@@ -19,6 +19,7 @@ from gateway.middleware.middleware import Options as Base
 from gateway.middleware.plugged import (
     TookTooLong,
     Use,
+    as_bytes,
     built,
     check_shape,
     found,
@@ -45,9 +46,11 @@ class Options(Base):
     kind: Literal["hooks"] = "hooks"
     use: Use
     """The class, as "module:Name"; the module is looked for in `process.python_path`, then among what is installed."""
-    options: dict[str, Any] = {}
+    options: PluginOptions = {}
     """What its constructor gets, by keyword; or, where the class has a pydantic model or dataclass `Options`, what that
-    is made of, which the constructor then gets."""
+    is made of, which the constructor then gets. A table { env = "NAME", default = "TEXT" } or { file = "PATH" } in it
+    stands for a secret: the text of that variable or file. No secret is shown anywhere, nor a text whose name ends in
+    secret, password, token, key or the like."""
     timeout: Duration = parse_duration("1s")
     """How long one call of a method may take. One that does not await can't be ended, and holds up everything."""
     max_chunk: Size = parse_size("1MiB")
@@ -160,10 +163,7 @@ class Hooks(Middleware):
     async def transformed(self, hook: str, call: Callable[..., Any], chunk: bytes, of: Any, scope: Scope) -> bytes:
         """What a method for bodies gives back for a part. Raises Refused."""
         try:
-            result = await within(self.timeout, call, chunk, of)
-            if not isinstance(result, bytes | bytearray | memoryview):
-                raise TypeError(f"expected bytes, got {type(result).__name__}")
-            made = bytes(result)
+            made = as_bytes(await within(self.timeout, call, chunk, of))
             if len(made) > self._most:
                 raise ValueError(f"{len(made)} bytes came back for {len(chunk)}, more than max_chunk allows")
         except Exception as error:

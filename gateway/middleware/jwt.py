@@ -231,7 +231,7 @@ class Jwt(Middleware):
 
     def _admit(self, scope: Scope, head: RequestHead, found: _Verified) -> None:
         exchange = scope["gateway"]
-        exchange.claims = found.claims.copy()
+        exchange.verified = found.claims
         exchange.user = found.user
         if found.lines:
             head.add(found.lines)

@@ -9,20 +9,45 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any
 
-from gateway.answer import answer
+from gateway.answer import answer, answer_refused
 from gateway.errors import Refused, StartError, UpstreamError
 from gateway.metrics.plan import LAYER_FAILED, LAYER_REQUESTS, LAYER_TIME
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 
 log = logging.getLogger("gateway.middleware")
 
-# By the file of a kind: the layer of an onion that a traceback through that file speaks of. A mistake on the way out
-# comes up inside of the layer that made it, so which frame it comes from is the only thing that tells.
-Culprits = Mapping[str, Place]
+
+class Culprits:
+    """Whose code an error comes from. A mistake on the way out comes up inside of the layer that made it, so that the
+    frames it came through are the only thing that tells: the innermost one in the file of a kind, and there the layer
+    that `self` is, or that it has as `_layer`. A closure that knows neither is taken for the innermost layer of its
+    kind, which is right wherever a kind stands only once."""
+
+    def __init__(self, kinds: Sequence[tuple[type[Middleware], Place]], around: Culprits | None) -> None:
+        outer_files, outer_layers = (around._by_file, around._by_layer) if around is not None else ({}, {})
+        self._by_file: dict[str, Place] = {**outer_files, **{inspect.getfile(kind): place for kind, place in kinds}}
+        # By identity. Shared with the onion around, whose layers may be built later; all of them live equally long.
+        self._by_layer: dict[int, Place] = outer_layers
+
+    def add(self, layer: Middleware, place: Place) -> None:
+        self._by_layer[id(layer)] = place
+
+    def of(self, error: BaseException) -> Place | None:
+        found, where = None, ""
+        step = error.__traceback__
+        while step is not None:
+            file = step.tb_frame.f_code.co_filename
+            if file in self._by_file:
+                owner = step.tb_frame.f_locals.get("self")
+                place = self._by_layer.get(id(owner)) or self._by_layer.get(id(getattr(owner, "_layer", None)))
+                if place is not None or file != where:  # what a layer calls in its own file is the layer
+                    found, where = place or self._by_file[file], file
+            step = step.tb_next
+        return found
 
 
 class Onion:
@@ -31,10 +56,8 @@ class Onion:
     def __init__(self, layers: Sequence[tuple[type[Middleware], Any, Place]], around: Onion | None = None) -> None:
         self._layers = layers
         self._places = [around.innermost if around is not None else None, *(place for _, _, place in layers)]
-        self._culprits: Culprits = {
-            **(around._culprits if around is not None else {}),
-            **{inspect.getfile(kind): place for kind, _, place in layers},
-        }
+        outer: Culprits | None = around._culprits if around is not None else None
+        self._culprits: Culprits = Culprits([(kind, place) for kind, _, place in layers], outer)
 
     @property
     def innermost(self) -> Place | None:
@@ -55,6 +78,7 @@ class Onion:
             except StartError as error:
                 raise StartError(f"{place.identity}: {error}") from None
             made.append(layer)
+            self._culprits.add(layer, place)
             app = Skin(layer, place, outer, self._culprits)
         return app
 
@@ -82,7 +106,7 @@ class Skin:
         try:
             await self._layer(scope, receive, send)
         except Exception as error:
-            await _failed(exchange, send, error, _culprit(error, self._culprits) or self._place)
+            await _failed(exchange, send, error, self._culprits.of(error) or self._place)
         else:
             if not (exchange.begun or exchange.gone):
                 await _failed(exchange, send, None, self._place)
@@ -91,7 +115,8 @@ class Skin:
 
 
 class Core:
-    """An ASGI application: what is inside all layers. outer: the place of the innermost of them."""
+    """An ASGI application: what is inside all layers. A request whose body the listener does not take goes no further:
+    so its answer passes the layers like any other. outer: the place of the innermost of them."""
 
     def __init__(self, app: App, outer: Place, culprits: Culprits) -> None:
         self._app = app
@@ -105,9 +130,12 @@ class Core:
         self._cells[self._outer] += now - exchange.entered
         exchange.entered = now
         try:
-            await self._app(scope, receive, send)
+            if exchange.refused is not None:
+                await answer_refused(exchange, send)
+            else:
+                await self._app(scope, receive, send)
         except Exception as error:
-            await _failed(exchange, send, error, _culprit(error, self._culprits))
+            await _failed(exchange, send, error, self._culprits.of(error))
 
 
 async def _failed(exchange: Any, send: Send, error: Exception | None, place: Place | None) -> None:
@@ -138,13 +166,3 @@ def reason_in(error: BaseException | None) -> str | None:
     if isinstance(error, BaseExceptionGroup):
         return next((reason for one in error.exceptions if (reason := reason_in(one)) is not None), None)
     return None
-
-
-def _culprit(error: BaseException, culprits: Culprits) -> Place | None:
-    """The layer whose code an error comes from: that of the innermost frame that is any layer's."""
-    found = None
-    frame = error.__traceback__
-    while frame is not None:
-        found = culprits.get(frame.tb_frame.f_code.co_filename, found)
-        frame = frame.tb_next
-    return found

@@ -98,6 +98,13 @@ def _takes(method: Callable[..., Any], count: int) -> bool:
     return True
 
 
+def as_bytes(body: Any) -> bytes:
+    """Raises TypeError, where bytes() would make a body of a number or of a list, too."""
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(f"expected bytes, got {type(body).__name__}")
+    return bytes(body)
+
+
 def check_shape(use: str, plugin: Any) -> None:
     """Raises StartError for an object that can't be a plug-in."""
     names = [name for name in dir(plugin) if not name.startswith("_")]
@@ -153,27 +160,47 @@ class _Resumed:
                 return end.value
 
 
+def is_from_outside(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether what ends foreign code is not of its own making: the request's task is cancelled, or a coroutine that
+    nobody runs any more is thrown away. Anything else that it raises concerns its request alone, also what would end
+    the task or the process. task: the one in which the foreign code was called."""
+    if isinstance(error, Exception):
+        return False
+    try:
+        running = asyncio.current_task()
+    except RuntimeError:  # no event loop
+        return True
+    if isinstance(error, asyncio.CancelledError):
+        return running is not None and running.cancelling() > 0
+    return isinstance(error, GeneratorExit) and running is not task
+
+
 async def within(seconds: float, method: Callable[..., Any], *arguments: Any) -> Any:
     """What a plug-in's method gives back, which may be a coroutine: that must end within this time. Raises
     TookTooLong, and what the method raises; never anything that would end the worker or the request's task.
 
     Most methods never wait for anything: the timer (2 us) is only set for one that does.
     """
+    task = None
     try:
         result = method(*arguments)
-        if type(result) is not CoroutineType:
-            return await _timed(seconds, result) if isinstance(result, Awaitable) else result
-        try:
-            yielded = result.send(None)
-        except StopIteration as end:
-            return end.value
-        return await _timed(seconds, _Resumed(result, yielded))
-    except asyncio.CancelledError as error:
+        if type(result) is CoroutineType:
+            try:
+                awaited: Awaitable[Any] = _Resumed(result, result.send(None))
+            except StopIteration as end:
+                return end.value
+        elif isinstance(result, Awaitable):
+            awaited = result
+        else:
+            return result
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        return await _timed(seconds, awaited)
+    except Exception:
+        raise
+    except BaseException as error:
+        # Without a task it was called, not waited for: whatever it raises is its own.
+        if is_from_outside(error, task or asyncio.current_task()):
             raise
-        raise _Ended(f"it ended itself by {type(error).__name__}").with_traceback(error.__traceback__) from None
-    except SystemExit as error:
         raise _Ended(f"it ended itself by {type(error).__name__}").with_traceback(error.__traceback__) from None
 
 

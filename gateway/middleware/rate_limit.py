@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from time import monotonic
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from gateway.config.fields import Count, Duration, Flag, PrefixLength, Rate
+from gateway.config.fields import Count, Duration, FilePath, Flag, PrefixLength, Rate
 from gateway.metrics.plan import LAYER_SHADOWED
 from gateway.middleware.limits.charges import charged, refunds
 from gateway.middleware.limits.keys import LimitKey, Missing, key_of
@@ -21,6 +21,7 @@ from gateway.wire import RequestHead, edited
 log = logging.getLogger("gateway.middleware")
 
 _SECOND = 1_000_000_000
+_STORE_TIMEOUT = 0.05  # seconds
 # An account must fill up again while somebody remembers it; and times of the ledger fit their words.
 _LONGEST = 365 * 24 * 3600 * _SECOND
 _NOTHING: frozenset[bytes] = frozenset()
@@ -29,6 +30,8 @@ _QUIET = 10.0
 
 
 class Options(Base):
+    FILES: ClassVar[tuple[str, ...]] = ("store_ca",)
+
     kind: Literal["rate_limit"] = "rate_limit"
     rate: Rate
     """How many requests an account gets in a second, a minute or an hour: "50/s", "1000/h". They come evenly: of
@@ -48,14 +51,18 @@ class Options(Base):
     cost: Count = 1
     """How many requests one request counts as here."""
     mode: Literal["enforce", "shadow"] = "enforce"
-    """ "shadow" counts and logs what it would refuse, and refuses nothing."""
+    """ "shadow" counts and logs what it would refuse, and refuses nothing and tells clients nothing."""
     headers: Flag = True
-    """Whether answers carry the fields RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11)."""
+    """Whether answers carry the fields RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11), but
+    for mode = "shadow"."""
     store: RedisUrl | None = None
     """Where several gateways keep their accounts together: "redis://[user:password@]host:port/db", "rediss://" with
-    TLS, "unix:///path" for a socket. Needs gateway[redis]."""
-    store_timeout: Duration = 0.05
-    """How long the store may take. While it doesn't answer, this machine counts alone."""
+    TLS, "unix:///path?db=0" for a socket. Needs gateway[redis]."""
+    store_ca: FilePath | None = None
+    """A PEM file with the authorities that the certificate of a "rediss://" store may come from; those that this
+    machine trusts when absent."""
+    store_timeout: Duration = _STORE_TIMEOUT
+    """How long one answer of the store may take. While none comes, this machine counts alone."""
 
     @property
     def interval(self) -> int:
@@ -72,6 +79,10 @@ class Options(Base):
             raise ValueError(f"a cost of {self.cost} never fits into a burst of {self.most}")
         if self.most * self.interval > _LONGEST:
             raise ValueError("a burst that takes more than a year to come back is no limit of a rate")
+        if self.store is None and self.store_timeout != _STORE_TIMEOUT:
+            raise ValueError("store_timeout says nothing without store")
+        if self.store_ca is not None and not (self.store or "").startswith("rediss:"):
+            raise ValueError('store_ca is for a store with TLS: "rediss://..."')
         return self
 
 
@@ -97,7 +108,7 @@ class RateLimit(Middleware):
         self._cost = options.cost * interval
         self._depth = depth = options.most * interval
         self._is_shadow = options.mode == "shadow"
-        self._headers = options.headers
+        self._headers = options.headers and not self._is_shadow  # what is only tried is told to nobody outside
         self._policy = b'\r\nratelimit-policy: "%b";q=%d;w=%d\r\nratelimit: "%b";r=%%d;t=%%d' % (
             place.layer.encode(),
             options.most,
@@ -109,7 +120,7 @@ class RateLimit(Middleware):
         self._store = None
         if options.store is not None:
             where = f"route {place.route}, layer {place.layer}"
-            self._store = RedisStore(options.store, options.store_timeout, place.identity, where)
+            self._store = RedisStore(options.store, options.store_timeout, place.identity, where, options.store_ca)
         self._shadowed = 0
         self._next_line = 0.0
 
@@ -125,9 +136,8 @@ class RateLimit(Middleware):
         left = self._spend(key, self._cost, self._depth)
         if left < 0:
             return self._over(left, scope, receive, send)
-        if not self._is_shadow:
-            charged(exchange, self._refund, key, self._cost)
-        return self._app(scope, receive, self._telling(send, left) if self._headers else send)
+        charged(exchange, self._refund, key, self._cost)
+        return self._app(scope, receive, self._telling(exchange, send, left) if self._headers else send)
 
     async def _ask(self, store: RedisStore, key: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """The same where several machines count together."""
@@ -139,40 +149,40 @@ class RateLimit(Middleware):
         if left < 0:
             await self._over(left, scope, receive, send)
             return
-        if not self._is_shadow:
-            charged(scope["gateway"], give_back, key, self._cost)
-        await self._app(scope, receive, self._telling(send, left) if self._headers else send)
+        exchange = scope["gateway"]
+        charged(exchange, give_back, key, self._cost)
+        await self._app(scope, receive, self._telling(exchange, send, left) if self._headers else send)
 
-    def _telling(self, send: Send, left: int) -> Send:
+    def _telling(self, exchange: Any, send: Send, left: int) -> Send:
         """A `send` that says in the answer how much is left."""
-        lines = self._policy % (left // self._interval, _seconds(self._depth - left))
 
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
+                # No charges any more: a limit further in has refused, and they were given back.
+                now = left if exchange.refunds is not None else min(left + self._cost, self._depth)
+                lines = self._policy % (now // self._interval, _seconds(self._depth - now))
                 message = {**message, "headers": edited(message["headers"], _NOTHING, lines)}
             return send(message)
 
         return sending
 
-    async def _over(self, left: int, scope: Scope, receive: Receive, send: Send) -> None:
+    def _over(self, left: int, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """There is not enough left. left: the time until there is, as a negative number."""
-        exchange = scope["gateway"]
-        if self._is_shadow:
-            self._would_refuse(exchange)
-            await self._app(scope, receive, send)
-            return
-        for waits in refunds(exchange):
-            await waits
         wait = _seconds(-left)
         fields = [(b"retry-after", b"%d" % wait)]
         if self._headers:
             # How long the window is that is spoken of must not be longer than the time after which to come again.
             lines = (self._policy % (0, wait)).split(b"\r\n")[1:]
             fields += [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-        await self._place.refuse(exchange, send, "rate_limited", fields)
+        return self._refuse(scope, receive, send, "rate_limited", fields)
 
-    async def _nameless(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _nameless(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Nobody is named whom the request could be counted for."""
+        return self._refuse(scope, receive, send, "limit_key_missing")
+
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, reason: str, fields: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
         exchange = scope["gateway"]
         if self._is_shadow:
             self._would_refuse(exchange)
@@ -180,7 +190,7 @@ class RateLimit(Middleware):
             return
         for waits in refunds(exchange):
             await waits
-        await self._place.refuse(exchange, send, "limit_key_missing")
+        await self._place.refuse(exchange, send, reason, fields)
 
     def _would_refuse(self, exchange: Any) -> None:
         """Count it, and now and then say so in the log."""

@@ -101,7 +101,7 @@ def part(name: str) -> Part:
 
 def _claim(path: str) -> Part:
     def value(exchange: Any, head: RequestHead) -> bytes:
-        return claim_text(claim(exchange.claims, path)) if exchange.claims else b""
+        return claim_text(claim(exchange.verified, path)) if exchange.verified else b""
 
     return value
 

@@ -131,7 +131,12 @@ def explain(config: Config, method: str, url: str, fields: list[tuple[str, str]]
     raw, _, query = head.target.partition(b"?")
     host = head.special.get(b"host", b"")
     path = canonical(raw)
-    table = Table([(route, compiled(route, index, None)) for index, route in enumerate(config.routes)])
+    table = Table(
+        [
+            (route, compiled(route, index, None, config.takes_preflights(route)))
+            for index, route in enumerate(config.routes)
+        ]
+    )
     asked = Asked(head.method, query, client, head.pairs)
     routes = {route.name: route for route in config.routes}
     found = table.find(host, path, asked)
@@ -188,8 +193,8 @@ def _candidate(trial: Trial, config: RouteConfig) -> Candidate:
         "host": ", ".join(config.hosts),
         "path": f"{config.path.kind} {config.path.value}" if config.path is not None else "",
         "methods": ", ".join(config.methods),
-        "headers": ", ".join(f"{name}: {value}" for name, value in config.headers.items()),
-        "query": "&".join(f"{name}={value}" for name, value in config.query.items()),
+        "headers": ", ".join(f"{name}: {value}" for name, value in without_secrets(config.headers).items()),
+        "query": "&".join(f"{name}={value}" for name, value in without_secrets(config.query).items()),
         "client_ip": ", ".join(config.client_ip),
     }
     return Candidate(config.name, {key: wanted[key] for key in trial.failed})

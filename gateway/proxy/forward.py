@@ -361,6 +361,13 @@ async def _pump(exchange: Any, head: RequestHead, connection: Connection, receiv
         await _pass_body(exchange, head, connection, receive, expecting)
     except Exception as error:  # of a layer, or what a layer found in the body: the exchange ends with it
         connection.give_up(error)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Something that a layer waited for was cancelled: to raise this would end the pump, and nobody would know.
+        ended = RuntimeError("what the body of the request comes from was cancelled")
+        connection.give_up(ended.with_traceback(error.__traceback__))
 
 
 async def _pass_body(exchange: Any, head: RequestHead, connection: Connection, receive: Any, expecting: bool) -> None:

@@ -197,15 +197,20 @@ class _Tee:
         self._receive = receive
 
     async def __call__(self) -> Any:
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        except Exception:  # a layer around us refuses the body
+            self.forget()
+            raise
         one = self._copy
         if one is not None and message["type"] == "http.request":
             if not self._copies.keeps(one, message["body"]):
                 self._copy = None
             elif not message["more_body"]:
                 self._copy = None
-                # After its answer the listener throws away what still comes of a body, but counts it.
-                if one.size == self._exchange.bytes_in:
+                # Of a body that is not all here the listener has thrown away the rest, after its answer. How long it
+                # came says nothing: layers may make another one of it.
+                if not self._exchange.skipped and (one.head.length < 0 or one.size == one.head.length):
                     one.trailers = self._exchange.trailers
                     self._copies.send(one, self._exchange.listener.loop)
                 else:

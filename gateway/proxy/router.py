@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.answer import answer
+from gateway.answer import answer, answer_refused
 from gateway.proxy.paths import ambiguity, canonical
 from gateway.proxy.routes import Asked, NoRoute, Route, Table
 
@@ -43,17 +43,22 @@ class Router:
         if route.redact is not None:  # type: ignore[union-attr]
             exchange.target = route.redact(exchange.target)  # type: ignore[union-attr]
         app = route.app  # type: ignore[union-attr]
+        if exchange.refused is not None and not route.is_layered:  # type: ignore[union-attr]
+            return answer_refused(exchange, send)
         if self._around is None:
             return app(scope, receive, send)  # type: ignore[no-any-return]
         exchange.inner = app
         return self._around(scope, receive, send)  # type: ignore[no-any-return]
 
     def _refuse(self, scope: Any, receive: Any, send: Any, reason: str, fields: Any = ()) -> Awaitable[None]:
+        exchange = scope["gateway"]
+        if exchange.refused is not None:
+            reason, fields = exchange.refused.reason, ()
         if self._redact is not None:
-            scope["gateway"].target = self._redact(scope["gateway"].target)
+            exchange.target = self._redact(exchange.target)
         if self._around is None:
-            return answer(scope["gateway"], send, reason, fields)
-        scope["gateway"].inner = Refusing(reason, fields)
+            return answer(exchange, send, reason, fields)
+        exchange.inner = Refusing(reason, fields)
         return self._around(scope, receive, send)  # type: ignore[no-any-return]
 
 

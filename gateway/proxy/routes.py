@@ -3,7 +3,8 @@
 Precedence is the Kubernetes Gateway API's, completed: explicit priority; host exact before the longest `*.suffix`
 before none; path exact before the longest segment prefix before regex before none; then methods, more header
 predicates, more query predicates, client addresses, file order. A host whose paths don't match falls through to the
-next less specific. Every step is a dictionary look-up, so thousands of hosts cost what one costs.
+next less specific. Where a layer takes preflights (CORS), one has the method that it asks for, too. Every step is a
+dictionary look-up, so thousands of hosts cost what one costs.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ class Route:
     pattern: re.Pattern[str] | None
     order: tuple[int, ...]
     series: dict[str, tuple[int, int]] = field(default_factory=dict)  # by listener: its metric cells
+    preflights: bool = False  # whether those of CORS come here whose request would
     redact: Callable[[bytes], bytes] | None = None  # what takes credentials from a target that is written down
     style: Style | None = None  # how refusals look here, where it isn't the listener's to say
+    is_layered: bool = False  # layers stand around the application
 
     @property
     def is_plain(self) -> bool:
@@ -70,8 +73,8 @@ class Trial:
     failed: tuple[str, ...]
 
 
-def compiled(config: RouteConfig, index: int, app: Any) -> Route:
-    """A route of the configuration, index being its place in the file."""
+def compiled(config: RouteConfig, index: int, app: Any, preflights: bool = False) -> Route:
+    """A route of the configuration, index being its place in the file. preflights: as in Route."""
     path = config.path
     return Route(
         name=config.name,
@@ -83,6 +86,7 @@ def compiled(config: RouteConfig, index: int, app: Any) -> Route:
         networks=tuple(ip_network(network) for network in config.client_ip),
         pattern=re.compile(path.value) if path is not None and path.kind == "regex" else None,
         order=(*config.specificity, index),
+        preflights=preflights,
     )
 
 
@@ -218,7 +222,7 @@ def _admits(route: Route, asked: Asked, allow: set[bytes]) -> bool:
         return False
     if route.networks and not _is_from_there(route, asked):
         return False
-    if route.methods and asked.method not in route.methods:
+    if route.methods and asked.method not in route.methods and not _is_preflight(route, asked):
         allow.update(route.methods)
         return False
     return True
@@ -229,13 +233,22 @@ def _lacking(route: Route, asked: Asked) -> tuple[str, ...]:
     return tuple(
         key
         for key, fails in (
-            ("methods", route.methods and asked.method not in route.methods),
+            ("methods", route.methods and asked.method not in route.methods and not _is_preflight(route, asked)),
             ("headers", route.headers and not _has_headers(route, asked)),
             ("query", route.query and not _has_query(route, asked)),
             ("client_ip", route.networks and not _is_from_there(route, asked)),
         )
         if fails
     )
+
+
+def _is_preflight(route: Route, asked: Asked) -> bool:
+    """Whether a request asks if a page may do what this route is for: by the Fetch standard one of OPTIONS with Origin
+    and Access-Control-Request-Method."""
+    if not route.preflights or asked.method != b"OPTIONS":
+        return False
+    fields = dict(reversed(asked.pairs()))  # of several the first counts, as for the layer
+    return b"origin" in fields and fields.get(b"access-control-request-method") in route.methods
 
 
 def _has_headers(route: Route, asked: Asked) -> bool:

@@ -1,6 +1,6 @@
 """One connection to an endpoint speaking HTTP/1.1: sends a head, streams a body, reads one response at a time.
 
-It judges what it reads by `wire.py` and nothing else: a malformed response is `BadResponse` and the connection is done
+It judges what it reads by `wire/` and nothing else: a malformed response is `BadResponse` and the connection is done
 for; bytes nobody asked for make it unusable. Everything that fails is an `UpstreamError` that says what was sent.
 """
 

@@ -230,12 +230,14 @@ def assemble(
     # those of the route, a core (so that these layers see what becomes of errors), the route's own application.
     everywhere = onion(None)
     for index, route in enumerate(config.routes):
-        made = compiled(route, index, None)
+        made = compiled(route, index, None, config.takes_preflights(route))
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         made.redact = redactions[index]
         made.app = application(route, made)
-        made.app = onion(route, everywhere).around(made.app, layers)
+        own = onion(route, everywhere)
+        made.is_layered = own.innermost is not None
+        made.app = own.around(made.app, layers)
         routes.append((route, made))
     around = everywhere.open(inside, layers) if config.middleware else None
     front = Answers(Router(Table(routes), around, redact))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from gateway.config.checks import check
 from gateway.middleware import KINDS
 
 
-def told(data: dict[str, object]) -> list[str]:
-    return [f"{problem.path} {problem.message}" for problem in check(data, KINDS)]
+def told(data: Mapping[str, object]) -> list[str]:
+    return [f"{problem.path} {problem.message}" for problem in check(dict(data), KINDS)]
 
 
 def listeners(*addresses: str) -> dict[str, object]:
@@ -199,3 +201,43 @@ def test_a_unix_socket_has_no_other_port_for_probes() -> None:
         ' "unix:/run/b" has no other port: it is a unix socket',
     ]
     assert told({"upstreams": {"app": {**upstream, "health": {}}}}) == []
+
+
+def layer(name: str | None = None) -> dict[str, object]:
+    return {"kind": "request_id", **({"name": name} if name is not None else {})}
+
+
+def test_a_name_for_two_layers_of_a_list() -> None:
+    """They would count each request twice, in one account."""
+    twice = [layer("a"), layer(), layer("b"), layer("a")]
+    for place, data in (
+        ("", {"middleware": twice}),
+        ("'routes', 0, ", {"routes": [route("r", middleware=twice)]}),
+        ("'middleware_sets', 's', ", {"middleware_sets": {"s": {"middleware": twice}}}),
+    ):
+        first = {"": "", "'r": "routes[0].", "'m": "middleware_sets.s."}[place[:2]] + "middleware[0]"
+        assert told(data) == [f"({place}'middleware', 3, 'name') \"a\" is already the name of {first}"]
+
+
+def test_a_set_that_a_request_would_pass_twice() -> None:
+    sets = {"s": {"middleware": [layer()]}, "t": {"middleware": [layer()]}}
+    twice = 'the set "s" is already used by {}: a request would pass it twice'
+    assert told({"middleware_sets": sets, "middleware": ["s", "t", "s"]}) == [
+        f"('middleware', 2) {twice.format('middleware[0]')}"
+    ]
+    both = {"middleware_sets": sets, "middleware": ["s"], "routes": [route("r", middleware=["t", "s"])]}
+    assert told(both) == [f"('routes', 0, 'middleware', 1) {twice.format('middleware[0]')}"]
+    one = {"middleware_sets": sets, "routes": [route("r", middleware=["s", "t", "s"])]}
+    assert told(one) == [f"('routes', 0, 'middleware', 2) {twice.format('routes[0].middleware[0]')}"]
+
+
+def test_names_and_sets_that_go_together() -> None:
+    data = {
+        "middleware_sets": {"s": {"middleware": [layer("a")]}, "t": {"middleware": [layer("a")]}},
+        "middleware": [layer("a"), layer(), layer()],
+        "routes": [
+            route("r", path="/r", middleware=[layer("a"), "s", "t", layer()]),
+            route("q", path="/q", middleware=["s", layer("a")]),
+        ],
+    }
+    assert told(data) == []

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.config import load, load_and_lint
 from gateway.config.files import DEFAULT_FILES
+from gateway.middleware import KINDS
 
 CONF = Path(__file__).parents[2] / "conf"
 WHOLE = sorted([*CONF.glob("*.toml"), *CONF.glob("examples/*.toml")])
@@ -16,18 +17,18 @@ PARTS = sorted(set(CONF.rglob("*.toml")) - set(WHOLE))
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.name)
 def test_a_shipped_file_loads(path: Path) -> None:
-    config, warnings = load_and_lint(path, {})
+    config, warnings = load_and_lint(path, {}, KINDS)
     assert config.routes and warnings == []
 
 
 def test_the_parts_belong_to_a_whole() -> None:
     """A file that others include is read with them."""
-    loaded = load(CONF / "examples/sites.toml", {})
+    loaded = load(CONF / "examples/sites.toml", {}, KINDS)
     assert {path.stem for path in PARTS} == set(loaded.upstreams)
 
 
 def test_the_installed_file_answers_by_itself() -> None:
-    loaded = load(CONF / "gateway.toml", {})
+    loaded = load(CONF / "gateway.toml", {}, KINDS)
     assert [str(listener.listen) for listener in loaded.listeners] == [":8080"]
     assert loaded.admin and str(loaded.admin.listen) == "127.0.0.1:9900"
     (welcome,) = loaded.routes

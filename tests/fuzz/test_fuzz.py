@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway import wire
 from gateway.middleware.identity import jose
+from gateway.wire import chunked, heads
 from tests.fuzz.__main__ import NAMES, shrunk
 from tests.fuzz.acts import Act, acts
 from tests.fuzz.loop import Finding, Loop, running
@@ -75,10 +75,10 @@ def any_base64(text: bytes) -> bytes:
 
 
 KINDER: dict[str, tuple[object, str, object]] = {
-    "server": (wire, "_request_length", length_first),
-    "proxy": (wire, "_request_length", length_first),
-    "response": (wire, "_response_length", length_first),
-    "chunks": (wire, "_SIZE_LINE", re.compile(rb"([0-9A-Fa-f]{1,15})\r?\n")),
+    "server": (heads, "request_length", length_first),
+    "proxy": (heads, "request_length", length_first),
+    "response": (heads, "response_length", length_first),
+    "chunks": (chunked, "_SIZE_LINE", re.compile(rb"([0-9A-Fa-f]{1,15})\r?\n")),
     "tokens": (jose, "decode64", any_base64),
 }
 

@@ -19,7 +19,7 @@ from gateway.middleware.identity.jose import TokenRefused
 from gateway.middleware.jwt import Jwt
 from gateway.wire import is_field
 from tests.fuzz.loop import Finding, Loop
-from tests.middleware.lone import Lone
+from tests.middleware.rig import Layers
 
 _SECRET = "a secret that is known to nobody but everybody who reads this"
 _SIGN = b"S\r\n"
@@ -64,8 +64,10 @@ _WRITTEN = (_GOOD, _OTHER)
 @lru_cache
 def _layer() -> Any:
     told = {"sub": "x-user", "roles": "x-roles", "a.b": "x-nested"}
-    options = {"issuer": "i", "audience": "a", "scopes": ["read"], "claims_to_headers": told, "max_token": "8KiB"}
-    return Lone(Jwt, secret=_SECRET, algorithms=["HS256"], **options).layer
+    options: dict[str, Any] = {"issuer": "i", "audience": "a", "scopes": ["read"], "max_token": "8KiB"}
+    layers = Layers.of(Jwt, secret=_SECRET, algorithms=["HS256"], claims_to_headers=told, **options)
+    [made] = layers.layers
+    return made
 
 
 def run(loop: Loop, data: bytes) -> None:

@@ -95,34 +95,32 @@ def _ledger_of(pid: int) -> str:
 _LOCKER = """
 import fcntl, signal, sys
 file = open(sys.argv[1], "r+b", buffering=0)
-fcntl.lockf(file, fcntl.LOCK_EX, 1 << 20)
+fcntl.lockf(file, fcntl.LOCK_EX, 1 << 20)  # of every account
 print("held", flush=True)
 signal.pause()
 """
 _ONE = '{ kind = "rate_limit", key = "route", rate = "100000/s" }'
 
 
-def test_who_is_killed_with_the_lock_blocks_nobody(gateway: Start, settings: Settings) -> None:
-    """A process that holds the lock of every account, as a worker does for one, and is killed."""
-    one = gateway(settings.but(workers=2, more=_limited("/a", _ONE)))
-    pid = one.pids()[0]
+def test_who_stands_still_with_the_lock_blocks_nobody(gateway: Start, settings: Settings) -> None:
+    """A process that holds the lock of every account, as a worker does for one, and neither goes on nor dies; then it
+    is killed."""
+    layer = '{ kind = "rate_limit", key = "route", rate = "1/h", burst = 6 }'
+    one = gateway(settings.but(workers=2, more=_limited("/a", layer)))
+    pids = one.pids()
     with Client(one.address()) as client:
         assert client.get("/a").status == 200
-        process = subprocess.Popen([sys.executable, "-c", _LOCKER, _ledger_of(pid)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LOCKER, _ledger_of(pids[0])], stdout=subprocess.PIPE, text=True
+        )
         try:
             assert process.stdout is not None and process.stdout.readline() == "held\n"
-            client.send("GET", "/a")
-            # A worker waits for the lock: the kernel says so in its list, "->" before it.
-            eventually(lambda: any(_waits(worker) for worker in one.pids()), "a worker waits")
+            assert [client.get("/a").status for _ in range(7)] == [200] * 5 + [429] * 2
         finally:
             process.kill()
             process.communicate()
-        assert client.answer().status == 200
-    assert get(one.address(), "/a").status == 200
-
-
-def _waits(pid: int) -> bool:
-    return any("->" in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())
+        assert client.get("/a").status == 429
+    assert one.pids() == pids
 
 
 _FLOCK = "hhqqi"  # struct flock: type, whence, start, length, pid
@@ -176,6 +174,8 @@ def test_a_worker_that_is_killed_in_the_critical_section_blocks_nobody(gateway: 
             else:
                 raise AssertionError("it was never found there")
             assert _holder(fd) == victim
+            served = _requests(one, other)
+            eventually(lambda: _requests(one, other) > served + 100, "nobody waits for it")
             os.kill(victim, signal.SIGKILL)
             eventually(lambda: _holder(fd) != victim, "the kernel drops the lock")
     finally:
@@ -183,6 +183,10 @@ def test_a_worker_that_is_killed_in_the_critical_section_blocks_nobody(gateway: 
     one.settled(2)
     assert other in one.pids() and victim not in one.pids()
     assert [get(one.address(), "/a").status for _ in range(8)] == [200] * 8
+
+
+def _requests(one: Gateway, pid: int) -> int:
+    return next(worker.requests for worker in one.all_workers() if worker.pid == pid)
 
 
 # Holds.
@@ -193,16 +197,23 @@ def _held(settings: Settings, most: int) -> Settings:
     return settings.but(workers=2, more=_limited("/held", layer, 'upstream = "app"'))
 
 
+def _holding(one: Gateway, origin: Origin, stack: contextlib.ExitStack, many: int) -> list[Client]:
+    """Clients whose requests are under way, as many as may be: one more is refused."""
+    address = one.address()
+    clients = [stack.enter_context(Client(address)) for _ in range(many)]
+    for client in clients:
+        client.send("GET", "/held")
+    eventually(lambda: origin.under_way == many)
+    assert get(address, "/held").status == 429
+    return clients
+
+
 def test_a_killed_worker_holds_nothing_and_the_others_hold_what_they_have(
     gateway: Start, settings: Settings, origin: Origin
 ) -> None:
     one = gateway(_held(settings, 12))
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(one.address())) for _ in range(12)]
-        for client in clients:
-            client.send("GET", "/held")
-        eventually(lambda: origin.under_way == 12)
-        assert get(one.address(), "/held").status == 429
+        _holding(one, origin, stack, 12)
         eventually(lambda: sum(worker.connections for worker in one.workers()) == 12, "all are counted")
         _, victim = sorted(one.workers(), key=lambda worker: worker.connections)
         os.kill(victim.pid, signal.SIGKILL)
@@ -218,10 +229,7 @@ def test_a_killed_worker_holds_nothing_and_the_others_hold_what_they_have(
 def test_a_reload_keeps_count(gateway: Start, settings: Settings, origin: Origin) -> None:
     one = gateway(_held(settings, 3))
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(one.address())) for _ in range(3)]
-        for client in clients:
-            client.send("GET", "/held")
-        eventually(lambda: origin.under_way == 3)
+        clients = _holding(one, origin, stack, 3)
         assert one.reload().returncode == 0
         assert len(one.workers()) == 2 and get(one.address(), "/held").status == 429
         one.upgrade()

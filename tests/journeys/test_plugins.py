@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jwt
 import pytest
 
 from tests.support.gateway_process import Gateway, Start
-from tests.support.http import get
+from tests.support.http import Client, get
 from tests.support.settings import Settings
 from tests.support.waiting import eventually
 
@@ -57,7 +59,7 @@ def leaves(one: Gateway) -> None:
 def test_a_reload_brings_new_code_within_the_second(gateway: Start, with_plugins: Settings, plugins: Plugins) -> None:
     plugins.adding("0")
     one = gateway(with_plugins.but(workers=2))
-    for number in range(6):
+    for number in range(4):
         plugins.adding(str(number))
         assert one.cli("check").returncode == 0
         answer = one.ask(do="reload")
@@ -66,12 +68,13 @@ def test_a_reload_brings_new_code_within_the_second(gateway: Start, with_plugins
     assert [file.name for file in plugins.folder.iterdir()] == ["journey.py"]
 
 
+LOUD = "import sys\nprint('loud')\nsys.exit(0)\n"
 BROKEN = {
     "import no_such_thing\n": "ModuleNotFoundError: No module named 'no_such_thing' ({file}:1)",
     "class Plug:\n    x = = 1\n": "SyntaxError: invalid syntax ({file}:2)",
     "class Other: pass\n": 'module "journey" ({file}) has no "Plug"',
     "class Plug: pass\n": "it has none of rewrite_request",
-    "import sys\nprint('loud')\nsys.exit(0)\n": "SystemExit: 0 ({file}:3)",
+    LOUD: "SystemExit: 0 ({file}:3)",
     "class Plug:\n    def __init__(self):\n        raise OSError('no disk')\n": "OSError: no disk ({file}:3)",
 }
 
@@ -85,17 +88,18 @@ def test_bad_code_refuses_the_reload_and_the_old_goes_on(
     for code, said in BROKEN.items():
         plugins.write(code)
         wanted = said.format(file=plugins.folder / "journey.py")
-        refused = one.reload()
-        assert refused.returncode == 1 and refused.stdout == ""
-        assert 'hooks "journey:Plug": ' in refused.stderr and wanted in refused.stderr
-        checked = one.cli("check")
-        assert checked.returncode == 1 and checked.stdout == ""
-        assert 'hooks "journey:Plug": ' in checked.stderr and wanted in checked.stderr
-        assert "Traceback" not in refused.stderr + checked.stderr
+        refused = one.ask(do="reload")
+        assert not refused["ok"] and "Traceback" not in refused["error"]
+        assert 'hooks "journey:Plug": ' in refused["error"] and wanted in refused["error"]
         assert get(one.address()).fields["x-plug"] == "good"
         one.settled(1)
         assert one.pids() == before and one.generation() == 1
-    assert one.status()["reloads"]["failed"] == len(BROKEN)
+    plugins.write(LOUD)
+    for told in (one.reload(), one.cli("check")):
+        assert told.returncode == 1 and told.stdout == ""
+        assert 'hooks "journey:Plug": ' in told.stderr and "SystemExit: 0 (" in told.stderr
+        assert "Traceback" not in told.stderr
+    assert one.status()["reloads"]["failed"] == len(BROKEN) + 1
     plugins.adding("better")
     assert one.reload().returncode == 0
     assert get(one.address()).fields["x-plug"] == "better"
@@ -168,4 +172,23 @@ def test_a_hook_that_fails_or_hangs_costs_its_request_only(
     assert log.count(f"{where} failed: KeyError: 'tenant' ({plugins.folder}/failing.py:6)") == 3
     assert f"{where} took longer than 0.05s" in log
     assert log.count("Traceback") == 1
+    leaves(one)
+
+
+def test_a_plug_in_that_is_named_like_a_library(gateway: Start, settings: Settings, plugins: Plugins) -> None:
+    """The library comes in with the first token, long after the directory of plug-ins is looked into."""
+    plugins.adding("1")
+    plugins.write("class Plug:\n    def modify_response(self, response): pass\n", "jwt")
+    secret = "s" * 40
+    layer = f'[[middleware]]\nkind = "jwt"\nsecret = "{secret}"\nalgorithms = ["HS256"]\n'
+    one = gateway(settings.but(process={"python_path": [str(plugins.folder)]}, more=layer + LAYER))
+    token = jwt.encode({"exp": int(time.time()) + 600}, secret, "HS256")
+    with Client(one.address()) as client:
+        client.send("GET", "/hello", fields={"authorization": f"Bearer {token}"})
+        answer = client.answer()
+    assert answer.status == 200 and answer.fields["x-plug"] == "1"
+    assert f"{plugins.folder}/jwt.py is never imported: " in one.log()
+    one.write(settings.but(process={"python_path": [str(plugins.folder)]}, more=LAYER.replace("journey:", "jwt:")))
+    told = one.ask(do="reload")
+    assert not told["ok"] and f"{plugins.folder}/jwt.py can't be imported: " in told["error"]
     leaves(one)

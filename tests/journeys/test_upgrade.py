@@ -213,3 +213,18 @@ def test_the_service_manager_is_told_by_the_new_program_too(gateway: Start, sett
         assert "STATUS=generation 3, 1 workers" in told("READY=1")
         one.stop()
         told("STOPPING=1")
+
+
+def test_a_configuration_with_secrets_is_handed_on(gateway: Start, settings: Settings) -> None:
+    """Also to the worker that takes a dead one's place before the new program's own generation serves."""
+    layer = '[[middleware]]\nkind = "jwt"\nsecret = "{}"\nalgorithms = ["HS256"]\noptional = true\n'.format("s" * 40)
+    sticky = 'sticky = { cookie = "c", secret = "hush-1234567890-hush" }\n'
+    text = str(settings.but(more=layer)).replace("[upstreams.app]\n", "[upstreams.app]\n" + sticky)
+    one = gateway(text)
+    for number in range(1, 3):
+        one.upgrade()
+        one.settled(1)
+        assert get(one.address()).status == 200
+        assert one.log().count("upgraded in place") == number
+    assert one.reload().stdout == "nothing changed in the configuration\ngeneration 4 serves\n"
+    assert "hush" not in one.log() and "ssss" not in one.log()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import random
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.support import access_log
+from tests.support.browser import looking_at
 from tests.support.chat import PLAIN, Chat, Ended
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import Client
@@ -279,33 +277,11 @@ def test_what_may_not_be_upgraded_is_a_request_like_any_other(
     assert [line["status"] for line in lines(one, 2)] == [200, 200]
 
 
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-
-
 def test_a_browser(gateway: Start, settings: Settings, chat: Chat, tmp_path: Path) -> None:
     """Its page and its socket come through the gateway, and so does what it has to say about them."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert browser is not None, f"none of {', '.join(BROWSERS)} is installed"
     one = gateway(settings)
-    command = [
-        browser,
-        "--headless",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--no-proxy-server",
-        "--remote-debugging-port=0",  # it stays until it is ended
-        f"--user-data-dir={tmp_path / 'profile'}",
-        *(["--no-sandbox"] if os.geteuid() == 0 else []),
-        f"http://{one.address()}/page",
-    ]
-    with (tmp_path / "browser.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        eventually(lambda: chat.reports, f"the browser says what came of it; {tmp_path / 'browser.log'}", 60)
-    finally:
-        process.terminate()
-        process.wait(20)
+    with looking_at(f"http://{one.address()}/page", tmp_path) as log:
+        eventually(lambda: chat.reports, f"the browser says what came of it; {log}", 60)
     [said] = chat.reports
     assert said.pop("extensions").startswith("permessage-deflate")
     assert said == {"text": "hello", "same": "true", "code": "4001", "clean": "true"}

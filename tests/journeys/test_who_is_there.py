@@ -9,7 +9,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from tests.middleware.issuer import key_document, public_jwk, token
+from tests.middleware.tokens import key_document, public_jwk, token
 from tests.support.gateway_process import Gateway, Start
 from tests.support.http import Client
 from tests.support.issuer import Issuer
@@ -31,9 +31,9 @@ def guarded(settings: Settings, layer: str) -> Settings:
 
 def statuses(one: Gateway, fields: dict[str, str], times: int = 20) -> set[int]:
     """What workers say, each on a connection of its own: of so many the most hear some."""
-    found = set()
+    found, address = set(), one.address()
     for _ in range(times):
-        with Client(one.address()) as client:
+        with Client(address) as client:
             client.send("GET", "/", fields=fields)
             found.add(client.answer().status)
     return found

@@ -84,7 +84,7 @@ class Site:
     async def __aenter__(self) -> Site:
         self.plan = plan = Plan()
         plan.cover(self.config)
-        common = Common(plugin=Plugins(self._python_path))
+        self._common = common = Common(plugin=Plugins(self._python_path))
         made = assemble(
             self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait, common=common
         )
@@ -149,6 +149,8 @@ class Site:
             self._has_nothing_left()
         await self._lifespan.__aexit__(None, None, None)
         await until(lambda: not self.cells[Fact.UPSTREAM_OPEN])
+        self._common.ledger.close()
+        self._board.close()
 
     def _has_nothing_left(self) -> None:
         assert not self.entry.connections

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
-from tests.middleware.issuer import (
+from tests.middleware.rig import Answer
+from tests.middleware.tokens import (
     raw_token,
     token,
 )
-from tests.middleware.lone import Asked, Lone
 
 BOUND: dict[str, Any] = {"algorithms": ["ES256"], "issuer": "https://id.example", "audience": "api"}
 
@@ -19,17 +18,13 @@ def bearer(written: bytes) -> bytes:
     return b"Authorization: Bearer " + written
 
 
-def asking(layer: Lone, *lines: bytes, target: bytes = b"/") -> Asked:
-    return asyncio.run(layer.ask(*lines, target=target))
-
-
-def told(asked: Asked) -> tuple[int, str, str]:
+def told(asked: Answer) -> tuple[int, str, str]:
     """How a request was refused: status, reason, and the sentence in the challenge."""
     assert not asked.passed
     return asked.status, asked.reason, asked.challenge.partition('error_description="')[2].removesuffix('"')
 
 
-def invalid(asked: Asked) -> str:
+def invalid(asked: Answer) -> str:
     """The sentence with which a token was refused as an invalid one."""
     status, reason, said = told(asked)
     assert (status, reason) == (401, "token_invalid")

@@ -8,7 +8,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway import testing
+from gateway.errors import StartError
 from tests.upstream.peer import live
 
 Scene = Callable[[testing.Gateway], Coroutine[Any, Any, None]]
@@ -48,3 +51,16 @@ def play(
             await scene(gateway)
 
     playing()
+
+
+def complaint(folder: Path, code: str, kind: str) -> str:
+    """Why a gateway does not start with this plug-in: one line, without what each such line begins with."""
+
+    async def scene(gateway: testing.Gateway) -> None:
+        raise AssertionError("it started")
+
+    with pytest.raises(StartError) as raised:
+        play(folder, code, scene, [layer(kind)])
+    text, where = str(raised.value), f'all/{kind}#1: {kind} "plug:Plug": '
+    assert text.startswith(where) and "\n" not in text, text
+    return text.removeprefix(where)

@@ -1,8 +1,16 @@
-"""One layer, an application inside that answers as told, and all that leaves: no socket, no process.
+"""Layers, an application inside that answers as told, and all that leaves: no socket, no process.
+
+One layer, to which requests go as they are written:
 
 inner = Inner(b"hello", fields=b"etag: \"1\"")
-answer = await ask(layer(Kind, inner, allow=["10.0.0.0/8"]), get("/x"), client="10.0.0.1")
+answer = await ask(layer(Kind, inner, allow=["10.0.0.0/8"]), get(b"/x"), client="10.0.0.1")
 assert answer.status == 200 and inner.asked[0].head.target == b"/x"
+
+Several layers, or one that is asked time and again, and what they count:
+
+layers = Layers(hello, {"kind": "rate_limit", "rate": "1/h"}, {"kind": "body_limit"})
+answer = await layers.ask(b"x-tenant: a")
+assert answer.passed and layers.refused() == 0
 """
 
 from __future__ import annotations
@@ -13,11 +21,16 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
+from gateway.documents import Documents
 from gateway.exchange import Exchange
+from gateway.ledger import Ledger
 from gateway.metrics.plan import LAYER_REFUSED
+from gateway.middleware import MIDDLEWARE
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.refusals import PLAIN
 from gateway.wire import RequestHead, read_request, read_response
+from tests.listeners.site import get
+from tests.middleware.surroundings import Surroundings
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -112,12 +125,19 @@ class Inner:
             await send({"type": "http.response.trailers", "headers": list(self._trailers), "more_trailers": False})
 
 
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """The shortest application."""
+    scope["gateway"].begun = True
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"1")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
 class Asking(Exchange):
-    """An exchange as a listener makes it."""
+    """An exchange as a listener makes it. passed: `Layers` let it through to the application."""
 
     head: RequestHead
     scheme = "http"
-    answered = complete = gone = False
+    answered = complete = gone = passed = False
     cut_by = ""
 
     def cut(self, reason: str) -> None:
@@ -149,6 +169,30 @@ class Answer:
     @property
     def reason(self) -> str:
         return self.exchange.reason
+
+    @property
+    def passed(self) -> bool:
+        return self.exchange.passed
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's, as the application got it if it came that far."""
+        return self.exchange.head
+
+    def told(self, name: bytes) -> list[bytes]:
+        """What the application is told in fields of this name."""
+        return [value for known, value in self.head.pairs() if known == name]
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """Of the request's token."""
+        found = self.exchange.claims
+        assert found is not None
+        return found
+
+    @property
+    def challenge(self) -> str:
+        return b"".join(self.all(b"www-authenticate")).decode()
 
     @property
     def fields(self) -> list[tuple[bytes, bytes]]:
@@ -183,27 +227,73 @@ class Answer:
         return list(message["headers"])
 
 
-def place(name: str = "layer", **parts: Any) -> Place:
-    """A place for a layer; parts: what of it matters to a test, as `Place` calls it."""
-    nothing: dict[str, Any] = dict.fromkeys(("truth", "ledger", "wheel", "clients", "documents", "plugin"))
-    here = {"identity": f"route app/{name}", "route": "app", "layer": name, "cells": [0] * 64, "at": 0}
-    return Place(**(nothing | here | parts))
-
-
-def refused(there: Place) -> int:
-    """How many requests a layer has refused."""
-    return int(there.cells[there.at + LAYER_REFUSED])
-
-
 def layer(kind: type[Middleware], app: App, there: Place | None = None, **options: Any) -> Middleware:
     """A layer of this kind, its options as they are written in a file."""
     made = kind.OPTIONS.model_validate({"kind": kind.OPTIONS.model_fields["kind"].default, **options})
-    return kind(app, made, there or place())
+    return kind(app, made, there or Surroundings().place("layer"))
 
 
-def get(target: str = "/", fields: bytes = b"", method: str = "GET") -> bytes:
-    """A request head. fields: lines, each with CRLF behind it."""
-    return b"%b %b HTTP/1.1\r\nhost: example.com\r\n%b\r\n" % (method.encode(), target.encode(), fields)
+class Layers:
+    """Layers without a gateway around them. layers: outermost first, as a configuration has them."""
+
+    def __init__(
+        self,
+        app: App,
+        *layers: dict[str, Any],
+        ledger: Ledger | None = None,
+        documents: Documents | None = None,
+        identity: str = "app",
+    ) -> None:
+        self._around = Surroundings(ledger, documents)
+        self.ledger = self._around.ledger
+        self.layers: list[Any] = []
+        self.app: App = _Passed(app)
+        for number, written in reversed([*enumerate(layers)]):
+            options = dict(written)
+            kind = options.pop("kind")
+            there = self._around.place(options.get("name") or kind, number, identity)
+            self.app = layer(MIDDLEWARE[kind], self.app, there, **options)
+            self.layers.insert(0, self.app)
+
+    @classmethod
+    def of(cls, kind: type[Middleware], documents: Documents | None = None, **options: Any) -> Layers:
+        """A single one."""
+        return cls(hello, {"kind": kind.OPTIONS.model_fields["kind"].default, **options}, documents=documents)
+
+    def refused(self, number: int = 0) -> int:
+        """How many requests a layer has counted as refused."""
+        return self.counted(LAYER_REFUSED, number)
+
+    def counted(self, cell: int, number: int = 0) -> int:
+        return int(self._around.cells[self._around.at(number) + cell])
+
+    async def ask(
+        self, *lines: bytes, target: bytes = b"/", method: bytes = b"GET", body: Iterable[bytes] = (), **facts: Any
+    ) -> Answer:
+        """lines: fields. body, facts: as `ask` has them."""
+        request = get(target, b"".join(b"%b\r\n" % line for line in lines), method)
+        answer = await ask(self.app, request, body, **facts)
+        assert answer.start is answer.messages[0] and answer.pieces, "answered once, and completely"
+        return answer
+
+    def asked(self, *lines: bytes, target: bytes = b"/") -> Answer:
+        """What `ask` says, for a test without an event loop."""
+        return asyncio.run(self.ask(*lines, target=target))
+
+    async def close(self) -> None:
+        for one in self.layers:
+            await one.close()
+
+
+class _Passed:
+    """Notes which requests came through to the application."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["gateway"].passed = True
+        await self._app(scope, receive, send)
 
 
 def scope_of(exchange: Asking) -> Scope:
@@ -236,6 +326,7 @@ def asking(request: bytes, client: str = "192.0.2.1", scheme: str = "http", **fa
     exchange.head = head
     exchange.method, exchange.target, exchange.host = head.method, head.target, head.special.get(b"host", b"")
     exchange.scheme = scheme
+    exchange.route = SimpleNamespace(name="app", style=None)
     for name, value in facts.items():
         setattr(exchange, name, value)
     return exchange

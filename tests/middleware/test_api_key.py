@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from gateway.errors import StartError
 from gateway.middleware.api_key import ApiKey
 from gateway.middleware.identity import watched
-from tests.middleware.lone import Asked, Lone
 from tests.middleware.rereading import read_again
+from tests.middleware.rig import Answer, Layers
 
 KEY = b"5f0c6e9d2b7a4e81"
 MISSING, UNKNOWN = (401, "api_key_missing"), (401, "api_key_unknown")
@@ -28,34 +28,30 @@ def known(key: bytes = KEY, name: str = "ci") -> dict[str, str]:
     return {"name": name, "sha256": digest(key)}
 
 
-def asking(layer: Lone, *lines: bytes, target: bytes = b"/") -> Asked:
-    return asyncio.run(layer.ask(*lines, target=target))
-
-
-def refusal(asked: Asked) -> tuple[int, str]:
+def refusal(asked: Answer) -> tuple[int, str]:
     assert not asked.passed and asked.exchange.user == ""
     assert asked.challenge == 'ApiKey realm="api"'
     return asked.status, asked.reason
 
 
 def test_a_key_in_a_field() -> None:
-    layer = Lone(ApiKey, header="X-API-Key", keys=[known(), known(b"old", "ops"), known(b"new", "ops")])
+    layer = Layers.of(ApiKey, header="X-API-Key", keys=[known(), known(b"old", "ops"), known(b"new", "ops")])
     for key, name in ((KEY, "ci"), (b"old", "ops"), (b"new", "ops")):
-        asked = asking(layer, b"x-aPI-key: " + key, b"x-other: 1")
+        asked = layer.asked(b"x-aPI-key: " + key, b"x-other: 1")
         assert asked.passed and asked.exchange.user == name
-        assert asked.values(b"x-api-key") == [] and asked.values(b"x-other") == [b"1"]
+        assert asked.told(b"x-api-key") == [] and asked.told(b"x-other") == [b"1"]
     for line in (b"x: y", b"x-api-key:", b"x-api-key:  "):
-        assert refusal(asking(layer, line)) == MISSING
+        assert refusal(layer.asked(line)) == MISSING
     for key in (KEY.upper(), KEY + b"x", KEY[:-1], digest(KEY).encode(), b"ci", b"\xff", KEY + b", " + KEY):
-        assert refusal(asking(layer, b"x-api-key: " + key)) == UNKNOWN
-    assert refusal(asking(layer, b"x-api-key: " + KEY, b"X-Api-Key: " + KEY)) == UNKNOWN
-    assert layer.cells[1] == 11
-    forwarding = Lone(ApiKey, header="x-api-key", keys=[known()], forward=True)
-    assert asking(forwarding, b"x-api-key: " + KEY).values(b"x-api-key") == [KEY]
+        assert refusal(layer.asked(b"x-api-key: " + key)) == UNKNOWN
+    assert refusal(layer.asked(b"x-api-key: " + KEY, b"X-Api-Key: " + KEY)) == UNKNOWN
+    assert layer.refused() == 11
+    forwarding = Layers.of(ApiKey, header="x-api-key", keys=[known()], forward=True)
+    assert forwarding.asked(b"x-api-key: " + KEY).told(b"x-api-key") == [KEY]
 
 
 def test_a_key_in_the_query() -> None:
-    layer = Lone(ApiKey, query="api-key", keys=[known(), known(b"a b&c", "ops")])
+    layer = Layers.of(ApiKey, query="api-key", keys=[known(), known(b"a b&c", "ops")])
     for target, left in (
         (b"/x?api-key=" + KEY, b"/x"),
         (b"/x?a=1&api-key=" + KEY + b"&b=%20", b"/x?a=1&b=%20"),
@@ -63,71 +59,71 @@ def test_a_key_in_the_query() -> None:
         (b"/x?a&api-key=" + KEY, b"/x?a"),
         (b"/x?api-key=a+b%26c&a==&", b"/x?a==&"),
     ):
-        asked = asking(layer, target=target)
+        asked = layer.asked(target=target)
         assert asked.passed, target
-        assert asked.target == left
-        assert asked.lines.startswith(b"GET " + left + b" HTTP/1.1")
-    assert refusal(asking(layer, target=b"/x")) == MISSING
-    assert refusal(asking(layer, target=b"/x?api-key")) == MISSING
-    assert refusal(asking(layer, target=b"/x?API-KEY=" + KEY)) == MISSING
-    assert refusal(asking(layer, target=b"/x?api-key=" + KEY + b"&api-key=x")) == UNKNOWN
-    forwarding = Lone(ApiKey, query="k", keys=[known()], forward=True)
-    asked = asking(forwarding, target=b"/x?k=" + KEY)
-    assert asked.target == b"/x?k=" + KEY
+        assert asked.head.target == left
+        assert asked.head.lines.startswith(b"GET " + left + b" HTTP/1.1")
+    assert refusal(layer.asked(target=b"/x")) == MISSING
+    assert refusal(layer.asked(target=b"/x?api-key")) == MISSING
+    assert refusal(layer.asked(target=b"/x?API-KEY=" + KEY)) == MISSING
+    assert refusal(layer.asked(target=b"/x?api-key=" + KEY + b"&api-key=x")) == UNKNOWN
+    forwarding = Layers.of(ApiKey, query="k", keys=[known()], forward=True)
+    asked = forwarding.asked(target=b"/x?k=" + KEY)
+    assert asked.head.target == b"/x?k=" + KEY
 
 
 def test_a_key_in_a_cookie() -> None:
-    layer = Lone(ApiKey, cookie="key", keys=[known()])
-    asked = asking(layer, b"Cookie: key=" + KEY)
-    assert asked.passed and asked.values(b"cookie") == []
+    layer = Layers.of(ApiKey, cookie="key", keys=[known()])
+    asked = layer.asked(b"Cookie: key=" + KEY)
+    assert asked.passed and asked.told(b"cookie") == []
     for lines in (
         (b"Cookie: a=b; key=" + KEY + b"; c=d",),
         (b'Cookie: a=b;key="' + KEY + b'";c=d',),
         (b"Cookie: a=b; key=" + KEY, b"cookie: c=d;key=" + KEY),
     ):
-        asked = asking(layer, *lines)
-        assert asked.passed and asked.values(b"cookie") == [b"a=b; c=d"], lines
-    assert refusal(asking(layer, b"cookie: xkey=" + KEY)) == MISSING
-    assert refusal(asking(layer, b"cookie: KEY=" + KEY)) == MISSING
-    assert refusal(asking(layer, b"cookie: key=" + KEY + b"; key=x")) == UNKNOWN
-    assert refusal(asking(layer, b"cookie: key=" + KEY, b"cookie: key=x")) == UNKNOWN
-    forwarding = Lone(ApiKey, cookie="key", keys=[known()], forward=True)
-    assert asking(forwarding, b"cookie: key=" + KEY).values(b"cookie") == [b"key=" + KEY]
+        asked = layer.asked(*lines)
+        assert asked.passed and asked.told(b"cookie") == [b"a=b; c=d"], lines
+    assert refusal(layer.asked(b"cookie: xkey=" + KEY)) == MISSING
+    assert refusal(layer.asked(b"cookie: KEY=" + KEY)) == MISSING
+    assert refusal(layer.asked(b"cookie: key=" + KEY + b"; key=x")) == UNKNOWN
+    assert refusal(layer.asked(b"cookie: key=" + KEY, b"cookie: key=x")) == UNKNOWN
+    forwarding = Layers.of(ApiKey, cookie="key", keys=[known()], forward=True)
+    assert forwarding.asked(b"cookie: key=" + KEY).told(b"cookie") == [b"key=" + KEY]
 
 
 def test_the_name_of_the_key() -> None:
-    layer = Lone(ApiKey, header="x-api-key", keys=[known()], name_header="X-Client", realm="é")
-    asked = asking(layer, b"x-api-key: " + KEY, b"x-client: root", b"X-Client: root")
-    assert asked.values(b"x-client") == [b"ci"]
-    assert asking(layer, b"x-client: root").challenge == 'ApiKey realm="é"'
+    layer = Layers.of(ApiKey, header="x-api-key", keys=[known()], name_header="X-Client", realm="é")
+    asked = layer.asked(b"x-api-key: " + KEY, b"x-client: root", b"X-Client: root")
+    assert asked.told(b"x-client") == [b"ci"]
+    assert layer.asked(b"x-client: root").challenge == 'ApiKey realm="é"'
 
 
 def test_a_file_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(watched, "LOOK", 0.0)
     path = tmp_path / "keys"
     path.write_text(f"# keys\nops:{digest(b'one')}\n\nops: {digest(b'two').upper()}\n")
-    layer = Lone(ApiKey, header="x-api-key", keys=[known()], keys_file=str(path))
+    layer = Layers.of(ApiKey, header="x-api-key", keys=[known()], keys_file=str(path))
     for key, name in ((KEY, "ci"), (b"one", "ops"), (b"two", "ops")):
-        assert asking(layer, b"x-api-key: " + key).exchange.user == name
+        assert layer.asked(b"x-api-key: " + key).exchange.user == name
 
     def write(text: str) -> None:
         path.write_text(text)
-        asyncio.run(read_again(layer.layer._file))  # type: ignore[attr-defined]
+        asyncio.run(read_again(layer.layers[0]._file))
 
     write(f"new:{digest(b'three')}\n")
-    assert asking(layer, b"x-api-key: three").exchange.user == "new"
-    assert asking(layer, b"x-api-key: " + KEY).passed
-    assert refusal(asking(layer, b"x-api-key: one")) == UNKNOWN
+    assert layer.asked(b"x-api-key: three").exchange.user == "new"
+    assert layer.asked(b"x-api-key: " + KEY).passed
+    assert refusal(layer.asked(b"x-api-key: one")) == UNKNOWN
     for bad in (f"new:{digest(b'one')}\nbad:three\n", f"other:{digest(KEY)}\n", "x"):
         write(bad)
-        assert asking(layer, b"x-api-key: three").passed
+        assert layer.asked(b"x-api-key: three").passed
     assert 'line 2, key "bad": expected the SHA-256' in caplog.text
     assert 'line 1, key "other": "ci" has the same key' in caplog.text
     write("")  # all of them are taken back
-    assert refusal(asking(layer, b"x-api-key: three")) == UNKNOWN
+    assert refusal(layer.asked(b"x-api-key: three")) == UNKNOWN
     path.write_text("x:y\n")
     with pytest.raises(StartError, match=str(path)):
-        Lone(ApiKey, header="x-api-key", keys_file=str(path))
+        Layers.of(ApiKey, header="x-api-key", keys_file=str(path))
 
 
 @pytest.mark.parametrize(

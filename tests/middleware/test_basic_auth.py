@@ -19,13 +19,12 @@ from pydantic import ValidationError
 
 from gateway.middleware import basic_auth
 from gateway.middleware.basic_auth import BasicAuth
-from gateway.middleware.identity import watched
 from gateway.middleware.identity.hashing import Hashing
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import Bcrypt
 from tests.middleware.hashes import user_line
-from tests.middleware.lone import Asked, Lone
 from tests.middleware.rereading import read_again
+from tests.middleware.rig import Answer, Layers
 
 
 def basic(user: bytes, password: bytes, scheme: bytes = b"Basic") -> bytes:
@@ -37,11 +36,6 @@ def users(tmp_path: Path) -> Path:
     path = tmp_path / "htpasswd"
     path.write_bytes(b"# staff\n\n" + user_line(b"ann", b"secret") + user_line("Zoë".encode(), "pässword".encode()))
     return path
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched, "LOOK", 0.0)
 
 
 class Counted:
@@ -70,7 +64,7 @@ def run(test: Any) -> None:
     asyncio.run(test)
 
 
-def refusal(asked: Asked) -> tuple[int, str]:
+def refusal(asked: Answer) -> tuple[int, str]:
     assert not asked.passed
     assert asked.exchange.user == ""
     if asked.status == 401:
@@ -83,33 +77,33 @@ MISSING, WRONG, BUSY = (401, "credentials_missing"), (401, "credentials_wrong"),
 
 def test_a_user(users: Path, hashes: Counted) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users), user_header="X-User")
+        layer = Layers.of(BasicAuth, htpasswd=str(users), user_header="X-User")
         for scheme in (b"Basic", b"basic", b"BASIC"):
             for _ in range(3):
                 asked = await layer.ask(basic(b"ann", b"secret", scheme), b"x-user: root")
                 assert asked.passed and asked.exchange.user == "ann"
-                assert asked.values(b"x-user") == [b"ann"]
-                assert asked.values(b"authorization") == []
+                assert asked.told(b"x-user") == [b"ann"]
+                assert asked.told(b"authorization") == []
         assert hashes.count == 3
         asked = await layer.ask(basic("Zoë".encode(), "pässword".encode()))
-        assert asked.passed and asked.exchange.user == "Zoë" and asked.values(b"x-user") == ["Zoë".encode()]
-        await layer.layer.close()
+        assert asked.passed and asked.exchange.user == "Zoë" and asked.told(b"x-user") == ["Zoë".encode()]
+        await layer.close()
 
     run(test())
 
 
 def test_the_password_goes_on_when_it_shall(users: Path) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users), forward=True)
+        layer = Layers.of(BasicAuth, htpasswd=str(users), forward=True)
         asked = await layer.ask(basic(b"ann", b"secret"))
-        assert asked.values(b"authorization") == [b"Basic " + b64encode(b"ann:secret")]
+        assert asked.told(b"authorization") == [b"Basic " + b64encode(b"ann:secret")]
 
     run(test())
 
 
 def test_the_realm(users: Path) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users), realm='the "staff" \\ only')
+        layer = Layers.of(BasicAuth, htpasswd=str(users), realm='the "staff" \\ only')
         asked = await layer.ask()
         assert asked.challenge == 'Basic realm="the \\"staff\\" \\\\ only", charset="UTF-8"'
 
@@ -119,9 +113,9 @@ def test_the_realm(users: Path) -> None:
 @pytest.mark.parametrize("line", [b"x: y", b"authorization:", b"authorization: Bearer x", b"authorization: Basicx"])
 def test_nobody(users: Path, line: bytes) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users), user_header="x-user")
+        layer = Layers.of(BasicAuth, htpasswd=str(users), user_header="x-user")
         assert refusal(await layer.ask(line)) == MISSING
-        assert layer.cells[1] == 1
+        assert layer.refused() == 1
 
     run(test())
 
@@ -131,7 +125,7 @@ def test_nobody(users: Path, line: bytes) -> None:
 )
 def test_nothing_else_of_that_scheme(users: Path, value: bytes) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         right = b64encode(b"ann:secret")
         assert refusal(await layer.ask(b"authorization: " + value.replace(b"%b", right))) == WRONG
 
@@ -161,7 +155,7 @@ def test_nothing_else_of_that_scheme(users: Path, value: bytes) -> None:
 )
 def test_wrong_ones(users: Path, credentials: bytes) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         for _ in range(2):
             assert refusal(await layer.ask(b"authorization: Basic " + b64encode(credentials))) == WRONG
 
@@ -174,7 +168,7 @@ def test_wrong_ones(users: Path, credentials: bytes) -> None:
 )
 def test_not_base64(users: Path, coded: bytes) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         assert (await layer.ask(b"authorization: Basic YW5uOnNlY3JldA==")).passed
         assert refusal(await layer.ask(b"authorization: Basic " + coded)) == WRONG
 
@@ -193,7 +187,7 @@ def test_as_long_as_the_hash_looks(tmp_path: Path) -> None:
     users.write_bytes(user_line(b"ann", b"s" * 72))
 
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         assert (await layer.ask(basic(b"ann", b"s" * 72))).passed
         assert refusal(await layer.ask(basic(b"ann", b"s" * 73))) == WRONG
 
@@ -205,7 +199,7 @@ def test_as_long_as_the_hash_looks(tmp_path: Path) -> None:
 
 def test_who_does_not_exist_takes_as_long(users: Path, hashes: Counted) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         for name in (b"bob", b"eve", b"root"):
             assert refusal(await layer.ask(basic(name, b"secret"))) == WRONG
         assert hashes.count == 3
@@ -218,7 +212,7 @@ def test_who_does_not_exist_takes_as_long(users: Path, hashes: Counted) -> None:
 
 
 def test_it_is_somebody_elses_hash_always_the_same(users: Path) -> None:
-    made: Any = Lone(BasicAuth, htpasswd=str(users)).layer
+    [made] = Layers.of(BasicAuth, htpasswd=str(users)).layers
     read = made._file.value
     taken = {name: made._somebody(name, read) for name in map(str, range(50))}
     assert {one.text for one in taken.values()} == {one.text for one in users_of(users.read_bytes()).values()}
@@ -229,7 +223,7 @@ def test_who_does_not_exist_takes_no_longer_in_a_long_file(tmp_path: Path) -> No
     """Nothing is done with each of the others, not even a list of them made."""
     users = tmp_path / "htpasswd"
     users.write_bytes(b"".join(user_line(b"user%d" % number, b"x") for number in range(1000)))
-    made: Any = Lone(BasicAuth, htpasswd=str(users)).layer
+    [made] = Layers.of(BasicAuth, htpasswd=str(users)).layers
     read = made._file.value
     made._somebody("warm", read)
     tracemalloc.start()
@@ -244,7 +238,7 @@ def test_a_wrong_password_is_hashed_once_in_a_while(
     users: Path, hashes: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         for _ in range(5):
             assert refusal(await layer.ask(basic(b"ann", b"wrong"))) == WRONG
         assert hashes.count == 1
@@ -258,7 +252,7 @@ def test_a_wrong_password_is_hashed_once_in_a_while(
 
 def test_a_password_is_hashed_again_after_a_time(users: Path, hashes: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users), remember="10s")
+        layer = Layers.of(BasicAuth, htpasswd=str(users), remember="10s")
         assert (await layer.ask(basic(b"ann", b"secret"))).passed
         now = time.monotonic()
         monkeypatch.setattr("time.monotonic", lambda: now + 11)
@@ -277,7 +271,7 @@ def test_one_hash_for_all_who_ask_the_same(users: Path, hashes: Counted) -> None
     """Also when the first of them goes away."""
 
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         hashes.gate.clear()
         asks = [asyncio.ensure_future(layer.ask(basic(b"ann", b"secret"))) for _ in range(5)]
         await turns()
@@ -291,7 +285,7 @@ def test_one_hash_for_all_who_ask_the_same(users: Path, hashes: Counted) -> None
 
 def test_no_more_than_so_many_wait(users: Path, hashes: Counted) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users), checks=1, waiting=2)
+        layer = Layers.of(BasicAuth, htpasswd=str(users), checks=1, waiting=2)
         assert (await layer.ask(basic(b"ann", b"secret"))).passed
         hashes.gate.clear()
         asks = [asyncio.ensure_future(layer.ask(basic(b"ann", b"%d" % number))) for number in range(5)]
@@ -312,7 +306,7 @@ def test_layers_share_what_time_passwords_may_take(
     monkeypatch.setattr(basic_auth, "HASHING", Hashing())
 
     async def test() -> None:
-        layers = [Lone(BasicAuth, htpasswd=str(users), checks=2) for _ in range(3)]
+        layers = [Layers.of(BasicAuth, htpasswd=str(users), checks=2) for _ in range(3)]
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(6))
         hashes.gate.clear()
         asks = [
@@ -330,11 +324,11 @@ def test_layers_share_what_time_passwords_may_take(
 
 def test_a_worker_that_ends(users: Path, hashes: Counted) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         hashes.gate.clear()
         ask = asyncio.ensure_future(layer.ask(basic(b"ann", b"secret")))
         await turns()
-        await layer.layer.close()
+        await layer.close()
         hashes.gate.set()
         assert refusal(await ask) == WRONG
 
@@ -356,25 +350,25 @@ def replace(path: Path, data: bytes | None) -> None:
 @pytest.mark.usefixtures("soon")
 def test_a_file_that_changes(users: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         assert (await layer.ask(basic(b"ann", b"secret"))).passed
         assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
         replace(users, user_line(b"ann", b"other"))
-        await read_again(layer.layer._file)  # type: ignore[attr-defined]
+        await read_again(layer.layers[0]._file)
         assert refusal(await layer.ask(basic(b"ann", b"secret"))) == WRONG  # though it was known
         assert (await layer.ask(basic(b"ann", b"other"))).passed  # though it was known as a wrong one
         for bad in (b"", b"ann:secret\n", user_line(b"ann", b"third") + b"bob:$apr1$x$y\n"):
             replace(users, bad)
-            await read_again(layer.layer._file)  # type: ignore[attr-defined]
+            await read_again(layer.layers[0]._file)
             assert (await layer.ask(basic(b"ann", b"other"))).passed
         assert caplog.text.count("stays in use") == 3
         assert 'line 2, user "bob" has an MD5 hash (apr1)' in caplog.text
         assert all(one.levelno == logging.ERROR for one in caplog.records if "stays in use" in one.message)
         replace(users, None)
-        await read_again(layer.layer._file)  # type: ignore[attr-defined]
+        await read_again(layer.layers[0]._file)
         assert (await layer.ask(basic(b"ann", b"other"))).passed
         replace(users, user_line(b"bob", b"other"))
-        await read_again(layer.layer._file)  # type: ignore[attr-defined]
+        await read_again(layer.layers[0]._file)
         assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
 
     run(test())
@@ -383,12 +377,12 @@ def test_a_file_that_changes(users: Path, caplog: pytest.LogCaptureFixture) -> N
 @pytest.mark.usefixtures("soon")
 def test_a_file_that_changes_while_a_password_is_hashed(users: Path, hashes: Counted) -> None:
     async def test() -> None:
-        layer = Lone(BasicAuth, htpasswd=str(users))
+        layer = Layers.of(BasicAuth, htpasswd=str(users))
         hashes.gate.clear()
         ask = asyncio.ensure_future(layer.ask(basic(b"ann", b"secret")))
         await turns()
         replace(users, user_line(b"bob", b"secret"))
-        await read_again(layer.layer._file)  # type: ignore[attr-defined]
+        await read_again(layer.layers[0]._file)
         hashes.gate.set()
         assert refusal(await ask) == WRONG
 

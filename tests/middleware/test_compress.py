@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 import zlib
 from typing import Any
 
+import brotli
 import pytest
 from pydantic import ValidationError
 
 from gateway.middleware.compress import Compress
 from gateway.middleware.middleware import Message
-from tests.middleware.rig import Answer, Inner, ask, asking, get, layer, scope_of
+from gateway.wire import Fields, read_response
+from tests.listeners.site import get
+from tests.middleware.rig import Answer, Inner, ask, asking, layer, scope_of
 from tests.middleware.test_codings import plain
 from tests.upstream.peer import live
 
@@ -227,6 +231,69 @@ async def test_a_body_of_64_mib_takes_little_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert 0 < sink.size < 2 << 20 and peak < 1 << 20
+
+
+@live
+@pytest.mark.parametrize(
+    ("level", "kind", "threads"), [(4, b"text/plain", 0), (11, b"text/plain", 1), (11, b"text/event-stream", 0)]
+)
+async def test_what_takes_long_is_done_in_a_thread(
+    level: int, kind: bytes, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    async def in_thread(work: Any, *told: Any) -> Any:
+        used.append(work)
+        return work(*told)
+
+    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+    one = layer(Compress, Inner(TEXT[:4096], fields=b"content-type: " + kind), br_level=level)
+    answer = await ask(one, get(fields=b"accept-encoding: br\r\n"))
+    assert brotli.decompress(answer.body) == TEXT[:4096] and len(used) == threads
+
+
+@live
+async def test_what_is_known_of_fields_holds_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses of one connection that say the same share their fields; layers inside may change one of them."""
+    lines = b"HTTP/1.1 200 OK\r\n" + JSON + b"\r\ncontent-length: %d\r\n\r\n" % len(TEXT)
+    before: Fields | None = None
+    change: Any = None
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal before
+        found = read_response(lines, False, before)
+        assert found is not None
+        before = found[0].fields
+        if change is not None:
+            change(found[0])
+        await send({"type": "http.response.start", "status": 200, "headers": found[0]})
+        await send({"type": "http.response.body", "body": TEXT})
+
+    one = layer(Compress, app)
+    judged = []
+    judge = Compress._judged
+
+    def judging(self: Compress, headers: Any) -> int:
+        judged.append(headers)
+        return judge(self, headers)
+
+    monkeypatch.setattr(Compress, "_judged", judging)
+    for _ in range(3):
+        assert text(await ask(one, GZIP)) == TEXT
+        assert (await ask(one, get()))[b"vary"] == b"Accept-Encoding"
+    assert len(judged) == 1
+    changes: list[Any] = [
+        lambda head: head.add(b"\r\ncontent-encoding: br"),
+        lambda head: head.add(b"\r\ncache-control: no-transform"),
+        lambda head: head.drop(frozenset((b"content-type",))),
+    ]
+    for one_of_them in changes:
+        change = one_of_them
+        assert b"vary" not in await ask(one, GZIP)
+    change = None
+    assert is_compressed(await ask(one, GZIP))
+    another = layer(Compress, app, types=["text/*"])
+    assert not is_compressed(await ask(another, GZIP))
 
 
 @live

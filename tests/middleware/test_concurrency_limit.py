@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine, Iterator
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from gateway.ledger import Ledger
 from gateway.scoreboard import Fact, Scoreboard
 from tests.listeners.site import Site, get, until
-from tests.middleware.alone import Alone, Told
+from tests.middleware.rig import Answer, Layers
 from tests.upstream.peer import Origin, Peer, always, live, ok
 
 TWO = {"kind": "concurrency_limit", "max": 2, "key": "route"}
@@ -38,7 +39,7 @@ class Held:
         self.inside.pop(number).set_result(None)
 
 
-def begun(request: Coroutine[Any, Any, Told]) -> asyncio.Task[Told]:
+def begun(request: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
     return asyncio.get_running_loop().create_task(request)
 
 
@@ -49,17 +50,17 @@ async def inside(held: Held, count: int) -> None:
 @live
 async def test_one_more_is_refused_until_one_is_over() -> None:
     held = Held()
-    alone = Alone(held, TWO)
-    first, second = begun(alone.ask()), begun(alone.ask())
+    layers = Layers(held, TWO)
+    first, second = begun(layers.ask()), begun(layers.ask())
     await inside(held, 2)
-    refused = await alone.ask()
+    refused = await layers.ask()
     assert refused.status == 429 and refused.exchange.reason == "concurrency_limited"
-    assert refused.fields[b"retry-after"] == b"1" and alone.refused() == 1
+    assert refused[b"retry-after"] == b"1" and layers.refused() == 1
     held.release()
     assert (await first).status == 200
-    third = begun(alone.ask())
+    third = begun(layers.ask())
     await inside(held, 2)
-    assert (await alone.ask()).status == 429
+    assert (await layers.ask()).status == 429
     held.release()
     held.release()
     assert (await second).status == (await third).status == 200
@@ -68,11 +69,11 @@ async def test_one_more_is_refused_until_one_is_over() -> None:
 @live
 async def test_keys_do_not_hinder_each_other() -> None:
     held = Held()
-    alone = Alone(held, {"kind": "concurrency_limit", "max": 1, "key": "header:x-tenant", "missing": "refuse"})
-    tasks = [begun(alone.ask(b"x-tenant: %b\r\n" % name)) for name in (b"a", b"b")]
+    layers = Layers(held, {"kind": "concurrency_limit", "max": 1, "key": "header:x-tenant", "missing": "refuse"})
+    tasks = [begun(layers.ask(b"x-tenant: %b" % name)) for name in (b"a", b"b")]
     await inside(held, 2)
-    assert (await alone.ask(b"x-tenant: a\r\n")).status == 429
-    assert (await alone.ask()).status == 400
+    assert (await layers.ask(b"x-tenant: a")).status == 429
+    assert (await layers.ask()).status == 400
     held.release()
     held.release()
     await asyncio.gather(*tasks)
@@ -81,10 +82,10 @@ async def test_keys_do_not_hinder_each_other() -> None:
 @live
 async def test_what_waits_comes_in_turn() -> None:
     held = Held()
-    alone = Alone(held, WAITING | {"max": 1})
+    layers = Layers(held, WAITING | {"max": 1})
     tasks = []
     for number in range(4):
-        tasks.append(begun(alone.ask(client=f"192.0.2.{number}")))
+        tasks.append(begun(layers.ask(client=f"192.0.2.{number}")))
         await asyncio.sleep(0)
     await inside(held, 1)
     for _ in range(4):
@@ -92,29 +93,29 @@ async def test_what_waits_comes_in_turn() -> None:
         await until(lambda: held.inside or all(task.done() for task in tasks))
     assert [(await task).status for task in tasks] == [200] * 4
     assert held.order == [f"192.0.2.{number}" for number in range(4)]
-    assert alone.layers[0]._lines == {} and alone.ledger.holds._mine == {}
+    assert layers.layers[0]._lines == {} and layers.ledger.holds._mine == {}
 
 
 @live
 async def test_only_so_many_wait_and_only_so_long() -> None:
     held = Held()
-    alone = Alone(held, TWO | {"max": 1, "wait": "100ms", "queue": 1})
-    first = begun(alone.ask())
+    layers = Layers(held, TWO | {"max": 1, "wait": "100ms", "queue": 1})
+    first = begun(layers.ask())
     await inside(held, 1)
-    late = begun(alone.ask())
+    late = begun(layers.ask())
     await asyncio.sleep(0)
-    assert (await alone.ask()).status == 429  # the line is full
+    assert (await layers.ask()).status == 429  # the line is full
     assert (await late).status == 429 and (await late).exchange.reason == "concurrency_limited"
     held.release()
     assert (await first).status == 200
-    assert alone.layers[0]._lines == {}
+    assert layers.layers[0]._lines == {}
 
 
 @live
 async def test_who_leaves_while_it_waits_takes_nothing_along() -> None:
     held = Held()
-    alone = Alone(held, WAITING | {"max": 1})
-    tasks = [begun(alone.ask(client=f"192.0.2.{number}")) for number in range(3)]
+    layers = Layers(held, WAITING | {"max": 1})
+    tasks = [begun(layers.ask(client=f"192.0.2.{number}")) for number in range(3)]
     await inside(held, 1)
     tasks[1].cancel()
     await asyncio.sleep(0)
@@ -123,23 +124,23 @@ async def test_who_leaves_while_it_waits_takes_nothing_along() -> None:
     assert held.order == ["192.0.2.0", "192.0.2.2"]
     held.release()
     await asyncio.gather(tasks[0], tasks[2])
-    assert alone.ledger.holds._mine == {} and tasks[1].cancelled()
+    assert layers.ledger.holds._mine == {} and tasks[1].cancelled()
 
 
 @live
 async def test_who_leaves_at_the_moment_at_which_it_is_let_in() -> None:
     held = Held()
-    alone = Alone(held, WAITING | {"max": 1})
-    first, second = begun(alone.ask()), begun(alone.ask())
+    layers = Layers(held, WAITING | {"max": 1})
+    first, second = begun(layers.ask()), begun(layers.ask())
     await inside(held, 1)
-    [line] = alone.layers[0]._lines.values()
+    [line] = layers.layers[0]._lines.values()
     turn = line[0].turn
     turn.add_done_callback(lambda _: second.cancel())  # before its task takes its next step
     held.release()
     await first
     await asyncio.wait([second])
     assert turn.result() and second.cancelled()
-    assert alone.ledger.holds._mine == {}
+    assert layers.ledger.holds._mine == {}
 
 
 @live
@@ -147,27 +148,27 @@ async def test_an_application_that_fails_releases() -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("no")
 
-    alone = Alone(fails, TWO)
+    layers = Layers(fails, TWO)
     for _ in range(3):
         with pytest.raises(RuntimeError):
-            await alone.ask()
-    assert alone.ledger.holds._mine == {}
+            await layers.ask()
+    assert layers.ledger.holds._mine == {}
 
 
 @live
 async def test_a_refusal_gives_back_what_rates_were_charged() -> None:
     held = Held()
-    alone = Alone(held, {"kind": "rate_limit", "rate": "1/h", "burst": 2}, TWO | {"max": 1})
-    first = begun(alone.ask())
+    layers = Layers(held, {"kind": "rate_limit", "rate": "1/h", "burst": 2}, TWO | {"max": 1})
+    first = begun(layers.ask())
     await inside(held, 1)
-    assert [(await alone.ask()).exchange.reason for _ in range(5)] == ["concurrency_limited"] * 5
+    assert [(await layers.ask()).exchange.reason for _ in range(5)] == ["concurrency_limited"] * 5
     held.release()
     await first
-    second = begun(alone.ask())
+    second = begun(layers.ask())
     await inside(held, 1)
     held.release()
     assert (await second).status == 200
-    assert (await alone.ask()).exchange.reason == "rate_limited"
+    assert (await layers.ask()).exchange.reason == "rate_limited"
 
 
 # Over several workers.
@@ -184,6 +185,7 @@ def pair() -> Iterator[tuple[Ledger, Ledger, Scoreboard]]:
         seat[Fact.STARTED] = number
         ledger.sit(board, number)
         seat[Fact.PID] = os.getpid()
+        seat[Fact.BEAT] = monotonic_ns() + 3600 * 10**9  # however long the test takes
     yield one, two, board
     one.close()
     two.close()
@@ -193,7 +195,7 @@ def pair() -> Iterator[tuple[Ledger, Ledger, Scoreboard]]:
 @live
 async def test_workers_hold_together(pair: tuple[Ledger, Ledger, Scoreboard]) -> None:
     held = Held()
-    here, there = (Alone(held, WAITING, ledger=ledger) for ledger in pair[:2])
+    here, there = (Layers(held, WAITING, ledger=ledger) for ledger in pair[:2])
     tasks = [begun(one.ask()) for one in (here, there, there)]
     await inside(held, 2)
     held.release(0)  # here; there somebody waits, whom nobody tells
@@ -205,9 +207,49 @@ async def test_workers_hold_together(pair: tuple[Ledger, Ledger, Scoreboard]) ->
 
 
 @live
+async def test_what_waits_comes_in_turn_over_all_workers(pair: tuple[Ledger, Ledger, Scoreboard]) -> None:
+    """A worker that has a line of its own, and serves it when its requests end, leaves the other one its turn."""
+    held = Held()
+    here, there = (Layers(held, WAITING | {"max": 1}, ledger=ledger) for ledger in pair[:2])
+    tasks = []
+    for number, one in enumerate((here, here, there, here, there, here)):
+        tasks.append(begun(one.ask(client=f"192.0.2.{number}")))
+        await asyncio.sleep(0.001)  # times of the ledger have 16 us
+    for _ in tasks:
+        await inside(held, 1)
+        held.release()
+    assert [(await task).status for task in tasks] == [200] * 6
+    assert held.order == [f"192.0.2.{number}" for number in range(6)]
+    assert all(ledger.holds._mine == {} for ledger in pair[:2])
+
+
+@live
+async def test_who_has_just_come_leaves_room_to_who_waits_elsewhere(pair: tuple[Ledger, Ledger, Scoreboard]) -> None:
+    one, two, board = pair
+    assert one.holds.take(b"a", 1)
+    two.holds.wait(b"a", 1000)
+    one.holds.release(b"a")
+    assert one.holds.count(b"a") == two.holds.count(b"a") == 0
+    assert not one.holds.take(b"a", 1) and not one.holds.take(b"a", 1, 1001)
+    assert one.holds.take(b"a", 1, 999)
+    one.holds.release(b"a")
+    board.seat(2)[Fact.BEAT] = monotonic_ns() - 2 * 10**9  # it stands still
+    assert one.holds.take(b"a", 1)
+    one.holds.release(b"a")
+    board.seat(2)[Fact.BEAT] = monotonic_ns() + 3600 * 10**9
+    board.seat(2)[Fact.GENERATION] += 1  # it has another configuration
+    assert one.holds.take(b"a", 1)
+    one.holds.release(b"a")
+    board.seat(2)[Fact.GENERATION] -= 1
+    two.holds.wait(b"a", 0)
+    assert one.holds.take(b"a", 1)
+    assert not two.holds.take(b"a", 1)
+
+
+@live
 async def test_a_worker_that_dies_holds_nothing(pair: tuple[Ledger, Ledger, Scoreboard]) -> None:
     held = Held()
-    here, there = (Alone(held, TWO, ledger=ledger) for ledger in pair[:2])
+    here, there = (Layers(held, TWO, ledger=ledger) for ledger in pair[:2])
     tasks = [begun(there.ask()) for _ in range(2)]
     await inside(held, 2)
     assert (await here.ask()).status == 429

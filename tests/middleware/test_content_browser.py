@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,9 +11,9 @@ import uvloop
 
 from tests.listeners.site import Site
 from tests.middleware.test_codings import TEXT
+from tests.support.browser import looking_at
 from tests.upstream.peer import Message, Origin, Peer, ok
 
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 _PATIENCE = 60.0
 
 # The page comes from 127.0.0.1, what it asks for from localhost: another origin on the same port.
@@ -110,34 +107,12 @@ class App:
 
 
 async def _visit(folder: Path) -> tuple[dict[str, str], list[Message]]:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert browser is not None, f"none of {', '.join(BROWSERS)} is installed"
     app = App()
     down = {"down": {"endpoints": ["127.0.0.1:9"]}}
+    elsewhere = "--host-resolver-rules=MAP localhost 127.0.0.1"
     async with Origin(app) as origin, Site(origin, others=down, routes=ROUTES) as site:
-        with (folder / "browser.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                browser,
-                "--headless",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--no-first-run",
-                "--no-proxy-server",
-                "--remote-debugging-port=0",  # it stays until it is ended
-                "--host-resolver-rules=MAP localhost 127.0.0.1",
-                f"--user-data-dir={folder / 'profile'}",
-                *(["--no-sandbox"] if os.geteuid() == 0 else []),
-                f"http://127.0.0.1:{site.port}/page",
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # what is found by name may be a script that starts the browser
-            )
-            try:
-                return await app.report, app.seen
-            finally:
-                os.killpg(process.pid, signal.SIGTERM)
-                await process.wait()
+        with looking_at(f"http://127.0.0.1:{site.port}/page", folder, elsewhere):
+            return await app.report, app.seen
 
 
 def test_a_page_of_another_origin(tmp_path: Path) -> None:

@@ -278,3 +278,18 @@ async def test_files_and_a_client_that_leaves(tmp_path: Any) -> None:
         client.reset()
         await until(lambda: site.told.qsize() == 2)
         assert [(await site.exchange()).reason, (await site.exchange()).reason] == ["", "client_gone"]
+
+
+@live
+@pytest.mark.parametrize("mode", ["own", "passthrough"])
+async def test_a_preflight_reaches_the_route_of_its_request(mode: str) -> None:
+    asks = b"access-control-request-method: GET\r\n"
+    route = {"name": "api", "path": "/api", "methods": ["GET"], "upstream": "app"}
+    cors = {**CORS, "mode": mode}
+    async with Origin(always(ok(b"theirs"))) as origin:
+        for around, within in ([cors], []), ([], [cors]):
+            async with Site(origin, middleware=around, routes=[{**route, "middleware": within}]) as site:
+                client = await site.client(get(b"/api", FROM_APP + asks, b"OPTIONS"))
+                assert (await client.head()).status == (204 if mode == "own" else 200)
+                client = await site.client(get(b"/api", FROM_APP, b"OPTIONS"))
+                assert (await client.head()).status == 405

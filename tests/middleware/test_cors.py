@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.middleware.cors import Cors
-from tests.middleware.rig import Answer, Inner, ask, get, layer, place, refused
+from tests.listeners.site import get
+from tests.middleware.rig import Answer, Inner, ask, layer
+from tests.middleware.surroundings import place, refused
 from tests.upstream.peer import live
 
 APP = "https://app.example.com"
@@ -44,11 +46,11 @@ def preflight(origin: str, method: str = "PUT", names: str = "", more: bytes = b
     fields = b"origin: %b\r\naccess-control-request-method: %b\r\n" % (origin.encode(), method.encode())
     if names:
         fields += b"access-control-request-headers: %b\r\n" % names.encode()
-    return get("/x", fields + more, "OPTIONS")
+    return get(b"/x", fields + more, b"OPTIONS")
 
 
 def actual(origin: str, method: str = "GET") -> bytes:
-    return get("/x", b"origin: %b\r\n" % origin.encode(), method)
+    return get(b"/x", b"origin: %b\r\n" % origin.encode(), method.encode())
 
 
 def vary(answer: Answer) -> set[str]:
@@ -85,9 +87,9 @@ async def test_a_preflight_of_another_origin() -> None:
 async def test_options_that_are_no_preflight_go_on() -> None:
     one = layer(Cors, Inner(b"app"), origins=[APP])
     for request in (
-        get(method="OPTIONS"),
+        get(method=b"OPTIONS"),
         actual(APP, "OPTIONS"),
-        get(fields=b"access-control-request-method: PUT\r\n", method="OPTIONS"),
+        get(fields=b"access-control-request-method: PUT\r\n", method=b"OPTIONS"),
         preflight(APP).replace(b"OPTIONS", b"GET"),
     ):
         assert (await ask(one, request)).body == b"app"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import random
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -14,14 +16,16 @@ import pytest
 from gateway.errors import Refused
 from gateway.middleware.decompress import Decompress
 from gateway.middleware.middleware import Message
-from tests.middleware.rig import Asking, Inner, ask, asking, get, layer, place, refused, scope_of
+from tests.listeners.site import get
+from tests.middleware.rig import Asking, Inner, ask, asking, layer, scope_of
+from tests.middleware.surroundings import place, refused
 from tests.middleware.test_codings import coded
 from tests.upstream.peer import live
 
 
 def post(coding: str, more: bytes = b"", length: str = "transfer-encoding: chunked") -> bytes:
     fields = b"content-encoding: %b\r\n%b\r\n%b" % (coding.encode(), length.encode(), more)
-    return get("/x", fields, "POST")
+    return get(b"/x", fields, b"POST")
 
 
 @live
@@ -52,20 +56,25 @@ async def test_two_codings_are_undone_from_the_last() -> None:
 async def test_what_is_not_coded_is_left_alone() -> None:
     inner = Inner(b"ok")
     one = layer(Decompress, inner)
-    await ask(one, get("/", b"content-length: 5\r\n", "POST"), [b"hello"])
-    await ask(one, get("/", b"content-encoding: gzip\r\n"))
+    await ask(one, get(b"/", b"content-length: 5\r\n", b"POST"), [b"hello"])
+    await ask(one, get(b"/", b"content-encoding: gzip\r\n"))
     await ask(one, post("identity", length="content-length: 5"), [b"hello"])
     plain, bodyless, identity = inner.asked
     assert plain.body == identity.body == b"hello"
     assert plain.head.length == identity.head.length == 5
-    assert bodyless.all(b"content-encoding") == [b"gzip"] and not identity.all(b"content-encoding")
+    assert not bodyless.body and not identity.all(b"content-encoding")
 
 
 @live
-async def test_an_empty_body() -> None:
+async def test_an_empty_body_has_no_coding_however_its_length_is_told() -> None:
+    for length, told in (("transfer-encoding: chunked", -1), ("content-length: 0", 0), ("x-a: b", 0)):
+        inner = Inner(b"ok")
+        await ask(layer(Decompress, inner), post("gzip", length=length), [b""])
+        [asked] = inner.asked
+        assert asked.body == b"" and not asked.all(b"content-encoding") and asked.head.length == told
     inner = Inner(b"ok")
-    await ask(layer(Decompress, inner), post("gzip"), [b""])
-    assert inner.asked[0].body == b""
+    assert (await ask(layer(Decompress, inner), post("snappy", length="content-length: 0"), [b""])).status == 200
+    assert inner.asked[0].all(b"content-encoding") == [b"snappy"]
 
 
 @live
@@ -172,6 +181,50 @@ async def test_a_bomb_that_comes_to_nothing() -> None:
     with pytest.raises(Refused) as caught:
         await one(scope, receive, unused)
     assert caught.value.reason == "body_too_large" and not app.size
+
+
+@live
+@pytest.mark.parametrize("coding", ["zstd", "gzip"])
+async def test_members_that_hold_nothing(coding: str) -> None:
+    """A few bytes that become thousands of members, each of which costs work."""
+    body = coded(b"zstd", coded(coding.encode(), b"") * 9999)
+    assert len(body) < 60
+    with pytest.raises(Refused, match="33 members") as caught:
+        await ask(layer(Decompress, Inner()), post(f"{coding}, zstd"), [body])
+    assert caught.value.reason == "body_too_large"
+    with pytest.raises(Refused, match=r"\d\d members"):
+        await ask(layer(Decompress, Inner()), post(coding), [coded(coding.encode(), b"") * 60])
+
+
+@live
+@pytest.mark.parametrize("coding", ["zstd", "gzip"])
+async def test_many_small_files_behind_one_another(coding: str) -> None:
+    inner = Inner(b"ok")
+    small = [coded(coding.encode(), bytes(random.randbytes(60))) for _ in range(1000)]
+    await ask(layer(Decompress, inner), post(coding), [b"".join(small)])
+    assert len(inner.asked[0].body) == 60_000
+
+
+@live
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "gzip, gzip"])
+async def test_others_have_their_turn_meanwhile(coding: str) -> None:
+    """Nothing here waits for anything, and yet another task goes on before the body is done."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.get_running_loop().create_task(other())
+    body = coded(coding.encode().partition(b",")[0], bytes(8 << 20))
+    if "," in coding:
+        body = coded(b"gzip", body)
+    scope, receive = pouring(asking(post(coding)), iter([body]))
+    await layer(Decompress, Counting(), max_ratio=1_000_000)(scope, receive, unused)
+    task.cancel()
+    assert turns > 30
 
 
 @live

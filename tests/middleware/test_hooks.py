@@ -11,8 +11,9 @@ import pytest
 
 from gateway import testing
 from gateway.errors import StartError
+from gateway.middleware.plugged import within
 from gateway.testing import Answer, Gateway, Recorded
-from tests.middleware.plugin_files import layer, play
+from tests.middleware.plugin_files import complaint, layer, play
 
 
 def echo(request: Recorded) -> Answer:
@@ -93,6 +94,9 @@ def test_around_all_routes_the_route_is_chosen_already(tmp_path: Path) -> None:
         ("request.respond(204, body=b'x')", "has no body"),
         ("import sys; sys.exit(3)", "it ended itself by SystemExit"),
         ("import asyncio; raise asyncio.CancelledError", "it ended itself by CancelledError"),
+        ("raise GeneratorExit", "it ended itself by GeneratorExit"),
+        ("raise KeyboardInterrupt", "it ended itself by KeyboardInterrupt"),
+        ("raise BaseException", "it ended itself by BaseException"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
@@ -436,6 +440,73 @@ def test_a_request_transform_that_fails_is_answered(tmp_path: Path, size: int) -
     play(tmp_path, code, scene, [layer("hooks")])
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ('response.body = "text"', "AttributeError"),
+        ("response.replace(5)", "a body is bytes or text, got int"),
+        ("response.replace([1])", "a body is bytes or text, got list"),
+        ("response.replace(None)", "a body is bytes or text, got NoneType"),
+    ],
+)
+def test_what_cannot_be_a_body_is_not_begun(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, code: str, said: str
+) -> None:
+    async def scene(gateway: Gateway) -> None:
+        response = await gateway.get("/x")
+        assert response.status == 500 and b"middleware_failed" in response.body
+
+    play(tmp_path, f"class Plug:\n    def modify_response(self, response):\n        {code}\n", scene, [layer("hooks")])
+    assert said in caplog.text and "plug.py:3)" in caplog.text
+
+
+@pytest.mark.parametrize("error", ["asyncio.CancelledError", "SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+@pytest.mark.parametrize("wait", ["pass", "await asyncio.sleep(0)"])
+@pytest.mark.parametrize(
+    "hook",
+    ["rewrite_request(self, request)", "modify_response(self, response)", "transform_request_body(self, chunk)",
+     "transform_response_body(self, chunk)"],
+)  # fmt: skip
+def test_what_would_end_more_than_its_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hook: str, wait: str, error: str
+) -> None:
+    code = f"""
+    import asyncio
+    class Plug:
+        async def {hook}:
+            {wait}
+            raise {error}
+    """
+
+    async def scene(gateway: Gateway) -> None:
+        for body in (b"x", b"x" * 500_000, [b"a", b"b"]):
+            if "response_body" in hook:
+                with pytest.raises(testing.Cut):
+                    await gateway.post("/x", body)
+            else:
+                response = await gateway.post("/x", body)
+                assert response.status == 500 and b"middleware_failed" in response.body
+            assert (await gateway.outcome()).reason == "middleware_failed"
+
+    play(tmp_path, code, scene, [layer("hooks", name="mine")])
+    assert caplog.text.count("route all, layer mine: ") == 3
+    assert f"it ended itself by {error.removeprefix('asyncio.')}" in caplog.text
+
+
+def test_a_call_that_is_thrown_away_is_nobodys_mistake() -> None:
+    """As one is that a worker leaves behind."""
+
+    async def hang() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def begin() -> None:
+        call.send(None)
+
+    call = within(9, hang)
+    asyncio.run(begin())
+    call.close()
+
+
 def test_a_transform_that_hangs(tmp_path: Path) -> None:
     code = """
     import asyncio
@@ -553,14 +624,7 @@ def test_close_is_called_at_the_end(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_plug_in_does_not_start(tmp_path: Path, code: str, said: str) -> None:
-    async def scene(gateway: Gateway) -> None:
-        raise AssertionError("it started")
-
-    with pytest.raises(StartError) as raised:
-        play(tmp_path, code, scene, [layer("hooks")])
-    text = str(raised.value)
-    assert 'hooks "plug:Plug": ' in text and said in text, text
-    assert "\n" not in text
+    assert said in complaint(tmp_path, code, "hooks")
 
 
 def test_options_by_a_pydantic_model(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gateway.middleware.basic_auth import BasicAuth
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import read_hash
 from tests.middleware.hashes import argon2id, hashed, user_line
-from tests.middleware.lone import Lone
+from tests.middleware.rig import Layers
 
 DES = "aaaaaaaaaaaaa"
 
@@ -47,7 +47,7 @@ def test_hashes_that_are_not_read(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "htpasswd"
     path.write_bytes(user_line(b"ann", b"a") + b"\nbob:" + text.encode() + b"\n")
     with pytest.raises(StartError) as start:
-        Lone(BasicAuth, htpasswd=str(path))
+        Layers.of(BasicAuth, htpasswd=str(path))
     assert f'{path}: line 3, user "bob" has {caught.value}; only bcrypt' in str(start.value)
     assert len(text) < 6 or "$" in text[:1] or text not in str(start.value)
 
@@ -98,9 +98,9 @@ def test_lines_as_windows_and_nginx_write_them() -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be read: No such file"):
-        Lone(BasicAuth, htpasswd=str(tmp_path / "none"))
+        Layers.of(BasicAuth, htpasswd=str(tmp_path / "none"))
     with pytest.raises(StartError, match="cannot be read: Is a directory"):
-        Lone(BasicAuth, htpasswd=str(tmp_path))
+        Layers.of(BasicAuth, htpasswd=str(tmp_path))
 
 
 @given(st.binary(max_size=80))

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from gateway.errors import StartError
 from gateway.middleware.ip_allow import IpAllow
-from tests.middleware.rig import Inner, ask, get, layer, place, refused
+from tests.listeners.site import get
+from tests.middleware.rig import Inner, ask, layer
+from tests.middleware.surroundings import place, refused
 from tests.upstream.peer import live
 
 

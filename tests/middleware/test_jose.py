@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.middleware.identity.jose import TokenRefused, claims_of, decode64, read, read_json
-from tests.middleware.issuer import b64, token
+from tests.middleware.tokens import b64, token
 
 
 def headed(header: bytes, payload: bytes = b"{}", signature: bytes = b"s") -> bytes:

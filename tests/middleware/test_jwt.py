@@ -12,21 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.middleware.identity.jose import decode64
+from gateway.middleware.identity.keyset import _implementations
 from gateway.middleware.jwt import Jwt
+from gateway.testing import Gateway
 from tests.middleware.bearer import (
     ALGORITHM,
     BOUND,
     HEADER,
     MALFORMED,
     SIGNATURE,
-    asking,
     bearer,
     invalid,
     signed,
     told,
     with_header,
 )
-from tests.middleware.issuer import (
+from tests.middleware.plugin_files import layer as plug_in
+from tests.middleware.plugin_files import play
+from tests.middleware.rig import Layers
+from tests.middleware.tokens import (
     ALGORITHMS,
     SECRET,
     b64,
@@ -37,52 +41,43 @@ from tests.middleware.issuer import (
     signature,
     token,
 )
-from tests.middleware.lone import Lone
-
-
-@pytest.fixture
-def jwks(tmp_path: Path) -> Path:
-    path = tmp_path / "jwks.json"
-    path.write_bytes(key_document(public_jwk("ES256"), public_jwk("RS256"), public_jwk("ES384")))
-    return path
-
 
 # Who passes.
 
 
 def test_a_good_token(jwks: Path) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND)
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
     for _ in range(3):  # the second and third are known
-        asked = asking(layer, bearer(token()))
+        asked = layer.asked(bearer(token()))
         assert asked.passed
         assert asked.exchange.user == "ann"
-        assert asked.exchange.claims["iss"] == "https://id.example"
-        assert asked.values(b"authorization") == [b"Bearer " + asked.values(b"authorization")[0][7:]]
-    assert layer.cells == [0] * 8
+        assert asked.claims["iss"] == "https://id.example"
+        assert asked.told(b"authorization") == [b"Bearer " + asked.told(b"authorization")[0][7:]]
+    assert layer.refused() == 0
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
 def test_every_algorithm(tmp_path: Path, alg: str) -> None:
     path = tmp_path / "jwks.json"
     path.write_bytes(key_document(public_jwk(alg)))
-    layer = Lone(Jwt, jwks=str(path), algorithms=["EdDSA" if alg == "Ed448" else alg], audience="api")
-    assert asking(layer, bearer(token(alg))).passed
-    assert invalid(asking(layer, bearer(token(alg)[:-4] + b"AAAA"))) == "The signature of the token can not be verified"
+    layer = Layers.of(Jwt, jwks=str(path), algorithms=["EdDSA" if alg == "Ed448" else alg], audience="api")
+    assert layer.asked(bearer(token(alg))).passed
+    assert invalid(layer.asked(bearer(token(alg)[:-4] + b"AAAA"))) == "The signature of the token can not be verified"
 
 
 @pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512"])
 def test_a_secret(alg: str) -> None:
-    layer = Lone(Jwt, secret=SECRET, algorithms=[alg], audience="api")
-    assert asking(layer, bearer(token(alg))).passed
-    assert asking(layer, bearer(token(alg, header={"kid": None}))).passed
-    other = Lone(Jwt, secret=SECRET.upper(), algorithms=[alg], audience="api")
-    assert invalid(asking(other, bearer(token(alg)))) == "The signature of the token can not be verified"
+    layer = Layers.of(Jwt, secret=SECRET, algorithms=[alg], audience="api")
+    assert layer.asked(bearer(token(alg))).passed
+    assert layer.asked(bearer(token(alg, header={"kid": None}))).passed
+    other = Layers.of(Jwt, secret=SECRET.upper(), algorithms=[alg], audience="api")
+    assert invalid(other.asked(bearer(token(alg)))) == "The signature of the token can not be verified"
 
 
 @pytest.mark.parametrize("scheme", [b"Bearer ", b"bearer ", b"BEARER ", b"bEaReR    "])
 def test_the_scheme(jwks: Path, scheme: bytes) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND)
-    assert asking(layer, b"authorization: " + scheme + token()).passed
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
+    assert layer.asked(b"authorization: " + scheme + token()).passed
 
 
 @pytest.mark.parametrize(
@@ -90,14 +85,14 @@ def test_the_scheme(jwks: Path, scheme: bytes) -> None:
 )
 def test_no_token(jwks: Path, line: bytes) -> None:
     """RFC 6750, section 3.1: no error code for who didn't even try."""
-    layer = Lone(Jwt, jwks=str(jwks), realm='a "b"', **BOUND)
-    asked = asking(layer, line)
+    layer = Layers.of(Jwt, jwks=str(jwks), realm='a "b"', **BOUND)
+    asked = layer.asked(line)
     assert (asked.status, asked.reason) == (401, "token_missing")
     assert asked.challenge == 'Bearer realm="a \\"b\\""'
-    optional = Lone(Jwt, jwks=str(jwks), optional=True, **BOUND)
-    asked = asking(optional, line)
+    optional = Layers.of(Jwt, jwks=str(jwks), optional=True, **BOUND)
+    asked = optional.asked(line)
     assert asked.passed and asked.exchange.user == "" and asked.exchange.claims is None
-    assert told(asking(optional, bearer(b"x")))[1] == "token_invalid"
+    assert told(optional.asked(bearer(b"x")))[1] == "token_invalid"
 
 
 @pytest.mark.parametrize(
@@ -120,18 +115,18 @@ def test_no_token(jwks: Path, line: bytes) -> None:
 )
 def test_what_might_be_a_token_to_somebody(jwks: Path, value: bytes) -> None:
     """It never passes as a request without one."""
-    for more in ({}, {"forward": False}):
-        layer = Lone(Jwt, jwks=str(jwks), optional=True, **BOUND, **more)
+    for forward in (True, False):
+        layer = Layers.of(Jwt, jwks=str(jwks), optional=True, forward=forward, **BOUND)
         for one in (token(), b"forged"):
-            assert asking(layer, bearer(token())).passed
-            assert invalid(asking(layer, b"authorization: " + value.replace(b"%b", one))) == MALFORMED
+            assert layer.asked(bearer(token())).passed
+            assert invalid(layer.asked(b"authorization: " + value.replace(b"%b", one))) == MALFORMED
 
 
 @pytest.mark.parametrize(
     "value", [b"Digest a=b, bearer=c", b'Digest realm="bearer x"', b"Bearertoken x", b"x Bearer y"]
 )
 def test_credentials_of_others(jwks: Path, value: bytes) -> None:
-    assert asking(Lone(Jwt, jwks=str(jwks), optional=True, **BOUND), b"authorization: " + value).passed
+    assert Layers.of(Jwt, jwks=str(jwks), optional=True, **BOUND).asked(b"authorization: " + value).passed
 
 
 # Who doesn't.
@@ -206,67 +201,67 @@ def hmac_with_the_public_key() -> bytes:
     ],
 )
 def test_bad_tokens(jwks: Path, written: bytes, said: str | None) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND)
-    asked = asking(layer, bearer(written))
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
+    asked = layer.asked(bearer(written))
     if said is None:
         assert asked.passed  # white space at the end of a field isn't part of it
         return
     assert invalid(asked) == said
     assert asked.challenge == f'Bearer realm="api", error="invalid_token", error_description="{said}"'
     assert asked.exchange.claims is None and asked.exchange.user == ""
-    assert layer.cells[1] == 1
+    assert layer.refused() == 1
 
 
 def test_an_rsa_signature_of_another_length(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_bytes(key_document(public_jwk("RS256")))
-    layer = Lone(Jwt, jwks=str(path), algorithms=["RS256", "PS256"], audience="api")
+    layer = Layers.of(Jwt, jwks=str(path), algorithms=["RS256", "PS256"], audience="api")
     signed, _, written = token("RS256").rpartition(b".")
     good = decode64(written)
     for bad in (b"\0" * 256, b"\xff" * 256, good[:-1], good[1:], b"\0" + good, good + b"\0", good + good):
-        assert invalid(asking(layer, bearer(signed + b"." + b64(bad)))) == SIGNATURE
+        assert invalid(layer.asked(bearer(signed + b"." + b64(bad)))) == SIGNATURE
     # PKCS #1 v1.5 in a token that says PSS.
     mixed = b64(b'{"alg":"PS256"}') + b"." + b64(json.dumps(claims()).encode())
-    assert invalid(asking(layer, bearer(mixed + b"." + b64(signature("RS256", mixed))))) == SIGNATURE
+    assert invalid(layer.asked(bearer(mixed + b"." + b64(signature("RS256", mixed))))) == SIGNATURE
 
 
 def test_expired(jwks: Path) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND)
-    assert told(asking(layer, bearer(token(exp=1000)))) == (401, "token_expired", "The token has expired")
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
+    assert told(layer.asked(bearer(token(exp=1000)))) == (401, "token_expired", "The token has expired")
 
 
 def test_a_remembered_token_expires(jwks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND)
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
     written = bearer(token())
-    assert asking(layer, written).passed
+    assert layer.asked(written).passed
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 601)
-    assert asking(layer, written).passed  # within the leeway
+    assert layer.asked(written).passed  # within the leeway
     monkeypatch.setattr(time, "time", lambda: now + 631)
-    assert told(asking(layer, written))[1] == "token_expired"
-    quick = Lone(Jwt, jwks=str(jwks), **BOUND, max_age="10s", leeway="1s")
+    assert told(layer.asked(written))[1] == "token_expired"
+    quick = Layers.of(Jwt, jwks=str(jwks), **BOUND, max_age="10s", leeway="1s")
     monkeypatch.setattr(time, "time", lambda: now + 1)
-    assert asking(quick, written).passed
+    assert quick.asked(written).passed
     monkeypatch.setattr(time, "time", lambda: now + 12)
-    assert told(asking(quick, written))[2] == "The token is too old"
+    assert told(quick.asked(written))[2] == "The token is too old"
 
 
 def test_scopes(jwks: Path) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND, scopes=["write", "read"])
-    assert asking(layer, bearer(token(scope="read write x"))).passed
-    assert asking(layer, bearer(token(scp=["read", "write"]))).passed
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND, scopes=["write", "read"])
+    assert layer.asked(bearer(token(scope="read write x"))).passed
+    assert layer.asked(bearer(token(scp=["read", "write"]))).passed
     for _ in range(2):
-        asked = asking(layer, bearer(token(scope="read")))
+        asked = layer.asked(bearer(token(scope="read")))
         assert (asked.status, asked.reason) == (403, "scope_missing")
         assert asked.challenge == 'Bearer realm="api", error="insufficient_scope", scope="read write"'
 
 
 def test_types_and_required_claims(jwks: Path) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND, types=["at+JWT"], required=["jti"])
-    assert asking(layer, bearer(token(header={"typ": "application/at+jwt"}, jti="1"))).passed
-    assert invalid(asking(layer, bearer(token(jti="1")))) == "The token is of another type"
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND, types=["at+JWT"], required=["jti"])
+    assert layer.asked(bearer(token(header={"typ": "application/at+jwt"}, jti="1"))).passed
+    assert invalid(layer.asked(bearer(token(jti="1")))) == "The token is of another type"
     good = {"typ": "at+jwt"}
-    assert invalid(asking(layer, bearer(token(header=good)))) == "The token lacks a claim that is required"
+    assert invalid(layer.asked(bearer(token(header=good)))) == "The token lacks a claim that is required"
 
 
 @given(data=st.data())
@@ -278,7 +273,7 @@ def test_a_token_with_a_change_anywhere(data: st.DataObject) -> None:
     if bytes(good) == _GOOD:
         return
     try:
-        asked = asking(layer, bearer(bytes(good)))
+        asked = layer.asked(bearer(bytes(good)))
     except Exception as error:
         # What can't stand in a field at all never comes this far; white space at its end goes.
         assert type(error).__name__ == "WireError"
@@ -288,14 +283,14 @@ def test_a_token_with_a_change_anywhere(data: st.DataObject) -> None:
 
 
 _GOOD = token()
-_LAYERS: list[Lone] = []
+_LAYERS: list[Layers] = []
 
 
-def _kept() -> Lone:
+def _kept() -> Layers:
     if not _LAYERS:
         path = Path(os.environ.get("TMPDIR", "/tmp")) / f"jwks-{os.getpid()}.json"
         path.write_bytes(key_document(public_jwk("ES256")))
-        _LAYERS.append(Lone(Jwt, jwks=str(path), **BOUND, cache=0))
+        _LAYERS.append(Layers.of(Jwt, jwks=str(path), **BOUND, cache=0))
         path.unlink()
     return _LAYERS[0]
 
@@ -304,7 +299,7 @@ def _kept() -> Lone:
 
 
 def test_claims_in_fields(jwks: Path) -> None:
-    layer = Lone(
+    layer = Layers.of(
         Jwt,
         jwks=str(jwks),
         **BOUND,
@@ -313,49 +308,100 @@ def test_claims_in_fields(jwks: Path) -> None:
     )
     forged = (b"x-user: root", b"X-USER: root", b"x-nothing: 1", b"x-other: kept", b"x-roles: admin")
     for _ in range(2):
-        asked = asking(
-            layer, bearer(token(realm={"roles": ["a", "b"]}, vip=True, email="ann@id.example", exp=4e9)), *forged
+        asked = layer.asked(
+            bearer(token(realm={"roles": ["a", "b"]}, vip=True, email="ann@id.example", exp=4e9)), *forged
         )
         assert asked.passed
-        assert asked.values(b"x-user") == [b"ann"]
-        assert asked.values(b"x-roles") == [b"a,b"]
-        assert asked.values(b"x-nothing") == []
-        assert asked.values(b"x-vip") == [b"true"]
-        assert asked.values(b"x-other") == [b"kept"]
+        assert asked.told(b"x-user") == [b"ann"]
+        assert asked.told(b"x-roles") == [b"a,b"]
+        assert asked.told(b"x-nothing") == []
+        assert asked.told(b"x-vip") == [b"true"]
+        assert asked.told(b"x-other") == [b"kept"]
         assert asked.exchange.user == "ann@id.example"
-    assert not asking(layer, *forged).passed
-    optional = Lone(Jwt, jwks=str(jwks), **BOUND, claims_to_headers={"sub": "X-User"}, optional=True)
-    assert asking(optional, *forged).values(b"x-user") == []
+    assert not layer.asked(*forged).passed
+    optional = Layers.of(Jwt, jwks=str(jwks), **BOUND, claims_to_headers={"sub": "X-User"}, optional=True)
+    assert optional.asked(*forged).told(b"x-user") == []
     for sub in ("a\r\nx-admin: 1", "a\n", " a", {"a": 1}):
-        assert invalid(asking(layer, bearer(token(sub=sub)))) == "A claim of the token can not be passed on"
+        assert invalid(layer.asked(bearer(token(sub=sub)))) == "A claim of the token can not be passed on"
 
 
 def test_claims_are_each_requests_own(jwks: Path) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND)
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
     written = bearer(token())
-    asking(layer, written).exchange.claims.clear()
-    assert asking(layer, written).exchange.claims["sub"] == "ann"
-    asking(layer, written).exchange.claims.clear()
-    assert asking(layer, written).exchange.claims["sub"] == "ann"
+    for _ in range(2):  # the second and third time the token is known
+        layer.asked(written).claims.clear()
+        asked = layer.asked(written)
+        assert asked.claims["sub"] == "ann" and asked.claims is asked.claims
+
+
+def test_what_a_plug_in_makes_of_claims_is_believed_by_nobody(tmp_path: Path) -> None:
+    code = """
+    class Plug:
+        async def rewrite_request(self, request):
+            request.claims["sub"] = "root"
+            request.claims["realm"]["admin"] = True
+            request.claims["realm"]["groups"].append("admins")
+    class Foreign:
+        def __init__(self, app):
+            self.app = app
+        async def __call__(self, scope, receive, send):
+            claims = scope["gateway"].claims
+            claims["realm"]["admin"] = claims["realm"]["groups"][0] = True
+            await self.app(scope, receive, send)
+    """
+    names = {"x-sub": "{jwt:sub}", "x-admin": "{jwt:realm.admin}", "x-groups": "{jwt:realm.groups}"}
+    layers = [
+        {"kind": "jwt", "secret": SECRET, "algorithms": ["HS256"], "audience": "api"},
+        plug_in("hooks"),
+        plug_in("asgi", "plug:Foreign"),
+        {"kind": "headers", "request": {"set": names}},
+    ]
+
+    async def scene(gateway: Gateway) -> None:
+        written = token("HS256", realm={"admin": False, "groups": ["users", "ops"]}).decode()
+        for _ in range(3):
+            assert (await gateway.get("/x", {"authorization": f"Bearer {written}"})).status == 200
+            request = gateway.origin.requests[-1]
+            assert [request[name] for name in names] == ["ann", "false", "users,ops"]
+
+    play(tmp_path, code, scene, layers)
+
+
+def test_a_library_that_fails_says_nothing_of_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        @staticmethod
+        def verify(*_: object) -> bool:
+            raise AttributeError("not the library that it was taken for")
+
+    monkeypatch.setitem(_implementations, "HS256", Broken)
+
+    async def scene(gateway: Gateway) -> None:
+        response = await gateway.get("/x", {"authorization": "Bearer " + token("HS256").decode()})
+        assert response.status == 500 and b"middleware_failed" in response.body
+
+    play(tmp_path, "", scene, [{"kind": "jwt", "secret": SECRET, "algorithms": ["HS256"], "audience": "api"}])
+    assert "layer jwt: it failed on b'/x'" in caplog.text and "not the library" in caplog.text
 
 
 @pytest.mark.parametrize("forward", [True, False])
 def test_where_a_token_stands(jwks: Path, forward: bool) -> None:
     sources = ["header:authorization", "header:X-Token", "cookie:session", "query:access_token"]
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND, sources=sources, forward=forward)
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND, sources=sources, forward=forward)
     one, two = token(), token(jti="2")
     for _ in range(2):
-        asked = asking(layer, bearer(one))
-        assert asked.passed and bool(asked.values(b"authorization")) is forward
-        asked = asking(layer, b"x-token: " + one)
-        assert asked.passed and bool(asked.values(b"x-token")) is forward
-        asked = asking(layer, b"Cookie: a=b; session=" + one + b"; c=d")
+        asked = layer.asked(bearer(one))
+        assert asked.passed and bool(asked.told(b"authorization")) is forward
+        asked = layer.asked(b"x-token: " + one)
+        assert asked.passed and bool(asked.told(b"x-token")) is forward
+        asked = layer.asked(b"Cookie: a=b; session=" + one + b"; c=d")
         assert asked.passed
-        assert asked.values(b"cookie") == [b"a=b; session=" + one + b"; c=d" if forward else b"a=b; c=d"]
-        asked = asking(layer, target=b"/x?a=1&access_token=" + one + b"&b=2")
-        assert asked.passed and asked.target == b"/x?a=1&b=2"
-        assert asked.lines.partition(b"\r\n")[0] == b"GET /x?a=1&b=2 HTTP/1.1"
-    assert asking(layer, bearer(one), b"x-token: " + one, target=b"/?access_token=" + one).passed
+        assert asked.told(b"cookie") == [b"a=b; session=" + one + b"; c=d" if forward else b"a=b; c=d"]
+        asked = layer.asked(target=b"/x?a=1&access_token=" + one + b"&b=2")
+        assert asked.passed and asked.head.target == b"/x?a=1&b=2"
+        assert asked.head.lines.partition(b"\r\n")[0] == b"GET /x?a=1&b=2 HTTP/1.1"
+    assert layer.asked(bearer(one), b"x-token: " + one, target=b"/?access_token=" + one).passed
     for lines in (
         (bearer(one), b"x-token: " + two),
         (b"x-token: " + one, b"x-token: " + one),
@@ -363,6 +409,6 @@ def test_where_a_token_stands(jwks: Path, forward: bool) -> None:
         (b"cookie: session=" + one + b"; session=" + two,),
         (bearer(one), b"cookie: session=x"),
     ):
-        assert invalid(asking(layer, *lines)) == "The request has more than one token"
-    asked = asking(layer, bearer(one), target=b"/?access_token=" + two)
+        assert invalid(layer.asked(*lines)) == "The request has more than one token"
+    asked = layer.asked(bearer(one), target=b"/?access_token=" + two)
     assert invalid(asked) == "The request has more than one token"

@@ -5,80 +5,65 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from gateway.documents import Documents, Look
 from gateway.errors import StartError
 from gateway.middleware.identity import issuer_keys as keys_module
-from gateway.middleware.identity import watched
 from gateway.middleware.jwt import Jwt
 from tests.middleware.bearer import (
     BOUND,
     SIGNATURE,
-    asking,
     bearer,
     invalid,
     with_header,
 )
-from tests.middleware.issuer import (
+from tests.middleware.rereading import read_again
+from tests.middleware.rig import Layers
+from tests.middleware.tokens import (
     SECRET,
     key_document,
     oct_jwk,
     public_jwk,
     token,
 )
-from tests.middleware.lone import Lone
-from tests.middleware.rereading import read_again
-
-
-@pytest.fixture
-def jwks(tmp_path: Path) -> Path:
-    path = tmp_path / "jwks.json"
-    path.write_bytes(key_document(public_jwk("ES256"), public_jwk("RS256"), public_jwk("ES384")))
-    return path
-
 
 # Keys that change.
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched, "LOOK", 0.0)
-
-
-def replace(path: Path, data: bytes, layer: Lone) -> None:
+def replace(path: Path, data: bytes, layer: Layers) -> None:
     """Have a file replaced that a layer reads, and the layer know it."""
     new = path.with_suffix(".new")
     new.write_bytes(data)
     new.replace(path)
-    asyncio.run(read_again(layer.layer._keys._file))  # type: ignore[attr-defined]
+    asyncio.run(read_again(layer.layers[0]._keys._file))
 
 
 @pytest.mark.usefixtures("soon")
 def test_a_file_that_changes(jwks: Path, caplog: pytest.LogCaptureFixture) -> None:
-    layer = Lone(Jwt, jwks=str(jwks), **BOUND)
+    layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
     old, new = bearer(token()), bearer(token("ES256", 1))
-    assert asking(layer, old).passed and not asking(layer, new).passed
+    assert layer.asked(old).passed and not layer.asked(new).passed
     replace(jwks, key_document(public_jwk("ES256"), public_jwk("ES256", 1)), layer)
-    assert asking(layer, old).passed and asking(layer, new).passed
+    assert layer.asked(old).passed and layer.asked(new).passed
     replace(jwks, key_document(public_jwk("ES256", 1), {"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQAB"}), layer)
-    assert invalid(asking(layer, old)) == SIGNATURE  # though it was remembered
-    assert asking(layer, new).passed
+    assert invalid(layer.asked(old)) == SIGNATURE  # though it was remembered
+    assert layer.asked(new).passed
     assert "key 'weak' is not used: it has 17 bits, and an RSA key at least 2048" in caplog.text
     for bad in (b"", b"{", key_document({"kty": "xyz"})):
         caplog.clear()
         replace(jwks, bad, layer)
-        assert asking(layer, new).passed
-        assert asking(layer, new).passed
+        assert layer.asked(new).passed
+        assert layer.asked(new).passed
         errors = [one for one in caplog.records if one.levelno == logging.ERROR]
         assert len(errors) == 1 and "stays in use" in errors[0].message
     jwks.unlink()
-    assert asking(layer, new).passed
+    assert layer.asked(new).passed
     replace(jwks, key_document(), layer)  # the issuer says: nobody
-    assert not asking(layer, new).passed
+    assert not layer.asked(new).passed
 
 
 @pytest.mark.parametrize("document", [b"", b"{}", b"[]", key_document(), key_document({"kty": "xyz"}), None])
@@ -87,17 +72,17 @@ def test_a_file_that_is_no_good(tmp_path: Path, document: bytes | None) -> None:
     if document is not None:
         path.write_bytes(document)
     with pytest.raises(StartError, match=str(path)):
-        Lone(Jwt, jwks=str(path), **BOUND)
+        Layers.of(Jwt, jwks=str(path), **BOUND)
 
 
-class Published:
-    """A document that the observer fetches. answers: what comes of each refresh; None for one that never ends."""
+class Published(Documents):
+    """A document that is fetched. next: what comes of each refresh, if anything new does; while `gate` is not set none
+    comes to its end."""
 
     URL = "https://id.example/jwks.json"
 
     def __init__(self, body: bytes | None = None) -> None:
-        self.version = 0
-        self.document: Any = None
+        super().__init__()
         self.refreshes = 0
         self.next: bytes | None = None
         self.gate = asyncio.Event()
@@ -106,23 +91,19 @@ class Published:
             self.publish(body)
 
     def publish(self, body: bytes) -> None:
-        self.version += 1
-        self.document = SimpleNamespace(body=body, version=self.version)
+        self.take(self.URL, Look(self.look(self.URL).version + 1), body)
 
-    def get(self, url: str) -> Any:
-        assert url == self.URL
-        return self.document
-
-    async def refresh(self, url: str, within: float) -> None:
+    async def refresh(self, url: str, within: float) -> bool:
         assert url == self.URL
         self.refreshes += 1
         await self.gate.wait()
         if self.next is not None:
             self.publish(self.next)
+        return True
 
 
-def published(documents: Published, **more: Any) -> Lone:
-    return Lone(Jwt, documents, jwks=Published.URL, **BOUND, **more)
+def published(documents: Published, **more: Any) -> Layers:
+    return Layers.of(Jwt, documents, jwks=Published.URL, **BOUND, **more)
 
 
 def run(test: Any) -> None:
@@ -188,7 +169,7 @@ def test_one_refresh_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         answers = await asyncio.gather(*waiting)
         assert [asked.passed for asked in answers] == [True] * 4
         assert documents.refreshes == 1
-        await layer.layer.close()
+        await layer.close()
 
     run(test())
 
@@ -201,7 +182,7 @@ def test_a_refresh_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
         layer = published(documents)
         assert invalid(await layer.ask(bearer(token("ES256", 1)))) == SIGNATURE
         assert (await layer.ask(bearer(token()))).passed
-        await layer.layer.close()
+        await layer.close()
 
     run(test())
 
@@ -219,7 +200,7 @@ def test_what_an_issuer_publishes(caplog: pytest.LogCaptureFixture) -> None:
         assert "the keys from before stay in use" in caplog.text
         documents.publish(key_document(public_jwk("ES256", 1)))
         assert invalid(await layer.ask(bearer(token()))) == SIGNATURE  # though it was remembered
-        await layer.layer.close()
+        await layer.close()
 
     run(test())
 
@@ -263,6 +244,6 @@ def test_loopback_needs_no_tls() -> None:
 def test_shared_keys_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_bytes(key_document(oct_jwk(SECRET.encode(), "HS256-0"), public_jwk("ES256")))
-    layer = Lone(Jwt, jwks=str(path), algorithms=["HS256", "ES256"], audience="api")
-    assert asking(layer, bearer(token("HS256"))).passed
-    assert asking(layer, bearer(token("ES256"))).passed
+    layer = Layers.of(Jwt, jwks=str(path), algorithms=["HS256", "ES256"], audience="api")
+    assert layer.asked(bearer(token("HS256"))).passed
+    assert layer.asked(bearer(token("ES256"))).passed

@@ -17,7 +17,7 @@ def key(text: str, fields: bytes = b"", missing: Missing = "refuse", **facts: An
     found = read_request(get(b"/a?user=me&empty=", fields))
     assert found is not None
     exchange = SimpleNamespace(
-        client="2001:db8:1:2:3::4", route=SimpleNamespace(name="web"), claims=None, target=found[0].target, host=b"h"
+        client="2001:db8:1:2:3::4", route=SimpleNamespace(name="web"), verified=None, target=found[0].target, host=b"h"
     )
     for name, value in facts.items():
         setattr(exchange, name, value)
@@ -44,8 +44,8 @@ def test_an_address_is_its_network(address: str, prefix: int, whose: bytes) -> N
 @pytest.mark.parametrize("text", ["jwt:sub", "jwt:https://id.example/sub"])
 def test_nobody_gets_rid_of_a_limit_by_a_strange_name(text: str, subject: Any) -> None:
     claims = {text.removeprefix("jwt:"): subject}
-    assert key(text, missing="pass", claims=claims) != key(text, missing="pass", claims={"sub": "x"})
-    assert key(text, missing="pass", claims=claims)
+    assert key(text, missing="pass", verified=claims) != key(text, missing="pass", verified={"sub": "x"})
+    assert key(text, missing="pass", verified=claims)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_nobody_gets_rid_of_a_limit_by_a_strange_name(text: str, subject: Any) -
 )
 def test_what_a_request_is_counted_by(text: str, found: bytes) -> None:
     fields = b"x-tenant: acme\r\ncookie: a=b; session=s1\r\n"
-    assert key(text, fields, claims={"sub": "alice", "realm": {"id": 7}}) == found
+    assert key(text, fields, verified={"sub": "alice", "realm": {"id": 7}}) == found
 
 
 @pytest.mark.parametrize("text", ["header:x-tenant", "cookie:session", "query:none", "query:empty", "jwt:sub"])

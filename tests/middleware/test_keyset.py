@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.middleware.identity.jose import read
 from gateway.middleware.identity.keyset import KeySet, key_set, secret_set
-from tests.middleware.issuer import (
+from tests.middleware.tokens import (
     ALGORITHMS,
     CURVES,
     SECRET,

@@ -82,7 +82,7 @@ class Wrong(Middleware):
             case "raises_in_send":
 
                 async def fail(message: Message) -> None:
-                    raise ValueError("a mistake on the way out")
+                    raise ValueError(f"a mistake on the way out: {self._how}")
 
                 await self._app(scope, receive, fail)
             case "raises_in_the_body":
@@ -93,8 +93,12 @@ class Wrong(Middleware):
                     await send(message)
 
                 await self._app(scope, receive, fail_later)
+            case "raises_in_its_responder":
+                await self._app(scope, receive, Responder(self))
             case "says_nothing":
                 pass
+            case "makes_none":
+                await self._app(scope, receive, send)
             case "raises_a_group":
                 raise ExceptionGroup("several", [ExceptionGroup("inner", [Refused("body_too_large", "too large")])])
             case "refuses_the_body":
@@ -113,6 +117,27 @@ class Wrong(Middleware):
                     raise ValueError("a mistake in the body")
 
                 await self._app(scope, broken, send)
+            case "cancels_the_body":
+
+                async def cancelled() -> Message:
+                    await receive()
+                    raise asyncio.CancelledError
+
+                await self._app(scope, cancelled, send)
+
+
+class Responder:
+    """The send of a layer, as a class of its own."""
+
+    def __init__(self, layer: Wrong) -> None:
+        self._layer = layer
+
+    async def __call__(self, message: Message) -> None:
+        _fail()
+
+
+def _fail() -> None:
+    raise ValueError("a mistake on the way out")
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +247,24 @@ def test_a_mistake_is_a_500_that_passes_the_layers_outside(how: str, caplog: pyt
     assert "route app, layer mine" in caplog.text
 
 
+@pytest.mark.parametrize("how", ["raises_in_send", "raises_in_its_responder"])
+@pytest.mark.parametrize("around", [0, 1, 2])
+def test_a_mistake_is_not_that_of_a_twin(how: str, around: int, caplog: pytest.LogCaptureFixture) -> None:
+    @live
+    async def test() -> None:
+        layers = [{"kind": "wrong", "how": "makes_none", "name": name} for name in ("outer", "mine", "inner")]
+        layers[1]["how"] = how
+        async with (
+            Origin(always(ok())) as origin,
+            Site(origin, middleware=layers[:around], routes=[route(*layers[around:])]) as site,
+        ):
+            assert await (await site.client(get())).ends() == b""
+
+    test()
+    assert "layer mine: it failed on" in caplog.text
+    assert "layer outer" not in caplog.text and "layer inner" not in caplog.text
+
+
 @pytest.mark.parametrize("how", ["raises_afterwards", "raises_in_the_body"])
 def test_a_mistake_after_the_beginning_cuts_and_answers_no_second_time(
     how: str, caplog: pytest.LogCaptureFixture
@@ -253,7 +296,9 @@ async def test_a_reason_is_found_in_a_group_of_errors() -> None:
         assert site.cells[site.plan.block("layer", "app", "wrong") + LAYER_FAILED] == 0
 
 
-@pytest.mark.parametrize("how, status", [("refuses_the_body", 413), ("breaks_the_body", 500)])
+@pytest.mark.parametrize(
+    "how, status", [("refuses_the_body", 413), ("breaks_the_body", 500), ("cancels_the_body", 500)]
+)
 def test_a_body_that_turns_out_to_be_unfit_ends_the_exchange(how: str, status: int) -> None:
     ended: list[bytes] = []
 

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from gateway.middleware.redirect_https import RedirectHttps
-from tests.middleware.rig import Inner, ask, get, layer, refused
-from tests.middleware.rig import place as some_place
+from tests.listeners.site import get
+from tests.middleware.rig import Inner, ask, layer
+from tests.middleware.surroundings import place, refused
 from tests.upstream.peer import live
 
 
 async def location(target: str, host: str = "example.com", **options: Any) -> str | None:
     inner = Inner(b"app")
     one = layer(RedirectHttps, inner, **options)
-    request = get(target).replace(b"host: example.com", b"host: " + host.encode())
+    request = get(target.encode()).replace(b"host: example.com", b"host: " + host.encode())
     answer = await ask(one, request)
     if inner.was_asked:
         return None
@@ -47,15 +48,15 @@ async def test_hosts_and_ports() -> None:
 
 @live
 async def test_a_target_with_what_no_uri_has() -> None:
-    request = get("/X").replace(b"/X", b'/"<\xe9>')
+    request = get(b"/X").replace(b"/X", b'/"<\xe9>')
     assert (await ask(layer(RedirectHttps, Inner()), request))[b"location"] == b"https://example.com/%22%3C%E9%3E"
-    request = get("*", method="OPTIONS")
+    request = get(b"*", method=b"OPTIONS")
     assert (await ask(layer(RedirectHttps, Inner()), request))[b"location"] == b"https://example.com/"
 
 
 @live
 async def test_a_request_without_a_host() -> None:
-    there = some_place()
+    there = place()
     answer = await ask(layer(RedirectHttps, Inner(), there), b"GET / HTTP/1.0\r\n\r\n")
     assert (answer.status, answer.reason, refused(there)) == (400, "host_missing", 1)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gateway.middleware.respond import Options, Respond
-from tests.middleware.rig import Inner, ask, get, layer
+from tests.listeners.site import get
+from tests.middleware.rig import Inner, ask, layer
 from tests.upstream.peer import live
 
 
@@ -11,7 +12,7 @@ from tests.upstream.peer import live
 async def test_every_request() -> None:
     inner = Inner(b"app")
     one = layer(Respond, inner, status=503, body="Zurück um zwölf", headers={"Retry-After": "3600"})
-    for request in (get(), get("/x", method="POST")):
+    for request in (get(), get(b"/x", method=b"POST")):
         answer = await ask(one, request)
         assert (answer.status, answer.body, answer[b"retry-after"]) == (503, "Zurück um zwölf".encode(), b"3600")
         assert answer[b"content-length"] == b"%d" % len(answer.body)
@@ -31,13 +32,13 @@ async def test_some_methods_and_paths() -> None:
         ("GET", "/a", b"app"),
         ("POST", "/a/b", b"app"),
     ]:
-        assert (await ask(one, get(path, method=method))).body == body
+        assert (await ask(one, get(path.encode(), method=method.encode()))).body == body
 
 
 @live
 async def test_the_root_is_above_everything() -> None:
     one = layer(Respond, Inner(b"app"), body="fixed", path="/")
-    assert (await ask(one, get("/x"))).body == b"fixed"
+    assert (await ask(one, get(b"/x"))).body == b"fixed"
 
 
 def test_whether_anything_is_let_through() -> None:

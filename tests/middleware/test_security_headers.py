@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.middleware.security_headers import NAMES, PRESETS, SecurityHeaders
-from tests.middleware.rig import Answer, Inner, ask, get, layer
+from tests.listeners.site import get
+from tests.middleware.rig import Answer, Inner, ask, layer
 from tests.upstream.peer import live
 
 OURS = {name.encode() for name in NAMES.values()}

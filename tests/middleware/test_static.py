@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.errors import StartError
+from gateway.errors import Refused, StartError
 from gateway.middleware.compress import Compress
+from gateway.middleware.middleware import Message
 from gateway.middleware.static import Static
-from tests.middleware.rig import Answer, Inner, ask, get, layer, place, refused
+from tests.listeners.site import get
+from tests.middleware.rig import Answer, Inner, ask, asking, layer, scope_of
+from tests.middleware.surroundings import place, refused
 from tests.upstream.peer import live
 
 INDEX = b"<!doctype html>"
@@ -49,8 +53,8 @@ def root(tmp_path: Path) -> Path:
     return www
 
 
-async def got(root: Path, target: str, fields: bytes = b"", method: str = "GET", **options: Any) -> Answer:
-    return await ask(layer(Static, Inner(b"app"), root=str(root), **options), get(target, fields, method))
+async def got(root: Path, target: str, fields: bytes = b"", method: bytes = b"GET", **options: Any) -> Answer:
+    return await ask(layer(Static, Inner(b"app"), root=str(root), **options), get(target.encode(), fields, method))
 
 
 @live
@@ -65,7 +69,7 @@ async def test_files(root: Path) -> None:
     assert (await got(root, "/empty")).body == b""
     assert (await got(root, "/gr%C3%BC%c3%9f%20e.txt")).body == b"gruss"
     assert (await got(root, "/in")).body == b"hello"
-    head = await got(root, "/large.bin", method="HEAD")
+    head = await got(root, "/large.bin", method=b"HEAD")
     assert head[b"content-length"] == b"256000" and head.body == b""
 
 
@@ -120,7 +124,7 @@ async def test_directories(root: Path) -> None:
 )
 async def test_what_is_no_file(root: Path, target: str) -> None:
     there = place()
-    answer = await ask(layer(Static, Inner(b"app"), there, root=str(root)), get(target))
+    answer = await ask(layer(Static, Inner(b"app"), there, root=str(root)), get(target.encode()))
     assert (answer.status, answer.reason, refused(there)) == (404, "file_not_found", 1)
     assert b"secret" not in answer.body
 
@@ -153,13 +157,13 @@ async def test_a_prefix(root: Path) -> None:
 
 @live
 async def test_other_methods(root: Path) -> None:
-    answer = await got(root, "/a.txt", method="POST")
+    answer = await got(root, "/a.txt", method=b"POST")
     assert (answer.status, answer.reason, answer[b"allow"]) == (405, "method_not_allowed", b"GET, HEAD")
 
 
 @live
 async def test_falling_through(root: Path) -> None:
-    for target, method in [("/none", "GET"), ("/a.txt", "POST"), ("/bare/", "GET"), ("/../x", "GET")]:
+    for target, method in [("/none", b"GET"), ("/a.txt", b"POST"), ("/bare/", b"GET"), ("/../x", b"GET")]:
         assert (await got(root, target, method=method, fallthrough=True)).body == b"app"
     assert (await got(root, "/a.txt", fallthrough=True)).body == b"hello"
 
@@ -184,6 +188,52 @@ async def test_conditions(root: Path) -> None:
 
 
 @live
+async def test_conditions_of_who_means_one_version(root: Path) -> None:
+    first = await got(root, "/a.txt")
+    tag, last, old = first[b"etag"], first[b"last-modified"], formatdate(0, usegmt=True).encode()
+    for fields, status in [
+        (b'if-match: "x"', 412),
+        (b"if-match: W/" + tag, 412),
+        (b"if-match: " + tag, 200),
+        (b'if-match: "x"\r\nif-match: ' + tag, 200),
+        (b"if-match: *", 200),
+        (b"if-match: %b\r\nif-unmodified-since: %b" % (tag, old), 200),
+        (b"if-unmodified-since: " + old, 412),
+        (b"if-unmodified-since: " + last, 200),
+        (b"if-unmodified-since: yesterday", 200),
+        (b'if-match: "x"\r\nif-none-match: ' + tag, 412),
+        (b'if-match: "x"\r\nrange: bytes=0-1', 412),
+        (b"if-match: %b\r\nrange: bytes=0-1" % tag, 206),
+        (b"if-unmodified-since: %b\r\nif-none-match: %b" % (old, tag), 412),
+    ]:
+        answer = await got(root, "/a.txt", fields + b"\r\n")
+        assert answer.status == status, fields
+        assert answer.reason == ("precondition_failed" if status == 412 else "")
+
+
+@live
+async def test_head_knows_no_ranges(root: Path) -> None:
+    for said in (b"bytes=0-1", b"bytes=300000-", b"bytes=x"):
+        answer = await got(root, "/large.bin", b"range: %b\r\n" % said, b"HEAD")
+        assert (answer.status, answer[b"content-length"]) == (200, b"256000") and b"content-range" not in answer
+
+
+@live
+async def test_what_is_compressed_is_an_archive(root: Path) -> None:
+    for name, kind in [
+        ("a.js.gz", b"application/gzip"),
+        ("a.tar.gz", b"application/gzip"),
+        ("a.tgz", b"application/gzip"),
+        ("a.html.bz2", b"application/x-bzip2"),
+        ("a.css.br", b"application/octet-stream"),
+        ("a.gz.js", b"text/javascript; charset=utf-8"),
+    ]:
+        (root / name).write_bytes(b"x")
+        answer = await got(root, "/" + name)
+        assert answer[b"content-type"] == kind and b"content-encoding" not in answer
+
+
+@live
 async def test_ranges(root: Path) -> None:
     for said, start, end in [(b"0-9", 0, 10), (b"255990-", 255990, 256000), (b"-5", 255995, 256000), (b"5-5", 5, 6)]:
         answer = await got(root, "/large.bin", b"range: bytes=%b\r\n" % said)
@@ -202,11 +252,74 @@ async def test_ranges(root: Path) -> None:
         assert (await got(root, "/large.bin", fields)).status == status
 
 
+class Meanwhile(Answer):
+    """What left, when something happens as soon as the head of the answer is sent."""
+
+    def __init__(self, request: bytes, happens: Callable[[], Any]) -> None:
+        super().__init__(asking(request))
+        self._happens = happens
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+        if message["type"] == "http.response.start":
+            self._happens()
+
+    async def come(self, root: Path) -> Answer:
+        await layer(Static, Inner(b"app"), root=str(root))(scope_of(self.exchange), never, self.send)
+        return self
+
+
+async def never() -> Message:
+    raise AssertionError
+
+
+RANGES = [(b"", 0, 256000), (b"range: bytes=1000-\r\n", 1000, 256000), (b"range: bytes=5-255990\r\n", 5, 255991)]
+
+
+@live
+@pytest.mark.parametrize(("fields", "start", "end"), RANGES)
+@pytest.mark.parametrize("more", [b"x", LARGE])
+async def test_a_file_that_grows_is_sent_as_it_was(
+    root: Path, fields: bytes, start: int, end: int, more: bytes
+) -> None:
+    file = root / "large.bin"
+    answer = Meanwhile(get(b"/large.bin", fields), lambda: file.write_bytes(LARGE + more))
+    assert (await answer.come(root)).body == LARGE[start:end]
+    assert answer[b"content-length"] == b"%d" % (end - start)
+    several = Meanwhile(get(b"/large.bin", b"range: bytes=0-1, 70000-\r\n"), lambda: file.write_bytes(LARGE + more * 2))
+    assert len((await several.come(root)).body) == int(several[b"content-length"])
+
+
+@live
+@pytest.mark.parametrize("fields", [*(fields for fields, _, _ in RANGES), b"range: bytes=0-1, 70000-\r\n"])
+async def test_a_file_that_becomes_shorter_is_cut(root: Path, fields: bytes) -> None:
+    file = root / "large.bin"
+    for size in (0, 65536, 100_000):
+        file.write_bytes(LARGE)
+        answer = Meanwhile(get(b"/large.bin", fields), lambda size=size: os.truncate(file, size))  # type: ignore[misc]
+        with pytest.raises(Refused) as caught:
+            await answer.come(root)
+        assert caught.value.reason == "file_changed"
+        assert all(body["more_body"] for body in answer.of("body"))
+    file.write_bytes(LARGE)
+    with pytest.raises(Refused):
+        await Meanwhile(get(b"/large.bin", fields), file.unlink).come(root)
+
+
+@live
+async def test_what_goes_wrong_on_the_way_out_is_nothing_of_the_files(root: Path) -> None:
+    def fails() -> None:
+        raise RuntimeError("another layer")
+
+    with pytest.raises(RuntimeError, match="another layer"):
+        await Meanwhile(get(b"/large.bin"), fails).come(root)
+
+
 @live
 async def test_the_request_is_not_changed_for_the_application_behind(root: Path) -> None:
     inner = Inner(b"app")
     one = layer(Static, inner, root=str(root), fallthrough=True)
-    await ask(one, get("/none", b"range: lines=1\r\nx-a: 1\r\n"))
+    await ask(one, get(b"/none", b"range: lines=1\r\nx-a: 1\r\n"))
     assert inner.asked[0].all(b"range") == [b"lines=1"] and inner.asked[0].scope["headers"] is inner.asked[0].head
 
 
@@ -215,11 +328,11 @@ async def test_within_compression(root: Path) -> None:
     (root / "page.html").write_bytes(b"<p>again and again" * 1000)
     one = layer(Compress, layer(Static, Inner(), root=str(root)))
     accept = b"accept-encoding: gzip\r\n"
-    answer = await ask(one, get("/page.html", accept))
+    answer = await ask(one, get(b"/page.html", accept))
     assert answer[b"content-encoding"] == b"gzip" and answer[b"etag"].startswith(b"W/")
-    again = await ask(one, get("/page.html", accept + b"if-none-match: %b\r\n" % answer[b"etag"]))
+    again = await ask(one, get(b"/page.html", accept + b"if-none-match: %b\r\n" % answer[b"etag"]))
     assert (again.status, again[b"etag"]) == (304, answer[b"etag"])
-    part = await ask(one, get("/page.html", accept + b"range: bytes=0-9\r\n"))
+    part = await ask(one, get(b"/page.html", accept + b"range: bytes=0-9\r\n"))
     assert (part.status, part.body) == (206, b"<p>again a")
 
 

@@ -20,7 +20,7 @@ def request() -> tuple[SimpleNamespace, RequestHead]:
     claims |= {"commas": ["a,b", "c"], "nested": [["a"]], "https://id.example/roles": ["x", "y"]}
     claims |= {"a.b": "whole", "a": {"b": "inside", "c": "inside"}}
     route = SimpleNamespace(name="app")
-    exchange = SimpleNamespace(client="::1", host=b"example.com", request_id="id", route=route, claims=claims)
+    exchange = SimpleNamespace(client="::1", host=b"example.com", request_id="id", route=route, verified=claims)
     return exchange, found[0]
 
 
@@ -46,7 +46,7 @@ def test_places_are_filled(text: str, value: bytes) -> None:
 
 def test_a_request_without_route_and_claims() -> None:
     exchange, head = request()
-    exchange.route = exchange.claims = None
+    exchange.route = exchange.verified = None
     assert Template("{route}{jwt:sub}").render(exchange, head) == b""
 
 

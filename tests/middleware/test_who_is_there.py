@@ -12,7 +12,7 @@ import bcrypt
 import pytest
 
 from tests.listeners.site import Site, get
-from tests.middleware.issuer import SECRET, key_document, public_jwk, token
+from tests.middleware.tokens import SECRET, key_document, public_jwk, token
 from tests.upstream.peer import Message, Origin, Peer, live, noting, ok
 
 SHARED: dict[str, Any] = {"kind": "jwt", "secret": SECRET, "algorithms": ["HS256"], "audience": "api"}

@@ -241,3 +241,25 @@ LAYERED = Config.model_validate(
 def test_the_layers_that_a_request_goes_through(url: str, layers: list[Any]) -> None:
     onion = explain(LAYERED, "GET", url, [], "10.0.0.1").outcome.onion
     assert [(one.name, one.kind, one.where, one.options) for one in onion] == layers
+
+
+PAGES = {"kind": "cors", "origins": ["https://app.example"]}
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_preflight(everywhere: bool) -> None:
+    route = {"name": "get", "path": "/a", "methods": ["GET"], "respond": {}}
+    config = Config.model_validate(
+        {
+            "listeners": [{"name": "web", "listen": ":8080"}],
+            "middleware": [PAGES] if everywhere else [],
+            "routes": [{**route, "middleware": [] if everywhere else [PAGES]}],
+        },
+        context=KINDS,
+    )
+    fields = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")]
+    told = explain(config, "OPTIONS", "/a", fields, "10.0.0.1")
+    assert (told.outcome.route, told.candidates[0].failed) == ("get", {})
+    assert [one.kind for one in told.outcome.onion] == ["cors"]
+    told = explain(config, "OPTIONS", "/a", fields[:1], "10.0.0.1")
+    assert (told.outcome.status, told.candidates[0].failed) == (405, {"methods": "GET"})

@@ -53,7 +53,7 @@ def joined_as_go_does(base: bytes, path: bytes) -> bytes:
     return base + path
 
 
-# What wire.py lets through as a request target.
+# What the wire lets through as a request target.
 WIRE = b"".join(bytes((code,)) for code in (*range(0x21, 0x7F), *range(0x80, 0x100)))
 ANY_PATH = st.lists(st.sampled_from([bytes((code,)) for code in WIRE if code != ord("?")]), max_size=12).map(
     lambda tail: b"/" + b"".join(tail)

@@ -383,6 +383,41 @@ def test_the_table_says_what_the_rules_say(
         )
 
 
+# Preflights.
+
+ORIGIN, PUT = (b"origin", b"https://app.example"), (b"access-control-request-method", b"PUT")
+
+
+def test_a_preflight_belongs_to_the_route_that_it_asks_for() -> None:
+    configs = [
+        config("get", path="/a", methods=["GET"]),
+        config("put", path="/a", methods=["PUT"]),
+        config("asks", path="/b", methods=["OPTIONS"]),
+        config("any", path="/b"),
+        config("quiet", path="/c", methods=["PUT"]),
+        config("rest", path="/a/b", headers={"x": "1"}, methods=["PUT"]),
+    ]
+    routes = Table([(one, compiled(one, index, None, one.name != "quiet")) for index, one in enumerate(configs)])
+
+    def options(path: str, *fields: tuple[bytes, bytes], method: bytes = b"OPTIONS") -> str:
+        trials = routes.explain(b"", path, Asked(method, b"", "", lambda: list(fields)))
+        found = ask(routes, b"", path, method, fields=fields)
+        winner = next((trial.route.name for trial in trials if not trial.failed), None)
+        assert winner == (None if found.startswith("4") else found)
+        return found
+
+    assert options("/a", ORIGIN, PUT) == options("/a", PUT, ORIGIN) == "put"
+    assert options("/a/b", ORIGIN, PUT) == "put", "its fields don't come with the preflight"
+    # What is no preflight, or one for something else.
+    assert options("/a", PUT) == options("/a", ORIGIN) == options("/a") == "405 GET, PUT"
+    assert options("/a", ORIGIN, (PUT[0], b"DELETE")) == options("/a", ORIGIN, (PUT[0], b"put")) == "405 GET, PUT"
+    assert options("/a", ORIGIN, (PUT[0], b"DELETE"), PUT) == "405 GET, PUT"
+    assert options("/a", ORIGIN, PUT, method=b"GET") == "get"
+    assert options("/a", ORIGIN, PUT, method=b"TRACE") == "405 GET, PUT"
+    assert options("/c", ORIGIN, PUT) == "405 PUT", "nobody there answers preflights"
+    assert options("/b", ORIGIN, PUT) == "asks" and options("/b", ORIGIN, PUT, method=b"POST") == "any"
+
+
 # Why.
 
 

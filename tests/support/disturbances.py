@@ -11,7 +11,8 @@ from tests.support.waiting import eventually
 
 
 def _reload(one: Gateway) -> None:
-    assert one.reload().returncode == 0
+    answer = one.ask(do="reload")
+    assert answer["ok"], answer
 
 
 def _worker_killed(one: Gateway) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.config import Config, load
 from gateway.metrics.plan import NO_ROUTE, Plan
+from gateway.middleware import KINDS
 from gateway.scoreboard import Scoreboard
 from gateway.upstream.endpoint import Endpoint
 from gateway.wheel import Wheel
@@ -92,7 +93,7 @@ def test_check_makes_it_all_and_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_configuration_that_is_shipped_can_be_assembled(path: Path) -> None:
-    check(load(path))
+    check(load(path, kinds=KINDS))
 
 
 @live

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from typing import Any
 
 import pytest
 
 from gateway.metrics.plan import MIRROR_DROPPED, MIRROR_FAILED, MIRROR_SENT
+from gateway.proxy.mirror import Mirror
 from gateway.scoreboard import Fact, Mark
 from tests.listeners.site import Site, chunked, get, post, until
 from tests.upstream.peer import Message, Origin, Peer, always, answering, closed_port, live, noting, ok
@@ -15,11 +17,22 @@ from tests.upstream.peer import Message, Origin, Peer, always, answering, closed
 BODY = bytes(range(256)) * 200  # more than a read or a write of the smallest kind
 
 
-def mirrored(*origins: Origin | str, mirror: str, more: dict[str, Any] | None = None, **settings: Any) -> Site:
-    """A site whose route is copied. more: keys of the route; settings: those of its mirror."""
+def mirrored(
+    *origins: Origin | str,
+    mirror: str,
+    more: dict[str, Any] | None = None,
+    layers: list[dict[str, Any]] | None = None,
+    **settings: Any,
+) -> Site:
+    """A site whose route is copied. more: keys of the route; layers: around it; settings: those of its mirror."""
     upstream = settings.pop("upstream", {})
     route = {"name": "r", "upstream": "app", "mirror": {"upstream": "other", **settings}, **(more or {})}
-    return Site(*origins, routes=[route], others={"other": {"endpoints": [mirror], **upstream}})
+    return Site(
+        *origins,
+        routes=[route],
+        middleware=layers,
+        others={"other": {"endpoints": [mirror], **upstream}},
+    )
 
 
 def outcomes(site: Site) -> dict[str, int]:
@@ -33,7 +46,8 @@ async def came_to(site: Site, **counts: int) -> None:
     await until(lambda: sum(outcomes(site).values()) >= sum(counts.values()))
     assert outcomes(site) == counts
     front: Any = site.entry.app
-    copies = front._front._app._only.app._copies
+    app = front._front._app._only.app
+    copies = (app if isinstance(app, Mirror) else app._app)._copies
     await until(lambda: not copies._tasks)
     assert copies._held == 0
 
@@ -352,6 +366,48 @@ async def test_an_early_answer_to_a_request_that_is_not_whole() -> None:
         await client.send(BODY[-1:])
         assert (await site.exchange()).status == 413
         assert other.accepted == 0 and outcomes(site) == {"dropped": 1}
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_that_a_layer_changes_is_copied_as_the_primary_gets_it(is_chunked: bool) -> None:
+    copies: list[Message] = []
+    packed = gzip.compress(BODY)
+
+    @live
+    async def run() -> None:
+        async with (
+            Origin(always(ok())) as origin,
+            Origin(noting(copies, always_ok)) as other,
+            mirrored(origin, mirror=other.address, layers=[{"kind": "decompress"}]) as site,
+        ):
+            head = b"content-encoding: gzip\r\n"
+            if is_chunked:
+                request = get(b"/", head + b"transfer-encoding: chunked\r\n", b"POST") + chunked(
+                    packed[:50], packed[50:]
+                )
+            else:
+                request = post(packed, fields=head)
+            assert (await site.ask(request)).status == 200
+            await came_to(site, sent=1)
+            assert copies[0].body == BODY
+
+    run()
+
+
+@live
+async def test_a_body_that_a_layer_refuses_is_not_copied() -> None:
+    async with (
+        Origin(answering(lambda request: ok())) as origin,
+        Origin(always(ok())) as other,
+        mirrored(origin, mirror=other.address, layers=[{"kind": "body_limit", "max": "10B"}], body="1MiB") as site,
+    ):
+        client = await site.client(get(b"/", b"transfer-encoding: chunked\r\n", b"POST") + b"3\r\nabc\r\n")
+        await until(lambda: origin.accepted)
+        await client.send(chunked(BODY))
+        assert (await client.response()).status == 413
+        await came_to(site)
+        assert (await site.exchange()).reason == "body_too_large"
+        assert other.accepted == 0 and outcomes(site) == {}
 
 
 @live

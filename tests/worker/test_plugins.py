@@ -7,12 +7,14 @@ import py_compile
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import StartError
-from gateway.worker.plugins import Plugins
+from gateway.worker.plugins import Plugins, _libraries
+from tests.test_architecture import DOORS
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +81,50 @@ def test_a_directory_without_code_is_a_package_too(tmp_path: Path) -> None:
     assert plugins("starlette.middleware.gzip:GZipMiddleware").__name__ == "GZipMiddleware"
 
 
-def test_nobody_takes_the_place_of_the_library_or_the_gateway(tmp_path: Path) -> None:
-    (tmp_path / "sqlite3.py").write_text("VALUE = 1\n")
-    (tmp_path / "gateway.py").write_text("VALUE = 1\n")
-    for name in ("sqlite3", "gateway"):
-        with pytest.raises(StartError, match=rf'module "{name}" \(.*\) has no "VALUE"'):
-            Plugins([tmp_path])(f"{name}:VALUE")
+@pytest.mark.parametrize("name", ["sqlite3", "gateway", "jwt", "cryptography", "backports", "redis", "_cffi_backend"])
+def test_nobody_takes_the_place_of_what_the_gateway_needs(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / f"{name}.py"
+    file.write_text("VALUE = 1\n")
+    (tmp_path / "plug_user.py").write_text(f"import {name} as found\n")
+    plugins = Plugins([tmp_path])
+    assert f"{file} is never imported: " in caplog.text  # though nobody has asked for it yet
+    with pytest.raises(StartError) as raised:
+        plugins(f"{name}:VALUE")
+    assert str(raised.value).startswith(f"{file} can't be imported: ")
+    assert not hasattr(plugins("plug_user:found"), "VALUE")
+
+
+def test_a_library_that_is_imported_late_is_the_one_that_is_installed(tmp_path: Path) -> None:
+    """Also where the directory of the plug-ins is the current one, which `python -m gateway` has on its path."""
+    for name in ("jwt", "bcrypt"):
+        (tmp_path / f"{name}.py").write_text("VALUE = 1\n")
+    code = """
+import os, sys
+from gateway.worker.plugins import Plugins
+sys.path.insert(0, "")
+Plugins([os.getcwd()])
+import bcrypt
+from gateway.middleware.identity.keyset import secret_set
+[key] = secret_set("s" * 40, ["HS256"]).fitting("HS256", None)
+print(key.verifies("HS256", b"x", b"y"), hasattr(bcrypt, "VALUE"))
+"""
+    made = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert made.stdout == "False False\n", made.stderr
+
+
+def test_every_library_of_the_gateway_is_known_as_such() -> None:
+    """Those that are installed; the tests want all of them."""
+    assert {name for name in DOORS if name not in sys.stdlib_module_names and find_spec(name)} <= _libraries()
+    assert "pytest" not in _libraries() and "aiohttp" not in _libraries()
+
+
+def test_what_only_happens_to_be_installed_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "trustme.py").write_text("VALUE = 1\n")
+    code = "import sys; from gateway.worker.plugins import Plugins; print(Plugins(sys.argv[1:])('trustme:VALUE'))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "1\n"
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

@@ -50,10 +50,12 @@ class Key:
         self._key = key
 
     def verifies(self, alg: str, signed: bytes, signature: bytes) -> bool:
-        """Whether the signature is of this key. alg: one of `algorithms`."""
+        """Whether the signature is of this key. alg: one of `algorithms`. Raises what is wrong with the library itself:
+        that says nothing of the signature."""
+        implementation = _implementation(alg)
         try:
-            return bool(_implementation(alg).verify(signed, self._key, signature))
-        except Exception:  # whatever troubles a library about a signature, it is not a good one
+            return bool(implementation.verify(signed, self._key, signature))
+        except _about_signatures():
             return False
 
     def __repr__(self) -> str:
@@ -148,8 +150,9 @@ def _key(jwk: Any, wanted: frozenset[str]) -> Key | None:
     if not able:
         return None
     identity = sha256(json.dumps(jwk, sort_keys=True).encode()).digest()
+    implementation = _implementation(next(iter(able)))
     try:
-        made = _implementation(next(iter(able))).from_jwk(jwk)
+        made = implementation.from_jwk(jwk)
     except Exception as error:  # a point off its curve, and what else a library finds
         raise ValueError(f"it is malformed ({error})") from None
     return Key(kid, able, identity, made)
@@ -212,6 +215,13 @@ def _implementation(alg: str) -> Any:
 
         made = _implementations[alg] = jwt.get_algorithm_by_name(_OLDER.get(alg, alg))
     return made
+
+
+def _about_signatures() -> tuple[type[Exception], ...]:
+    """What the library raises of a signature that is none; ValueError is OpenSSL's word for bytes it can't read."""
+    import jwt
+
+    return jwt.PyJWTError, ValueError
 
 
 _implementations: dict[str, Any] = {}

@@ -80,7 +80,7 @@ def _key(text: str, prefix: int) -> Key:
 
 def _claimed(path: str, exchange: Any, head: RequestHead) -> bytes:
     """A claim. One that can't be told in a field counts all the same: nobody gets rid of a limit by it."""
-    found = claim(exchange.claims, path) if exchange.claims else None
+    found = claim(exchange.verified, path) if exchange.verified else None
     return claim_text(found) or (json.dumps(found).encode() if isinstance(found, str | list) and found else b"")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire import ChunkedBody, WireError
-from tests.test_wire_properties import A_FEW, Steps
+from tests.wire.test_properties import A_FEW, Steps
 
 
 def decode(*pieces: bytes) -> tuple[bytes, ChunkedBody]:

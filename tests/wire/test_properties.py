@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.wire import ChunkedBody, WireError, is_field, read_request, read_response, refusal
-from tests.test_wire import MAX_HEAD, MAX_LINE, REFUSED, fields, refused, request, response
+from tests.wire.test_heads import MAX_HEAD, MAX_LINE, REFUSED, fields, refused, request, response
 
 TOKEN = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=8).map(str.encode)
 VALUE = st.binary(max_size=20).map(lambda raw: bytes(byte for byte in raw if byte == 9 or (byte >= 32 and byte != 127)))
