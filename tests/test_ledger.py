@@ -411,6 +411,36 @@ def test_processes_count_each_unit_once(ledger: Ledger, monkeypatch: pytest.Monk
     assert ledger.spend(b"all", 0, 10_000, 1000) == 2000
 
 
+def test_processes_together_get_what_the_rate_yields(ledger: Ledger) -> None:
+    """5000 a second, by the real clock and with the patience of a worker, asked for as fast as they can."""
+    cost, burst, ours = SECOND // 5000, 1000, os.pipe()
+    begin = time.monotonic_ns()
+    pids = []
+    for _ in range(4):
+        pid = os.fork()
+        if not pid:
+            try:
+                admitted, refused, now = 0, 0, begin
+                while now < begin + SECOND:
+                    if ledger.spend(b"all", cost, burst * cost) >= 0:
+                        admitted += 1
+                    else:
+                        refused = now
+                    now = time.monotonic_ns()
+                os.write(ours[1], struct.pack("=QQQ", admitted, refused, now))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        pids.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
+    told = [struct.unpack("=QQQ", os.read(ours[0], 24)) for _ in pids]
+    admitted = sum(one[0] for one in told)
+    longest, shortest = (max(one[at] for one in told) - begin for at in (2, 1))
+    assert 0.99 * (burst + shortest // cost) <= admitted <= 1.01 * (burst + longest // cost)
+    os.close(ours[0])
+    os.close(ours[1])
+
+
 # Holds.
 
 

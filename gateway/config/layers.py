@@ -29,9 +29,11 @@ class LayerOptions(Section):
     kind: str
     """What the layer does."""
     name: Name | None = None
-    """Its name in logs and metrics, once in each list; its kind when absent. What a layer with a name counts goes on
-    being counted when it is moved in its list. Layers of different routes count apart, also under one name; those of a
-    set count together for all that use it."""
+    """Its name in logs and metrics, once in each list; its kind when absent. What a layer counts is kept under its
+    name, so it goes on being counted when the layer is moved in its list. One without a name goes by its number among
+    those of its kind in the list: when one is put before it or taken away there, each goes on with what another one has
+    counted. Layers of different routes count apart, also under one name; those of a set count together for all that use
+    it."""
 
     @classmethod
     def answers(cls, written: Mapping[str, Any]) -> bool:

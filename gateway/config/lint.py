@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+from gateway.config.layers import Layers
 from gateway.config.model import Config, PathMatch, Route, Share
 from gateway.config.problems import KeyPath, Problem, dotted
 from gateway.config.values import FdAddress, SystemdAddress, TcpAddress, UnixAddress, shown
@@ -24,6 +25,7 @@ def lint(config: Config) -> list[Problem]:
         *_without_effect(config),
         *_made_twice(config),
         *_weak_cookies(config),
+        *_claims_of_nobody(config),
     ]
 
 
@@ -227,3 +229,29 @@ def _weak_cookies(config: Config) -> Iterator[Problem]:
         if sticky.same_site == "none" and sticky.secure == "never":
             message = 'browsers refuse a cookie of same_site = "none" that is not secure'
             yield Problem((*path, "secure"), message)
+
+
+# Kinds that say what a request's claims are, and such as run code that may.
+_CLAIMING = ("jwt", "asgi", "hooks")
+_OF_CLAIM = re.compile(r"^jwt:[^{}]+$|(?<!\{)\{jwt:")
+
+
+def _claims_of_nobody(config: Config) -> Iterator[Problem]:
+    """Layers that count by a claim where no token has been verified."""
+    yield from _unverified(config, (), config.middleware, is_known=False)
+    is_known = any(one.options.kind in _CLAIMING for one in config.onion(None))
+    for index, route in enumerate(config.routes):
+        yield from _unverified(config, ("routes", index), route.middleware, is_known)
+
+
+def _unverified(config: Config, at: KeyPath, layers: Layers, is_known: bool) -> Iterator[Problem]:
+    """is_known: the claims are, outside of these."""
+    for index, item in enumerate(layers):
+        for layer in config.middleware_sets[item].middleware if isinstance(item, str) else (item,):
+            is_known = is_known or layer.kind in _CLAIMING
+            key = getattr(layer, "key", None)
+            if not is_known and isinstance(key, str) and _OF_CLAIM.search(key):
+                path = (*at, "middleware", index)
+                what = f"{shown(item)} counts by {shown(key)}" if isinstance(item, str) else f"counts by {shown(key)}"
+                message = f"{what}, but no jwt layer is outside of it: no request has such a claim"
+                yield Problem(path if isinstance(item, str) else (*path, "key"), message)

@@ -29,8 +29,9 @@ _PIPELINE_HIGH = 64 * 1024
 # After an answer that ends the connection while the client still sends: how long what it sends is thrown away, so that
 # the answer is not lost to a reset (RFC 9112, section 9.6).
 _LINGER = 2.0
-# How long layers may take for the answer to a request whose body was refused. Then it is answered past them.
-_REFUSING = 10.0
+# How long layers may take for the answer to a request whose body was refused, and how long it may take until somebody
+# asks for that body (an endpoint may have to be connected to first). Then it is answered past them.
+_REFUSING, _UNHEARD = 10.0, 1.0
 # Empty lines before a request line that are overlooked: old clients sent one after a body.
 _FORGIVEN = 4
 
@@ -287,7 +288,7 @@ class Http1Connection(asyncio.Protocol):
         if exchange is None or self.choked is not None:
             return
         if exchange.refused is not None and not exchange.answered:
-            self.entry.wheel.arm(self, monotonic() + _REFUSING)
+            self.watch_refused()
         # After an answer it may rightly stop sending (RFC 9112, section 9.5).
         elif exchange.received or self._paused or exchange.expecting or exchange.answered:
             self.deadline = 0.0
@@ -295,6 +296,11 @@ class Http1Connection(asyncio.Protocol):
             idle = monotonic() + self.entry.body_idle
             self._too_slow = self._body_due < idle
             self.entry.wheel.arm(self, min(idle, self._body_due))
+
+    def watch_refused(self, unheard: bool = False) -> None:
+        """Put the application under the deadline for refusing what can't go on. unheard: it does not know yet."""
+        if self.choked is None:  # else it is the client who is waited for
+            self.entry.wheel.arm(self, monotonic() + (_UNHEARD if unheard else _REFUSING))
 
     # What an exchange asks of its connection.
 

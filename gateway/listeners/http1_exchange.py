@@ -128,16 +128,16 @@ class Http1Exchange(Exchange):
             self.task.cancel()
 
     def refuse(self, refused: WireError) -> None:
-        """No more of the body is taken: it is too large, too slow, or none. Who waits for it hears so, and an
-        application that was not entered yet finds it here: then its own answer passes its layers. One that is busy with
-        something else, or answers already, is ended."""
+        """No more of the body is taken: it is too large, too slow, or none. Who waits for it, or asks for it soon,
+        hears so, and an application that was not entered yet finds it here: then its own answer passes its layers. One
+        that answers already, or does neither, is ended."""
         self.refused = refused
         self.keep_alive = False
-        if self._begun and (self._waiter is None or self.begun):
+        if self.begun:
             self.stop()
         else:
             self.wake()
-            self._connection.watch_body()
+            self._connection.watch_refused(self._begun and self._waiter is None)
 
     def _fail(self, status: int, reason: str) -> None:
         """Answer with an error where that's still possible; else leave the answer visibly cut."""
@@ -223,7 +223,9 @@ class Http1Exchange(Exchange):
             if self.refused is not None:
                 if self._end_told:
                     await asyncio.sleep(0)  # who asks again and again must not keep the deadline from coming
-                self._end_told = True
+                else:
+                    self._end_told = True
+                    self._connection.watch_refused()
                 raise Refused(self.refused.reason, "the listener takes no more of the request body")
             if self._chunks:
                 body = take(self._chunks)

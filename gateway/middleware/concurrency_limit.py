@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from gateway.config.fields import Count, CountOrZero, Duration, PrefixLength
 from gateway.ledger import waiting_since
@@ -17,6 +19,7 @@ from gateway.middleware.middleware import Options as Base
 # Seconds between two looks whether another worker has made room, while somebody waits: for as long at the most there is
 # room that nobody has, when the turn is another worker's. 2 % of a processor for ten keys that are waited for.
 _LOOK = 0.003
+_QUEUE = 100
 
 
 class Options(Base):
@@ -31,8 +34,14 @@ class Options(Base):
     """The bits of an IPv6 address by which clients are told apart."""
     wait: Duration | None = None
     """How long one more request may wait for room; when absent it is refused at once."""
-    queue: CountOrZero = 100
+    queue: CountOrZero = _QUEUE
     """How many may wait for the same key, in each worker."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.wait is None and self.queue != _QUEUE:
+            raise ValueError("queue says nothing without wait: nobody waits")
+        return self
 
 
 class Waiter:

@@ -44,8 +44,9 @@ class Options(Base):
     together), or a text such as "{client_ip}/{header:x-tenant}". What clients may invent is no limit to them: count by
     a header only where somebody checks it."""
     missing: Missing = "client_ip"
-    """What becomes of a request that has no such header, cookie, parameter or claim: "client_ip" counts it by its
-    client's address, "refuse" answers 400, "pass" lets it through uncounted, which is a way around the limit."""
+    """What becomes of a request that has no such header, cookie, parameter or claim, or not all that a text is made of:
+    "client_ip" counts it by its client's address, "refuse" answers 400, "pass" lets it through uncounted, which is a
+    way around the limit."""
     ipv6_prefix: PrefixLength = 64
     """The bits of an IPv6 address by which clients are told apart."""
     cost: Count = 1

@@ -61,6 +61,16 @@ class Template:
         """The text for a request. Places for what it does not have are empty."""
         return b"".join([one if isinstance(one, bytes) else one(exchange, head) for one in self._parts])
 
+    def whole(self, exchange: Any, head: Any) -> bytes:
+        """The same for a request that has something for each place; b"" for any other."""
+        found = []
+        for one in self._parts:
+            value = one if isinstance(one, bytes) else one(exchange, head)
+            if not value:
+                return b""
+            found.append(value)
+        return b"".join(found)
+
 
 def _template_text(text: str) -> str:
     if _UNSAFE.search(text.encode()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from itertools import product
 from typing import Any
 
@@ -11,6 +12,8 @@ from hypothesis import given
 from gateway.config import load_and_lint
 from gateway.config.lint import lint
 from gateway.config.model import Config, Route
+from gateway.config.problems import dotted
+from gateway.middleware import KINDS, MIDDLEWARE
 from gateway.proxy.routes import Asked, NoRoute, Table, compiled
 from tests.proxy.test_routes import configurations
 
@@ -334,3 +337,41 @@ def test_an_upstream_that_can_be_meant(app: dict[str, Any]) -> None:
 
 def test_a_warning_shows_no_secret() -> None:
     assert "hush" not in "".join(shaped(sticky={"cookie": "c", "secret": "hush"}))
+
+
+JWT = tomllib.loads(f"layer = {MIDDLEWARE['jwt'].EXAMPLE}")["layer"]
+BY_CLAIM = {"kind": "rate_limit", "rate": "1/s", "key": "jwt:sub"}
+ADDRESS = {"kind": "concurrency_limit", "max": 1}
+
+
+def onions(around: list[Any], *routes: list[Any], **sets: list[Any]) -> list[str]:
+    named = [{"name": f"r{at}", "path": f"/{at}", "respond": {}, "middleware": one} for at, one in enumerate(routes)]
+    data = {
+        "listeners": [WEB],
+        "middleware": around,
+        "routes": named,
+        "middleware_sets": {name: {"middleware": layers} for name, layers in sets.items()},
+    }
+    config = Config.model_validate(data, context=KINDS)
+    return [f"{dotted(problem.path)} {problem.message}" for problem in lint(config)]
+
+
+NO_JWT = "but no jwt layer is outside of it: no request has such a claim"
+
+
+def test_a_limit_by_a_claim_that_no_request_has() -> None:
+    told = f'middleware[0].key counts by "jwt:sub", {NO_JWT}'
+    assert onions([BY_CLAIM, JWT], [BY_CLAIM]) == [told]
+    assert onions([], [ADDRESS, BY_CLAIM, JWT]) == [f"routes[0].{told.replace('[0]', '[1]')}"]
+    text = BY_CLAIM | {"key": "{client_ip}/{jwt:sub}"}
+    assert onions([], [], [text]) == [f'routes[1].middleware[0].key counts by "{{client_ip}}/{{jwt:sub}}", {NO_JWT}']
+    assert onions([], ["who", "limits"], ["limits"], who=[JWT], limits=[ADDRESS, BY_CLAIM]) == [
+        f'routes[1].middleware[0] "limits" counts by "jwt:sub", {NO_JWT}'
+    ]
+
+
+def test_a_limit_by_a_claim_that_somebody_verifies() -> None:
+    assert onions([JWT], [BY_CLAIM]) == []
+    assert onions([], [JWT, BY_CLAIM]) == []
+    assert onions([{"kind": "hooks", "use": "mine:Hooks"}], [BY_CLAIM]) == []
+    assert onions([], [BY_CLAIM | {"key": "header:jwt"}], [BY_CLAIM | {"key": "{client_ip}{{jwt:sub}}"}]) == []

@@ -162,7 +162,7 @@ def test_a_worker_that_is_killed_in_the_critical_section_blocks_nobody(gateway: 
     victim, other = one.pids()
     fd = os.open(_ledger_of(victim), os.O_RDWR)
     try:
-        with _busy(one, 4):
+        with _busy(one, 12):  # so that the kernel gives some of them to each
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 os.kill(victim, signal.SIGSTOP)

@@ -9,8 +9,10 @@ from time import monotonic_ns
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.ledger import Ledger
+from gateway.middleware.concurrency_limit import Options
 from gateway.scoreboard import Fact, Scoreboard
 from tests.listeners.site import Site, get, until
 from tests.middleware.rig import Answer, Layers
@@ -169,6 +171,14 @@ async def test_a_refusal_gives_back_what_rates_were_charged() -> None:
     held.release()
     assert (await second).status == 200
     assert (await layers.ask()).exchange.reason == "rate_limited"
+
+
+def test_what_goes_together() -> None:
+    with pytest.raises(ValidationError, match="queue says nothing without wait"):
+        Options.model_validate(TWO | {"queue": 5})
+    for good in (TWO, WAITING, WAITING | {"queue": 0}):
+        options = Options.model_validate(good)
+        assert Options.model_validate(options.model_dump()) == options
 
 
 # Over several workers.

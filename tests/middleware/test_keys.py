@@ -74,6 +74,17 @@ def test_a_request_without_a_key(text: str) -> None:
     assert key(text, missing="client_ip") == b"\x002001:db8:1:2::/64"
 
 
+@pytest.mark.parametrize(
+    "text", ["{client_ip}/{header:x-tenant}", "{header:x-tenant}{cookie:a}", "t:{header:x-tenant}"]
+)
+def test_a_request_that_has_not_all_of_a_text(text: str) -> None:
+    fields = b"cookie: a=b\r\n"
+    assert key(text, fields, missing="refuse") == b""
+    assert key(text, fields, missing="pass") is None
+    assert key(text, fields, missing="client_ip") == b"\x002001:db8:1:2::/64"
+    assert key(text, fields + b"x-tenant: acme\r\n", missing="refuse")
+
+
 def test_nobody_sends_the_key_of_an_address() -> None:
     """The account of an address is none that a field could name."""
     assert key("header:x-tenant", b"x-tenant: 2001:db8:1:2::/64\r\n") != key("header:x-tenant", missing="client_ip")

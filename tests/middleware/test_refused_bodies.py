@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -18,7 +18,6 @@ LIMITS = {"body": "1KiB"}
 CHUNKED = get(b"/", b"transfer-encoding: chunked\r\norigin: https://a.example\r\n", b"POST")
 # Whoever sees this field knows that the layers have seen the answer.
 LAYERS: list[dict[str, Any]] = [{"kind": "headers", "response": {"set": {"x-out": "1"}}}]
-busy = asyncio.Event()
 
 
 class OddOptions(Options):
@@ -31,6 +30,7 @@ class Odd(Middleware):
 
     OPTIONS = OddOptions
     EXAMPLE = '{ kind = "odd", how = "swallows" }'
+    busy: ClassVar[asyncio.Event]
 
     def __init__(self, app: Any, options: OddOptions, place: Any) -> None:
         super().__init__(app, options, place)
@@ -52,8 +52,12 @@ class Odd(Middleware):
                         continue
             case "is busy":
                 await receive()
-                busy.set()
+                self.busy.set()
                 await asyncio.Event().wait()
+            case "asks later":
+                self.busy.set()
+                await asyncio.sleep(0.1)
+                await self._app(scope, receive, send)
             case "goes on":
                 try:
                     await receive()
@@ -65,7 +69,7 @@ class Odd(Middleware):
 def _kinds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(middleware.MIDDLEWARE, "odd", Odd)
     monkeypatch.setitem(middleware.KINDS, "odd", OddOptions)
-    busy.clear()
+    Odd.busy = asyncio.Event()
     yield
 
 
@@ -242,13 +246,23 @@ async def test_a_layer_that_goes_on_nevertheless_comes_no_further_than_the_other
 
 
 @live
-async def test_who_does_not_wait_for_the_body_is_ended_at_once() -> None:
+async def test_who_does_not_ask_for_the_body_is_ended() -> None:
     layers = [*LAYERS, {"kind": "odd", "how": "is busy"}]
     async with Origin(always(ok())) as origin, Site(origin, limits=LIMITS, middleware=layers) as site:
         client = await site.client(CHUNKED + b"3\r\nabc\r\n")
-        await busy.wait()
+        await Odd.busy.wait()
         await client.send(chunked(bytes(2000)))
         refusal(await client.response(), 413, b"body_too_large", layered=False)
+
+
+@live
+async def test_who_asks_for_the_body_later_hears_of_it() -> None:
+    layers = [*LAYERS, {"kind": "odd", "how": "asks later"}]
+    async with Origin(always(ok())) as origin, Site(origin, limits=LIMITS, middleware=layers) as site:
+        client = await site.client(CHUNKED + b"3\r\nabc\r\n")
+        await Odd.busy.wait()
+        await client.send(chunked(bytes(2000)))
+        refusal(await client.response(), 413, b"body_too_large")
 
 
 @live

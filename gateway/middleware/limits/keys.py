@@ -18,7 +18,7 @@ from gateway.middleware.identity.claims import claim
 from gateway.middleware.template import Template, claim_text, part
 from gateway.wire import RequestHead, parameter
 
-# Of a request, the name of its account; b"" where it has none.
+# Of a request, the name of its account; b"" where it has none, or no more than a part of it.
 Key = Callable[[Any, RequestHead], bytes]
 Missing = Literal["client_ip", "refuse", "pass"]
 
@@ -72,7 +72,7 @@ def _key(text: str, prefix: int) -> Key:
         return part(name)
 
     if "{" in text or "}" in text:
-        return Template(text, place).render
+        return Template(text, place).whole
     if not _PLAIN.fullmatch(text):
         raise ValueError(f"expected {_KNOWN}")
     return place(text)
