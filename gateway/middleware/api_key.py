@@ -145,6 +145,10 @@ class ApiKey(Middleware):
                 raise ValueError(f'line {number}, key "{name}": "{other}" has the same key')
         return known
 
+    async def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange = scope["gateway"]
         head: RequestHead = scope["headers"]

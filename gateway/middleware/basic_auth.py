@@ -8,13 +8,14 @@ import time
 from base64 import b64decode
 from collections.abc import Awaitable, Mapping
 from hashlib import blake2b
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from gateway.config.fields import Count, Duration, FieldValue, FilePath, Flag
 from gateway.config.values import parse_duration
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
 from gateway.middleware.identity.credential import names_scheme
+from gateway.middleware.identity.hashing import HASHING
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import Hash
 from gateway.middleware.identity.recent import Recent
@@ -44,11 +45,24 @@ class Options(Base):
     remember: Duration = parse_duration("1m")
     """How long a password that was right is known without being hashed again. A change of the file ends it sooner."""
     checks: Count = 2
-    """How many passwords are hashed at the same time, in each worker: each takes a CPU for tens of milliseconds."""
+    """How many passwords are hashed at the same time, in each worker: each takes a CPU for tens of milliseconds. Of
+    several layers the largest number is that of all together, and they take turns."""
     waiting: Count = 64
     """How many more may wait for that, in each worker; further ones are refused with 503."""
 
     FILES: ClassVar[tuple[str, ...]] = ("htpasswd",)
+
+
+class _Users(NamedTuple):
+    """known: by name. hashes: of all, in a row."""
+
+    known: Mapping[str, Hash]
+    hashes: tuple[Hash, ...]
+
+    @classmethod
+    def of(cls, data: bytes) -> _Users:
+        known = users_of(data)
+        return cls(known, tuple(known.values()))
 
 
 class _Known:
@@ -78,7 +92,7 @@ class BasicAuth(Middleware):
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
         self._place = place
-        self._file = Watched(options.htpasswd, users_of, _LONGEST_FILE, self._changed)
+        self._file = Watched(options.htpasswd, _Users.of, _LONGEST_FILE, self._changed)
         self._challenge = challenge("Basic", realm=options.realm, charset="UTF-8")
         self._header = options.user_header
         # Removed together from what passes; whatever doesn't pass isn't read by anybody.
@@ -86,6 +100,7 @@ class BasicAuth(Middleware):
         self._names = frozenset(name.encode() for name in (*names, options.user_header) if name is not None)
         self._remember = options.remember
         self._at_once = options.checks
+        HASHING.allow(options.checks)
         self._room = options.checks + options.waiting
         self._key = os.urandom(32)  # so that what is remembered can't be tried against a list of passwords
         self._right: Recent[_Known] = Recent(_MOST_REMEMBERED)
@@ -93,9 +108,10 @@ class BasicAuth(Middleware):
         self._checks: dict[bytes, asyncio.Task[_Known | None]] = {}
         self._turns: asyncio.Semaphore | None = None
 
-    def _changed(self, users: Mapping[str, Hash]) -> None:
+    def _changed(self, users: _Users) -> None:
+        known = users.known
         self._wrong.clear()
-        self._right.keep(lambda one: one.user in users and users[one.user].text == one.hash)
+        self._right.keep(lambda one: one.user in known and known[one.user].text == one.hash)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Not a coroutine of its own for a password that is known."""
@@ -124,7 +140,7 @@ class BasicAuth(Middleware):
             head.add(known.lines)
 
     async def _check(
-        self, scope: Scope, receive: Receive, send: Send, given: bytes, digest: bytes, users: Mapping[str, Hash]
+        self, scope: Scope, receive: Receive, send: Send, given: bytes, digest: bytes, users: _Users
     ) -> None:
         check = self._checks.get(digest)
         if check is None:
@@ -147,13 +163,13 @@ class BasicAuth(Middleware):
         self._admit(scope, scope["headers"], known)
         await self._app(scope, receive, send)
 
-    async def _matched(self, user: str, password: bytes, digest: bytes, users: Mapping[str, Hash]) -> _Known | None:
+    async def _matched(self, user: str, password: bytes, digest: bytes, users: _Users) -> _Known | None:
         """Whether that is the user's password, which is then remembered, and so is that it isn't."""
-        hashed = users.get(user)
+        hashed = users.known.get(user)
         if self._turns is None:
             self._turns = asyncio.Semaphore(self._at_once)
         async with self._turns:
-            same = await asyncio.to_thread((hashed or self._somebody(user, users)).matches, password)
+            same = await HASHING.matches(hashed or self._somebody(user, users), password)
         now = time.monotonic()
         if hashed is None or not same:
             if users is self._file.value:
@@ -161,7 +177,7 @@ class BasicAuth(Middleware):
             return None
         lines = b"" if self._header is None else told.line(self._header, user)
         known = _Known(user, lines, now + self._remember, hashed.text)
-        current = self._file.value.get(user)
+        current = self._file.value.known.get(user)
         if current is None or current.text != hashed.text:
             return None  # the file has changed meanwhile
         self._right.put(digest, known)
@@ -171,13 +187,14 @@ class BasicAuth(Middleware):
         """A message authentication code (RFC 7693, section 2.9): a third of the time that HMAC takes."""
         return blake2b(text, key=self._key, digest_size=32).digest()
 
-    def _somebody(self, user: str, users: Mapping[str, Hash]) -> Hash:
+    def _somebody(self, user: str, users: _Users) -> Hash:
         """Whose hash is computed for a user who doesn't exist: always the same one's for the same name, and nobody can
         tell whose. So an unknown name takes as long as a known one, also when their hashes cost differently."""
         number = int.from_bytes(self._code(user.encode())[:8])
-        return [*users.values()][number % len(users)]
+        return users.hashes[number % len(users.hashes)]
 
     async def close(self) -> None:
+        self._file.close()
         for check in [*self._checks.values()]:
             check.cancel()
 

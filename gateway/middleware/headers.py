@@ -74,8 +74,9 @@ class Options(Base):
 class Headers(Middleware):
     """Changes header fields of requests before they go on, and of responses before they reach the client. Values may
     have places: {client_ip} {host} {path} {request_id} {route} {header:NAME} {cookie:NAME} {jwt:CLAIM}; "{{" is a plain
-    brace. Fields that frame a message or end at a hop (Connection, Content-Length, Transfer-Encoding ...) can't be
-    written; the Host of requests is the upstream's `host` to say.
+    brace. A claim reads as with `claims_to_headers` of jwt, and as nothing where that would refuse it. Fields that
+    frame a message or end at a hop (Connection, Content-Length, Transfer-Encoding ...) can't be written; the Host of
+    requests is the upstream's `host` to say.
 
     Order: outermost for what every response is to have; inside of jwt for values that come from claims."""
 

@@ -12,6 +12,8 @@ from urllib.parse import quote_from_bytes
 
 from pydantic import AfterValidator
 
+from gateway.middleware.identity.claims import claim, field_text
+from gateway.middleware.identity.jose import TokenRefused
 from gateway.wire import RequestHead, cookie
 
 Part = Callable[[Any, RequestHead], bytes]
@@ -108,25 +110,16 @@ def part(name: str) -> Part:
 
 
 def _claim(path: str) -> Part:
-    keys = path.split(".")
-
     def value(exchange: Any, head: RequestHead) -> bytes:
-        found = exchange.verified
-        for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
-        return claim_text(found)
+        return claim_text(claim(exchange.verified, path)) if exchange.verified else b""
 
     return value
 
 
 def claim_text(value: object) -> bytes:
-    """A claim as text that can stand in a field: b"" for none and for what has no text, lists joined by commas."""
-    if isinstance(value, bool):
-        return b"true" if value else b"false"
-    if isinstance(value, str):
-        return safe(value.encode("utf-8", "replace"))
-    if isinstance(value, int | float):
-        return str(value).encode()
-    if isinstance(value, list):
-        return b",".join([claim_text(one) for one in value])
-    return b""
+    """A claim as `claims_to_headers` would tell it: b"" for none, and for one that can't be told, since the request is
+    on its way already."""
+    try:
+        return (field_text(value) or "").encode()
+    except (TokenRefused, UnicodeEncodeError):
+        return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from gateway.errors import StartError
 from gateway.middleware.api_key import ApiKey
 from gateway.middleware.identity import watched
+from tests.middleware.rereading import read_again
 from tests.middleware.rig import Answer, Layers
 
 KEY = b"5f0c6e9d2b7a4e81"
@@ -103,16 +105,21 @@ def test_a_file_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog:
     layer = Layers.of(ApiKey, header="x-api-key", keys=[known()], keys_file=str(path))
     for key, name in ((KEY, "ci"), (b"one", "ops"), (b"two", "ops")):
         assert layer.asked(b"x-api-key: " + key).exchange.user == name
-    path.write_text(f"new:{digest(b'three')}\n")
+
+    def write(text: str) -> None:
+        path.write_text(text)
+        asyncio.run(read_again(layer.layers[0]._file))
+
+    write(f"new:{digest(b'three')}\n")
     assert layer.asked(b"x-api-key: three").exchange.user == "new"
     assert layer.asked(b"x-api-key: " + KEY).passed
     assert refusal(layer.asked(b"x-api-key: one")) == UNKNOWN
     for bad in (f"new:{digest(b'one')}\nbad:three\n", f"other:{digest(KEY)}\n", "x"):
-        path.write_text(bad)
+        write(bad)
         assert layer.asked(b"x-api-key: three").passed
     assert 'line 2, key "bad": expected the SHA-256' in caplog.text
     assert 'line 1, key "other": "ci" has the same key' in caplog.text
-    path.write_text("")  # all of them are taken back
+    write("")  # all of them are taken back
     assert refusal(layer.asked(b"x-api-key: three")) == UNKNOWN
     path.write_text("x:y\n")
     with pytest.raises(StartError, match=str(path)):

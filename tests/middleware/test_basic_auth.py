@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import tracemalloc
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,9 +19,11 @@ from pydantic import ValidationError
 
 from gateway.middleware import basic_auth
 from gateway.middleware.basic_auth import BasicAuth
+from gateway.middleware.identity.hashing import Hashing
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import Bcrypt
 from tests.middleware.hashes import user_line
+from tests.middleware.rereading import read_again
 from tests.middleware.rig import Answer, Layers
 
 
@@ -209,10 +213,25 @@ def test_who_does_not_exist_takes_as_long(users: Path, hashes: Counted) -> None:
 
 def test_it_is_somebody_elses_hash_always_the_same(users: Path) -> None:
     [made] = Layers.of(BasicAuth, htpasswd=str(users)).layers
-    known = users_of(users.read_bytes())
-    taken = {name: made._somebody(name, known) for name in map(str, range(50))}
-    assert {one.text for one in taken.values()} == {one.text for one in known.values()}
-    assert all(made._somebody(name, known) is one for name, one in taken.items())
+    read = made._file.value
+    taken = {name: made._somebody(name, read) for name in map(str, range(50))}
+    assert {one.text for one in taken.values()} == {one.text for one in users_of(users.read_bytes()).values()}
+    assert all(made._somebody(name, read) is one for name, one in taken.items())
+
+
+def test_who_does_not_exist_takes_no_longer_in_a_long_file(tmp_path: Path) -> None:
+    """Nothing is done with each of the others, not even a list of them made."""
+    users = tmp_path / "htpasswd"
+    users.write_bytes(b"".join(user_line(b"user%d" % number, b"x") for number in range(1000)))
+    [made] = Layers.of(BasicAuth, htpasswd=str(users)).layers
+    read = made._file.value
+    made._somebody("warm", read)
+    tracemalloc.start()
+    try:
+        made._somebody("nobody", read)
+        assert tracemalloc.get_traced_memory()[1] < 4000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_wrong_password_is_hashed_once_in_a_while(
@@ -280,6 +299,29 @@ def test_no_more_than_so_many_wait(users: Path, hashes: Counted) -> None:
     run(test())
 
 
+def test_layers_share_what_time_passwords_may_take(
+    users: Path, hashes: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody else waits for it."""
+    monkeypatch.setattr(basic_auth, "HASHING", Hashing())
+
+    async def test() -> None:
+        layers = [Layers.of(BasicAuth, htpasswd=str(users), checks=2) for _ in range(3)]
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(6))
+        hashes.gate.clear()
+        asks = [
+            asyncio.ensure_future(layer.ask(basic(b"ann", b"%d" % number))) for layer in layers for number in (1, 2)
+        ]
+        while hashes.count < 2:  # noqa: ASYNC110 (a thread tells)
+            await asyncio.sleep(0.001)
+        at_once = await asyncio.to_thread(lambda: hashes.count)
+        hashes.gate.set()
+        assert at_once == 2
+        assert {refusal(await ask) for ask in asks} == {WRONG} and hashes.count == 6
+
+    run(test())
+
+
 def test_a_worker_that_ends(users: Path, hashes: Counted) -> None:
     async def test() -> None:
         layer = Layers.of(BasicAuth, htpasswd=str(users))
@@ -312,17 +354,21 @@ def test_a_file_that_changes(users: Path, caplog: pytest.LogCaptureFixture) -> N
         assert (await layer.ask(basic(b"ann", b"secret"))).passed
         assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
         replace(users, user_line(b"ann", b"other"))
+        await read_again(layer.layers[0]._file)
         assert refusal(await layer.ask(basic(b"ann", b"secret"))) == WRONG  # though it was known
         assert (await layer.ask(basic(b"ann", b"other"))).passed  # though it was known as a wrong one
         for bad in (b"", b"ann:secret\n", user_line(b"ann", b"third") + b"bob:$apr1$x$y\n"):
             replace(users, bad)
+            await read_again(layer.layers[0]._file)
             assert (await layer.ask(basic(b"ann", b"other"))).passed
         assert caplog.text.count("stays in use") == 3
         assert 'line 2, user "bob" has an MD5 hash (apr1)' in caplog.text
         assert all(one.levelno == logging.ERROR for one in caplog.records if "stays in use" in one.message)
         replace(users, None)
+        await read_again(layer.layers[0]._file)
         assert (await layer.ask(basic(b"ann", b"other"))).passed
         replace(users, user_line(b"bob", b"other"))
+        await read_again(layer.layers[0]._file)
         assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
 
     run(test())
@@ -336,9 +382,7 @@ def test_a_file_that_changes_while_a_password_is_hashed(users: Path, hashes: Cou
         ask = asyncio.ensure_future(layer.ask(basic(b"ann", b"secret")))
         await turns()
         replace(users, user_line(b"bob", b"secret"))
-        assert refusal(await layer.ask()) == MISSING
-        await asyncio.sleep(0)
-        layer.layers[0]._file.look()
+        await read_again(layer.layers[0]._file)
         hashes.gate.set()
         assert refusal(await ask) == WRONG
 

@@ -21,6 +21,7 @@ from tests.middleware.bearer import (
     invalid,
     with_header,
 )
+from tests.middleware.rereading import read_again
 from tests.middleware.rig import Layers
 from tests.middleware.tokens import (
     SECRET,
@@ -33,10 +34,12 @@ from tests.middleware.tokens import (
 # Keys that change.
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, layer: Layers) -> None:
+    """Have a file replaced that a layer reads, and the layer know it."""
     new = path.with_suffix(".new")
     new.write_bytes(data)
     new.replace(path)
+    asyncio.run(read_again(layer.layers[0]._keys._file))
 
 
 @pytest.mark.usefixtures("soon")
@@ -44,22 +47,22 @@ def test_a_file_that_changes(jwks: Path, caplog: pytest.LogCaptureFixture) -> No
     layer = Layers.of(Jwt, jwks=str(jwks), **BOUND)
     old, new = bearer(token()), bearer(token("ES256", 1))
     assert layer.asked(old).passed and not layer.asked(new).passed
-    replace(jwks, key_document(public_jwk("ES256"), public_jwk("ES256", 1)))
+    replace(jwks, key_document(public_jwk("ES256"), public_jwk("ES256", 1)), layer)
     assert layer.asked(old).passed and layer.asked(new).passed
-    replace(jwks, key_document(public_jwk("ES256", 1), {"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQAB"}))
+    replace(jwks, key_document(public_jwk("ES256", 1), {"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQAB"}), layer)
     assert invalid(layer.asked(old)) == SIGNATURE  # though it was remembered
     assert layer.asked(new).passed
     assert "key 'weak' is not used: it has 17 bits, and an RSA key at least 2048" in caplog.text
     for bad in (b"", b"{", key_document({"kty": "xyz"})):
         caplog.clear()
-        replace(jwks, bad)
+        replace(jwks, bad, layer)
         assert layer.asked(new).passed
         assert layer.asked(new).passed
         errors = [one for one in caplog.records if one.levelno == logging.ERROR]
         assert len(errors) == 1 and "stays in use" in errors[0].message
     jwks.unlink()
     assert layer.asked(new).passed
-    replace(jwks, key_document())  # the issuer says: nobody
+    replace(jwks, key_document(), layer)  # the issuer says: nobody
     assert not layer.asked(new).passed
 
 

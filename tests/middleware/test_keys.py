@@ -40,6 +40,14 @@ def test_an_address_is_its_network(address: str, prefix: int, whose: bytes) -> N
     assert network(address, prefix) == whose
 
 
+@pytest.mark.parametrize("subject", [" x", "a\r\n", "\x00", ["a,b"], [""], [["x"]]])
+@pytest.mark.parametrize("text", ["jwt:sub", "jwt:https://id.example/sub"])
+def test_nobody_gets_rid_of_a_limit_by_a_strange_name(text: str, subject: Any) -> None:
+    claims = {text.removeprefix("jwt:"): subject}
+    assert key(text, missing="pass", verified=claims) != key(text, missing="pass", verified={"sub": "x"})
+    assert key(text, missing="pass", verified=claims)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.middleware.identity.claims import field_text
+from gateway.middleware.identity.jose import TokenRefused
 from gateway.middleware.template import Template, claim_text, safe
 from gateway.wire import RequestHead, is_field, read_request
 
@@ -14,6 +17,8 @@ def request() -> tuple[SimpleNamespace, RequestHead]:
     found = read_request(b"GET /a?b HTTP/1.1\r\nHost: example.com\r\nX-Tenant: blue\r\nCookie: who=me\r\n\r\n")
     assert found is not None
     claims = {"sub": "alice", "roles": ["a", "b"], "org": {"id": 7}, "ok": True, "x": None, "evil": "a\r\nb: c"}
+    claims |= {"commas": ["a,b", "c"], "nested": [["a"]], "https://id.example/roles": ["x", "y"]}
+    claims |= {"a.b": "whole", "a": {"b": "inside", "c": "inside"}}
     route = SimpleNamespace(name="app")
     exchange = SimpleNamespace(client="::1", host=b"example.com", request_id="id", route=route, verified=claims)
     return exchange, found[0]
@@ -30,7 +35,8 @@ def request() -> tuple[SimpleNamespace, RequestHead]:
         ("{jwt:sub} {jwt:roles} {jwt:org.id} {jwt:ok}", b"alice a,b 7 true"),
         ("{jwt:x}{jwt:none}{jwt:sub.deep}{jwt:org}", b""),
         ("{{client_ip}} {{{client_ip}}}", b"{client_ip} {::1}"),
-        ("{jwt:evil}", b"a%0D%0Ab: c"),
+        ("{jwt:evil}{jwt:commas}{jwt:nested}", b""),
+        ("{jwt:https://id.example/roles} {jwt:a.b} {jwt:a.c}", b"x,y whole inside"),
         ("ü", "ü".encode()),
     ],
 )
@@ -59,6 +65,17 @@ def test_whatever_it_is_it_can_stand_in_a_field(value: bytes) -> None:
     assert is_field(b"x", safe(value))
     if is_field(b"x", value):
         assert safe(value) == value
+
+
+@pytest.mark.parametrize(
+    "value", ["x", "", " x", "a\tb", "ü", 7, 1.5, True, None, {}, [], ["a", 1], ["a,b"], [""], ["a\n"]]
+)
+def test_a_claim_reads_as_claims_to_headers_has_it(value: Any) -> None:
+    try:
+        told = field_text(value)
+    except TokenRefused:
+        told = None
+    assert claim_text(value) == (told or "").encode()
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=5))

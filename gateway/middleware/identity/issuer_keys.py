@@ -70,6 +70,9 @@ class KeysOfFile(Keys):
     def current(self) -> KeySet:
         return self._file.look()
 
+    def close(self) -> None:
+        self._file.close()
+
 
 class KeysOfDocument(Keys):
     """A JWK Set at an address. The last one that could be understood is used for as long as there is none newer."""

@@ -1,12 +1,15 @@
 """A file that is read again when it changes, without a reload.
 
 It is looked at when it is asked for, at most once a second: a `stat` takes some microseconds and asks no other thread.
+One that has changed is read and understood in a thread, for that of 200,000 keys takes half a second; what it said
+before is gone by meanwhile.
 Whoever replaces it in one step (`rename`, as Kubernetes and every good editor do) never has half of it read; half of
 one that is written in place may be read, and then the next look finds it changed again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -34,14 +37,16 @@ class Watched(Generic[T]):
         changed: Callable[[T], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """read: makes a value of the contents, or raises ValueError with a sentence. longest: bytes. changed: told of
-        each new value, not of the first. Raises StartError when the file can't be read or understood now."""
+        """read: makes a value of the contents, or raises ValueError with a sentence; in a thread. longest: bytes.
+        changed: told of each new value, not of the first, in the event loop. Raises StartError when the file can't be
+        read or understood now."""
         self._path = path
         self._read = read
         self._longest = longest
         self._changed = changed
         self._clock = clock
-        self._signature: _Signature | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._signature = self._stat()  # before it is read: what is written meanwhile is a change
         try:
             self.value = self._understood()
         except ValueError as error:
@@ -49,13 +54,21 @@ class Watched(Generic[T]):
         self._next = clock() + LOOK
 
     def look(self) -> T:
-        """The value, after a look at the file when it is time for one."""
+        """The value, after a look at the file when it is time for one: when it has changed the next value is on its
+        way."""
         now = self._clock()
-        if now >= self._next:
+        if now >= self._next and self._reading is None:
             self._next = now + LOOK
-            if self._stat() != self._signature:
-                self._renew()
+            found = self._stat()
+            if found != self._signature:
+                self._reading = asyncio.get_running_loop().create_task(self._renew(found), name="file")
         return self.value
+
+    def close(self) -> None:
+        """Nobody will ask any more."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
 
     def _stat(self) -> _Signature | None:
         try:
@@ -63,18 +76,22 @@ class Watched(Generic[T]):
         except OSError:
             return None
 
-    def _renew(self) -> None:
+    async def _renew(self, found: _Signature | None) -> None:
         try:
-            self.value = self._understood()
+            value = await asyncio.to_thread(self._understood)
         except ValueError as error:
+            self._signature = found
             log.error("%s: %s; what it said before stays in use", self._path, error)
             return
+        finally:
+            self._reading = None
+        self._signature = found
+        self.value = value
         log.info("%s: read again", self._path)
         if self._changed is not None:
             self._changed(self.value)
 
     def _understood(self) -> T:
-        self._signature = self._stat()  # before it is read: what is written meanwhile is a change
         try:
             # Whoever opens a pipe waits for its other end.
             with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
