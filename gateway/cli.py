@@ -15,14 +15,14 @@ from typing import Any, NoReturn
 import click
 
 import gateway
-from gateway.config import Config, ConfigError, ConfigErrors, load_and_lint
+from gateway.config import Config, ConfigErrors, load, load_and_lint
 from gateway.config.dump import effective, schema
 from gateway.config.fields import MOST_WORKERS
 from gateway.config.files import control_path, find
 from gateway.config.problems import closest
-from gateway.errors import GatewayError
+from gateway.errors import Absent, GatewayError
 from gateway.master.control import ask
-from gateway.master.upgrade import unlike_the_running_one
+from gateway.master.upgrade import is_rehearsal, unlike_the_running_one
 from gateway.middleware import KINDS, MIDDLEWARE
 
 _FILE = click.option(
@@ -48,18 +48,26 @@ def _guarded(work: Callable[[], Any]) -> Any:
         _fail(error)
 
 
-def _load(path: str | None, with_plugins: bool = False) -> tuple[Path, Config, list[ConfigError]]:
-    """The file, what it says, and what it can't mean. with_plugins: whether plug-ins are imported and built, too."""
+def _load(path: str | None) -> tuple[Path, Config]:
+    """The file, and what it says. What that names and this machine lacks makes no difference to what it says."""
+    from gateway.worker.assembly import check
+
+    found = find(path)
+    config = load(found, kinds=KINDS)
+    check(config, absent=lambda what: None)
+    return found, config
+
+
+def _checked(path: str | None, is_rehearsal: bool) -> tuple[Path, Config, list[str]]:
+    """The same with warnings: of what it can't mean, and, where it is not about to be run, of what is not here."""
     from gateway.worker.assembly import check
     from gateway.worker.plugins import Plugins
 
     found = find(path)
-    config, warnings = load_and_lint(found, kinds=KINDS)
-    if with_plugins:
-        check(config, Plugins(config.process.python_path))
-    else:
-        check(config)
-    return found, config, warnings
+    config, mistakes = load_and_lint(found, kinds=KINDS)
+    absent: list[Absent] = []
+    check(config, Plugins(config.process.python_path), None if is_rehearsal else absent.append)
+    return found, config, [*map(str, mistakes), *(f"{one}; nothing starts without it" for one in absent)]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,14 +96,18 @@ def run(path: str | None) -> None:
 
 @main.command()
 @_FILE
-def check(path: str | None) -> None:
-    """Read the configuration and say all that is wrong with it, and of what is right what can't be meant."""
+@click.option("--strict", is_flag=True, help="Exit 1 for warnings, too.")
+def check(path: str | None, strict: bool) -> None:
+    """Read the configuration and say all that is wrong with it. What is right but can't be meant, and files and
+    plug-ins that are not on this machine, are warned of."""
     refused = unlike_the_running_one(os.environ)
     if refused:
         _fail(refused)
-    found, config, warnings = _guarded(lambda: _load(path, with_plugins=True))
+    found, config, warnings = _guarded(lambda: _checked(path, is_rehearsal(os.environ)))
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+    if strict and warnings:
+        sys.exit(1)
     listeners, routes, upstreams = len(config.listeners), len(config.routes), len(config.upstreams)
     click.echo(f"{found}: ok ({listeners} listeners, {routes} routes, {upstreams} upstreams)")
 

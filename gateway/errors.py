@@ -16,6 +16,11 @@ class StartError(GatewayError):
     """The master can't start or go on: address in use, no permission, a file that is missing."""
 
 
+class Absent(StartError):
+    """Something that a configuration names is not on this machine: a file, a module. Nothing can be started without it,
+    but the configuration may be right, and what it names may be where it is to serve."""
+
+
 class DiscoveryError(GatewayError):
     """The endpoints of an upstream can't be found out; those that were found last stay.
 

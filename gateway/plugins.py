@@ -30,6 +30,7 @@ are not compressed.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -59,7 +60,7 @@ _FRAMING = HOP_BY_HOP | {b"content-length", b"expect"}
 _BODYLESS = (204, 304)
 
 
-class Headers:
+class Headers(ABC):
     """The fields of a message. Names are compared without regard to case, and one may occur more than once. Bytes are
     latin-1, so that none are lost.
 
@@ -70,14 +71,17 @@ class Headers:
 
     __slots__ = ()
 
+    @abstractmethod
     def _first(self, name: bytes) -> bytes | None:
-        raise NotImplementedError
+        """The first field of a lower-case name."""
 
+    @abstractmethod
     def _pairs(self) -> Iterable[Pair]:
-        raise NotImplementedError
+        """All fields, in order."""
 
+    @abstractmethod
     def _edit(self, drop: frozenset[bytes], add: bytes) -> None:
-        raise NotImplementedError
+        """Remove the fields of some names, and put these lines behind the others."""
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The first value."""

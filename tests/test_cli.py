@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 import gateway
 from gateway.cli import main
 
+EXAMPLES = Path(__file__).parents[2] / "shared/examples"
+
 GOOD = """
 [process]
 control = "control.sock"
@@ -103,6 +105,46 @@ def test_check_warns_of_what_cannot_be_meant(file: Path) -> None:
     [warning] = result.stderr.splitlines()
     place = f"{file}:{len(GOOD.splitlines()) + 1}:3"
     assert warning.startswith(f"warning: {place}: routes[1]: never reached: routes[0] takes all its requests ({file}:")
+
+
+HERE_NOTHING = """
+[[middleware]]
+kind = "ip_allow"
+allow_file = "nobody.txt"
+
+[[middleware]]
+kind = "hooks"
+use = "not_here:Plug"
+
+[[middleware]]
+kind = "jwt"
+jwks = "no-keys.json"
+algorithms = ["ES256"]
+audience = "api"
+"""
+
+
+def test_check_warns_of_what_is_not_on_this_machine(file: Path) -> None:
+    file.write_text(GOOD + HERE_NOTHING)
+    result = run("check", "-c", file)
+    assert result.exit_code == 0 and result.stdout == f"{file}: ok (1 listeners, 1 routes, 1 upstreams)\n"
+    lines = result.stderr.splitlines()
+    assert len(lines) == 3 and all(line.endswith("; nothing starts without it") for line in lines)
+    there = file.parent
+    for said in (
+        f"warning: all/ip_allow#1: allow_file: {there}/nobody.txt: there is no such file;",
+        f"warning: all/jwt#1: {there}/no-keys.json: there is no such file;",
+        'warning: all/hooks#1: hooks "not_here:Plug": there is no module "not_here" in process.python_path',
+    ):
+        assert any(line.startswith(said) for line in lines), lines
+    strict = run("check", "--strict", "-c", file)
+    assert (strict.exit_code, strict.stdout, strict.stderr) == (1, "", result.stderr)
+    assert run("check", "--strict", "-c", EXAMPLES / "http.toml").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["http", "upstreams", "proxy", "middleware"])
+def test_the_examples_are_accepted_wherever_they_are(name: str) -> None:
+    assert run("check", "-c", EXAMPLES / f"{name}.toml").exit_code == 0
 
 
 def test_check_tells_all_mistakes_at_once(file: Path) -> None:

@@ -212,6 +212,11 @@ def _plain(value: object) -> str:
     raise TypeError(f"{type(value).__name__} can't be handed on")
 
 
+def is_rehearsal(environ: Mapping[str, str]) -> bool:
+    """Whether a running gateway asks whether this program could take over here and now."""
+    return _REHEARSAL in environ
+
+
 def unlike_the_running_one(environ: Mapping[str, str]) -> str:
     """Why this program can't take over from the one that rehearses it; "" when it can, or when nobody does."""
     if environ.get(_REHEARSAL, str(_FORMAT)) == str(_FORMAT):

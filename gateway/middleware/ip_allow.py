@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from gateway.config.fields import FilePath, TrustedProxy
-from gateway.errors import StartError
+from gateway.errors import Absent, StartError
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.ranges import Ranges
@@ -79,6 +79,8 @@ def _listed(key: str, path: str | None) -> Iterable[str]:
         with Path(path).open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
         text = data.decode()
+    except FileNotFoundError:
+        raise Absent(f"{key}: {path}: there is no such file") from None
     except OSError as error:
         raise StartError(f"{key}: {path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:

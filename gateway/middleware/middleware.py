@@ -7,6 +7,7 @@ its like know how to read. Nothing holds a body back unless its documentation sa
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -69,7 +70,7 @@ class Place:
         await answer(exchange, send, reason, fields, status)
 
 
-class Middleware:
+class Middleware(ABC):
     """A kind of layer. The docstring of each is what people read of it: what it does, what it answers, what it holds
     back, and, in its last paragraph, where in an onion it belongs."""
 
@@ -82,11 +83,12 @@ class Middleware:
         StartError."""
         self._app = app
 
+    @abstractmethod
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        raise NotImplementedError
+        """One request, and its response."""
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027  most kinds have nothing to start
         """The event loop runs, and everything is assembled."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027
         """The worker ends, or what was assembled is thrown away."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import Any
 
 from gateway.answer import answer, answer_refused
-from gateway.errors import Refused, StartError, UpstreamError
+from gateway.errors import Absent, Refused, StartError, UpstreamError
 from gateway.metrics.plan import LAYER_FAILED, LAYER_REQUESTS, LAYER_TIME
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 
@@ -51,10 +51,17 @@ class Culprits:
 
 
 class Onion:
-    """Layers (kind, options, place), outermost first. around: another onion, in which they stand."""
+    """Layers (kind, options, place), outermost first. around: another onion, in which they stand. absent: told of what
+    a layer lacks on this machine, and the layer is left out; without it that is an error."""
 
-    def __init__(self, layers: Sequence[tuple[type[Middleware], Any, Place]], around: Onion | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[tuple[type[Middleware], Any, Place]],
+        around: Onion | None = None,
+        absent: Callable[[Absent], None] | None = None,
+    ) -> None:
         self._layers = layers
+        self._absent = absent
         self._places = [around.innermost if around is not None else None, *(place for _, _, place in layers)]
         outer: Culprits | None = around._culprits if around is not None else None
         self._culprits: Culprits = Culprits([(kind, place) for kind, _, place in layers], outer)
@@ -76,7 +83,11 @@ class Onion:
             try:
                 layer = kind(app, options, place)
             except StartError as error:
-                raise StartError(f"{place.identity}: {error}") from None
+                named = type(error)(f"{place.identity}: {error}")
+                if self._absent is None or not isinstance(named, Absent):
+                    raise named from None
+                self._absent(named)
+                continue
             made.append(layer)
             self._culprits.add(layer, place)
             app = Skin(layer, place, outer, self._culprits)

@@ -33,7 +33,7 @@ def found(kind: str, use: str, plugin: Callable[[str], Any]) -> Any:
     try:
         return plugin(use)
     except StartError as error:
-        raise StartError(f'{kind} "{use}": {error}') from error.__cause__
+        raise type(error)(f'{kind} "{use}": {error}') from error.__cause__
 
 
 def built(kind: str, use: str, make: Callable[[], Any]) -> Any:

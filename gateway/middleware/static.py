@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.staticfiles import StaticFiles
 
 from gateway.config.fields import FieldValue, Flag, NonEmpty, UrlPath
-from gateway.errors import Refused, StartError
+from gateway.errors import Absent, Refused, StartError
 from gateway.middleware.content.location import in_location
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
@@ -83,6 +83,8 @@ class Static(Middleware):
 
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
+        if not os.path.lexists(options.root):
+            raise Absent(f"root: there is no directory {options.root}")
         if not os.path.isdir(options.root):  # noqa: PTH112
             raise StartError(f"root: {options.root} is not a directory")
         self._place = place

@@ -37,6 +37,7 @@ _RAISED: tuple[tuple[type[UpstreamError], type[httpx.TransportError]], ...] = (
     (errors.OutOfTime, httpx.ReadTimeout),
     (errors.ConnectionCut, httpx.ReadError),
     (errors.BadResponse, httpx.RemoteProtocolError),
+    (errors.AnswerTooLong, httpx.RemoteProtocolError),
     (UpstreamError, httpx.NetworkError),
 )
 

@@ -24,7 +24,7 @@ from gateway.config.layers import Standing
 from gateway.config.upstreams import Endpoint as EndpointConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.documents import Documents, wanted
-from gateway.errors import StartError
+from gateway.errors import Absent, StartError
 from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
 from gateway.ledger import Ledger
@@ -119,12 +119,13 @@ class Assembled:
 @dataclass(slots=True)
 class Common:
     """What all workers of a generation share. plugin: imports what "module:Name" names; without one, plug-ins are left
-    out."""
+    out. absent: told of what layers name and this machine lacks; without one that is an error."""
 
     findings: Findings = field(default_factory=Findings)
     documents: Documents = field(default_factory=Documents)
     ledger: Ledger = field(default_factory=Ledger.create)
     plugin: Callable[[str], Any] = _left_out
+    absent: Callable[[Absent], None] | None = None
 
 
 def assemble(
@@ -218,9 +219,8 @@ def assemble(
 
     def onion(route: configured.Route | None, around: Onion | None = None) -> Onion:
         where = EVERY_ROUTE if route is None else route.name
-        return Onion(
-            [(MIDDLEWARE[one.options.kind], one.options, place(one, where)) for one in config.onion(route)], around
-        )
+        layers = [(MIDDLEWARE[one.options.kind], one.options, place(one, where)) for one in config.onion(route)]
+        return Onion(layers, around, common.absent)
 
     redactions = [_redact([*config.onion(None), *config.onion(route)]) for route in config.routes]
     # Which route's credential stands in the target of a request for none nobody knows.
@@ -352,16 +352,18 @@ def _entry(
     )
 
 
-def check(config: Config, plugin: Callable[[str], Any] = _left_out) -> None:
-    """Build it all and throw it away: what can't be assembled must not reach a running gateway. plugin: as in
-    `Common`; the master imports none, and leaves theirs to its workers. Raises GatewayError."""
+def check(
+    config: Config, plugin: Callable[[str], Any] = _left_out, absent: Callable[[Absent], None] | None = None
+) -> None:
+    """Build it all and throw it away: what can't be assembled must not reach a running gateway. plugin, absent: as in
+    `Common`; the master imports no plug-ins, and leaves theirs to its workers. Raises GatewayError."""
     plan = Plan()
     if not plan.has_room(config):
         raise StartError(
             "the scoreboard has no room for the endpoints of this configuration: no two may share a record"
         )
     plan.cover(config)
-    board, common = Scoreboard.create(), Common(plugin=plugin)
+    board, common = Scoreboard.create(), Common(plugin=plugin, absent=absent)
     wheel = Wheel(lambda seconds, callback: None, lambda: 0.0)
     assemble(config, plan, board, board.seat(1), wheel, lambda exchange: None, common=common)
     board.close()

@@ -29,7 +29,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from gateway.blame import told
-from gateway.errors import StartError
+from gateway.errors import Absent, StartError
 
 log = logging.getLogger("gateway")
 
@@ -179,7 +179,7 @@ class Plugins:
         except ModuleNotFoundError as error:
             if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
                 places = ", ".join(self._directories) or "which is empty"
-                raise StartError(
+                raise Absent(
                     f'there is no module "{error.name}" in process.python_path ({places}), nor is it installed'
                 ) from None
             raise StartError(f'module "{name}" can\'t be imported: {told(error)}') from error

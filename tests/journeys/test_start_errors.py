@@ -151,3 +151,17 @@ def test_a_second_gateway_on_the_same_address(gateway: Start, settings: Settings
     folder.mkdir()
     said = refused(folder, settings.but(listeners={"web": address}))
     assert said == f"cannot listen on {address}: address already in use\n"
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'kind = "ip_allow"\nallow_file = "nobody.txt"',
+        'kind = "hooks"\nuse = "not_here:Plug"',
+        'kind = "jwt"\nalgorithms = ["ES256"]\njwks = "no-keys.json"',
+        'kind = "static"\nroot = "/not/here"',
+    ],
+)
+def test_what_a_layer_names_is_not_here(tmp_path: Path, layer: str) -> None:
+    """`gateway check` only warns of it."""
+    assert "there is no " in refused(tmp_path, SETTINGS.but(more=f"[[middleware]]\n{layer}\n"))

@@ -45,7 +45,7 @@ def _plugin(name: str) -> Callable[[Path, str], dict[str, Any]]:
 
 
 SECRET = "a secret of thirty-two characters"
-TOKEN = jwt.encode({"sub": "ann", "exp": int(time.time()) + 3600}, SECRET, "HS256").encode()
+TOKEN = jwt.encode({"sub": "ann", "exp": int(time.time()) + 86400}, SECRET, "HS256").encode()
 PASSING = {
     "api_key": Passing(
         _given(header="x-api-key", keys=[{"name": "ci", "sha256": hashlib.sha256(b"secret").hexdigest()}]),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import StartError
+from gateway.errors import Absent, StartError
 from gateway.middleware.basic_auth import BasicAuth
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import read_hash
@@ -97,7 +97,7 @@ def test_lines_as_windows_and_nginx_write_them() -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="cannot be read: No such file"):
+    with pytest.raises(Absent, match="there is no such file"):
         Layers.of(BasicAuth, htpasswd=str(tmp_path / "none"))
     with pytest.raises(StartError, match="cannot be read: Is a directory"):
         Layers.of(BasicAuth, htpasswd=str(tmp_path))

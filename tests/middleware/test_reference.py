@@ -8,7 +8,7 @@ import pytest
 from gateway.config.fields import Duration
 from gateway.config.section import Section
 from gateway.middleware import MIDDLEWARE
-from gateway.middleware.middleware import Middleware
+from gateway.middleware.middleware import Middleware, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.reference import Option, described, listing, markdown, options, plain, summary
 
@@ -42,6 +42,8 @@ class Sample(Middleware):
 
     OPTIONS = Options
     EXAMPLE = '{ kind = "sample" }'
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 def test_options_say_their_types_and_defaults_as_they_are_written() -> None:

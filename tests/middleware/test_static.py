@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Refused, StartError
+from gateway.errors import Absent, Refused, StartError
 from gateway.middleware.compress import Compress
 from gateway.middleware.middleware import Message
 from gateway.middleware.static import Static
@@ -337,8 +337,12 @@ async def test_within_compression(root: Path) -> None:
 
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="is not a directory"):
+    with pytest.raises(Absent, match=r"root: there is no directory .*none"):
         layer(Static, Inner(), root=str(tmp_path / "none"))
+    (tmp_path / "file").touch()
+    with pytest.raises(StartError, match="is not a directory") as raised:
+        layer(Static, Inner(), root=str(tmp_path / "file"))
+    assert not isinstance(raised.value, Absent)
 
 
 def test_whether_anything_is_let_through() -> None:

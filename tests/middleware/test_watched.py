@@ -119,6 +119,7 @@ async def test_what_can_not_be_understood_changes_nothing(tmp_path: Path, caplog
 
 def test_what_can_not_be_read_at_all(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path, said in ((tmp_path, "Is a directory"), (tmp_path / "no", "No such file"), (tmp_path / "pipe", "invalid")):
+    no, pipe = tmp_path / "no", tmp_path / "pipe"
+    for path, said in ((tmp_path, "Is a directory"), (no, "there is no such file"), (pipe, "invalid")):
         with pytest.raises(StartError, match=f"{path}: .*{said}"):
             Watched(str(path), number, 10)

@@ -60,9 +60,10 @@ def b64(data: bytes) -> bytes:
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Good ones. A claim given as None is left out."""
+    """Good ones, for a day: the parameters of tests are made long before these run. A claim given as None is left
+    out."""
     now = int(time.time())
-    made = {"sub": "ann", "iss": "https://id.example", "aud": "api", "iat": now, "exp": now + 600, **more}
+    made = {"sub": "ann", "iss": "https://id.example", "aud": "api", "iat": now, "exp": now + 86400, **more}
     return {name: value for name, value in made.items() if value is not None}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import StartError
+from gateway.errors import Absent, StartError
 from gateway.worker.plugins import Plugins, _libraries
 from tests.test_architecture import DOORS
 
@@ -133,7 +133,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert str(raised.value) == (
         f'there is no module "plug_none" in process.python_path ({tmp_path}), nor is it installed'
     )
-    with pytest.raises(StartError, match=r'no module "plug_none" in process\.python_path \(which is empty\)'):
+    with pytest.raises(Absent, match=r'no module "plug_none" in process\.python_path \(which is empty\)'):
         Plugins([])("plug_none.inner:Name")
 
 

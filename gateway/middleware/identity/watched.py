@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from gateway.errors import StartError
+from gateway.errors import Absent, StartError
 
 log = logging.getLogger("gateway.middleware")
 
@@ -39,13 +39,15 @@ class Watched(Generic[T]):
     ) -> None:
         """read: makes a value of the contents, or raises ValueError with a sentence; in a thread. longest: bytes.
         changed: told of each new value, not of the first, in the event loop. Raises StartError when the file can't be
-        read or understood now."""
+        read or understood now, Absent when there is none."""
         self._path = path
         self._read = read
         self._longest = longest
         self._changed = changed
         self._clock = clock
         self._reading: asyncio.Task[None] | None = None
+        if not os.path.lexists(path):
+            raise Absent(f"{path}: there is no such file")
         self._signature = self._stat()  # before it is read: what is written meanwhile is a change
         try:
             self.value = self._understood()
