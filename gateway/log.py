@@ -21,6 +21,7 @@ import msgspec
 from gateway.config.model import Log as LogConfig
 from gateway.errors import StartError
 from gateway.exchange import Exchange
+from gateway.session import Session
 
 _FLUSH = 0.2  # seconds a line may wait
 _FULL = 128  # lines that don't wait any longer: some 50 KiB
@@ -212,6 +213,28 @@ class Line(msgspec.Struct):
     user: str
 
 
+class SessionLine(msgspec.Struct):
+    """A line of the JSON access log about a connection or session of a listener that doesn't speak HTTP. Times in
+    microseconds."""
+
+    time: str
+    client: str
+    user: str
+    destination: str
+    sni: str
+    endpoint: str
+    bytes_in: int
+    bytes_out: int
+    duration_us: int
+    upstream: str
+    connect_us: int
+    listener: str
+    worker: int
+    retries: int
+    reason: str
+    rule: str
+
+
 class AccessLog:
     """Gathers lines and writes them in whole lines. `later(seconds, callback)` is the event loop's."""
 
@@ -219,7 +242,7 @@ class AccessLog:
         self._form = _FORMS[form]
         self._worker = worker
         self._later = later
-        self._lines: list[Line | msgspec.Raw] = []
+        self._lines: list[Line | SessionLine | msgspec.Raw] = []
         self._encode = msgspec.json.Encoder().encode_lines
         self._waiting = False
         self._rest = b""
@@ -230,13 +253,20 @@ class AccessLog:
 
     def write(self, exchange: Exchange, now: float, duration: float) -> None:
         """now: unix seconds at the end of the exchange."""
+        self._add(self._form(self, exchange, now, duration))
+
+    def _add(self, line: Line | SessionLine | msgspec.Raw) -> None:
         lines = self._lines
-        lines.append(self._form(self, exchange, now, duration))
+        lines.append(line)
         if len(lines) >= _FULL:
             self.flush()
         elif not self._waiting:
             self._waiting = True
             self._later(_FLUSH, self._flush_later)
+
+    def write_session(self, session: Session, now: float, duration: float) -> None:
+        """The same for what is no request."""
+        self._add(self._session_line(session, now, duration))
 
     def _flush_later(self) -> None:
         self._waiting = False
@@ -271,17 +301,42 @@ class AccessLog:
             self._waiting = True
             self._later(_FLUSH, self._flush_later)
 
-    def json_line(self, x: Exchange, now: float, duration: float) -> Line:
+    def _time(self, now: float) -> str:
         second = int(now)
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return self._stamp + _MILLISECONDS[int((now - second) * 1000)]
+
+    def _session_line(self, x: Session, now: float, duration: float) -> SessionLine | msgspec.Raw:
+        if self._form is not AccessLog.json_line:
+            return msgspec.Raw(_common_session(x, now))
+        return SessionLine(
+            self._time(now),
+            x.client,
+            x.user,
+            x.destination,
+            x.sni,
+            x.endpoint,
+            x.bytes_in,
+            x.bytes_out,
+            int(duration * 1e6),
+            x.upstream,
+            int(x.connect_time * 1e6),
+            x.listener.name,
+            self._worker,
+            x.retries,
+            x.reason,
+            x.rule,
+        )
+
+    def json_line(self, x: Exchange, now: float, duration: float) -> Line:
         route = x.route
         target = x.target
         if self._outlet.is_pipe and len(target) > _MOST_IN_PIPE:
             target = target[:_MOST_IN_PIPE] + b"..."
         return Line(
-            self._stamp + _MILLISECONDS[int((now - second) * 1000)],
+            self._time(now),
             x.client,
             x.method.decode("latin-1"),
             x.host.decode("latin-1"),
@@ -331,6 +386,17 @@ def _common(x: Exchange, now: float) -> bytes:
     size = b"%d" % x.bytes_out if x.bytes_out else b"-"
     user = _escaped(x.user.encode()).replace(b" ", b"%20") or b"-"
     return b'%b - %b [%b] "%b" %d %b' % (x.client.encode(), user, when, request, x.status, size)
+
+
+def _common_session(x: Session, now: float) -> bytes:
+    """What is no request, in the shape of the Common Log Format: where it went in place of the request line, how it
+    ended in place of the status."""
+    when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)).encode()
+    where = _escaped(" ".join(filter(None, (x.destination or x.sni, x.endpoint))).encode()) or b"-"
+    user = _escaped(x.user.encode()).replace(b" ", b"%20") or b"-"
+    reason = x.reason.encode() or b"-"
+    name, client = x.listener.name.encode(), x.client.encode()
+    return b'%b - %b [%b] "%b %b" %b %d' % (client, user, when, name, where, reason, x.bytes_out)
 
 
 def _escaped(text: bytes) -> bytes:

@@ -17,13 +17,15 @@ class Reason(NamedTuple):
     """error: the error type of RFC 9209, section 2.3, "" for what no client is told of. text: one sentence for people.
     statuses: what is answered, the usual one first; none for what comes too late for an answer. routed: whether it
     happens when the route is known already. kind: of the layer that alone has
-    this reason, if one has."""
+    this reason, if one has. ends_sessions: whether it also, or only, happens to what is no request: connections and
+    sessions of other listeners."""
 
     error: str
     text: str
     statuses: tuple[int, ...] = ()
     routed: bool = False
     kind: str = ""
+    ends_sessions: bool = False
 
     @property
     def status(self) -> int | None:

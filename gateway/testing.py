@@ -276,7 +276,9 @@ class Gateway:
             )
             made.clock.date = formatdate(usegmt=True).encode()
             await stack.enter_async_context(made.app.router.lifespan_context(made.app))
-            make = partial(Http1Connection, None, self._state, {}, made.entries[0])
+            [entry] = made.http_entries
+            entry.begin(asyncio.get_running_loop())
+            make = partial(Http1Connection, None, self._state, {}, entry)
             server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
             self._port = server.sockets[0].getsockname()[1]
             stack.push_async_callback(self._over)

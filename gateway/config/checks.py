@@ -21,15 +21,18 @@ def check(data: dict[str, Any], kinds: Kinds) -> list[Problem]:
     listeners = [*_tables(data, "listeners")]
     routes = [*_tables(data, "routes")]
     upstreams = data.get("upstreams", {})
+    passing = [*_tables(data, "tcp_routes")]
     return [
         *_names(listeners),
         *_names(routes),
+        *_names(passing),
         *_addresses(data, listeners),
         *_answers(routes, kinds),
         *_sets(data),
         *_accounts(data),
         *(_destinations(routes, upstreams) if isinstance(upstreams, dict) else ()),
         *(_origins(upstreams) if isinstance(upstreams, dict) else ()),
+        *_streams(data, listeners, passing),
         *_unreachable(routes),
     ]
 
@@ -55,18 +58,19 @@ def _names(items: list[_Item]) -> Iterator[Problem]:
 def _addresses(data: dict[str, Any], listeners: list[_Item]) -> Iterator[Problem]:
     admin = data.get("admin")
     items = [*listeners, *([(("admin",), admin)] if isinstance(admin, dict) else [])]
-    seen: list[tuple[KeyPath, Address]] = []
+    seen: list[tuple[KeyPath, bool, Address]] = []
     for path, item in items:
+        is_udp = item.get("kind") == "udp"
         try:
             address = parse_listen(item.get("listen"))
         except ValueError:
             continue
-        for other, taken in seen:
-            if _clash(address, taken):
+        for other, other_is_udp, taken in seen:
+            if is_udp is other_is_udp and _clash(address, taken):
                 message = f"{address} is already taken by {dotted(other)}, which listens on {taken}"
                 yield Problem((*path, "listen"), message, other=(*other, "listen"))
                 break
-        seen.append((path, address))
+        seen.append((path, is_udp, address))
 
 
 def _clash(one: Address, two: Address) -> bool:
@@ -141,6 +145,34 @@ def _accounts(data: dict[str, Any]) -> Iterator[Problem]:
             elif isinstance(layer, str) and (taken := used.setdefault(layer, here)) != here:
                 message = f"the set {shown(layer)} is already used by {dotted(taken)}: a request would pass it twice"
                 yield Problem(here, message, other=taken)
+
+
+def _streams(data: dict[str, Any], listeners: list[_Item], routes: list[_Item]) -> Iterator[Problem]:
+    """Listeners other than HTTP, and what they and the routes of TLS connections name."""
+    yield from _named_there(data, "upstreams", "upstream", [*listeners, *routes], "there is no upstream")
+    yield from _named_there(data, "egress", "egress", listeners, "there is no egress")
+    streams = [str(one.get("name")) for _, one in listeners if one.get("kind") == "tcp"]
+    routed: set[str] = set()
+    for path, route in routes:
+        names = route.get("listeners")
+        routed.update(map(str, names) if isinstance(names, list) and names else streams)
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and name not in streams:
+                message = f'there is no listener {shown(name)} of kind "tcp"'
+                yield Problem((*path, "listeners", index), message, closest(name, streams))
+    for path, one in listeners:
+        if one.get("kind") == "tcp" and "upstream" not in one and one.get("name") not in routed:
+            yield Problem(path, "a listener of kind \"tcp\" needs an upstream, or tcp_routes")
+        if one.get("kind") == "udp" and str(one.get("listen")).startswith("unix:"):
+            yield Problem((*path, "listen"), "datagrams are taken from UDP only, not from a unix socket")
+
+
+def _named_there(data: dict[str, Any], section: str, key: str, items: list[_Item], message: str) -> Iterator[Problem]:
+    known = data.get(section, {})
+    for path, item in items:
+        name = item.get(key)
+        if isinstance(name, str) and isinstance(known, dict) and name not in known:
+            yield Problem((*path, key), f"{message} {shown(name)}", closest(name, known))
 
 
 def _has_prefix(route: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time
 from math import isfinite
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from gateway.config import layers
+from gateway.config import layers, listeners
 from gateway.config.document import INCLUDE
-from gateway.config.layers import Kinds, LayerOptions
+from gateway.config.layers import Kinds
+from gateway.config.listeners import LISTENERS
 from gateway.config.model import Config
 from gateway.config.section import Section
 from gateway.config.values import HIDDEN, Secret, without_credentials
@@ -89,7 +90,8 @@ def restored(data: Any, kinds: Kinds, marks: Iterable[Mark] = ()) -> Config | No
 def schema(kinds: Kinds) -> str:
     """The JSON Schema of a configuration file, for editors. Also true of files before their `${NAME}` are expanded."""
     described = _with_written_defaults(Config.model_json_schema(schema_generator=_Untitled), Config)
-    found = _open(_with_layers(described, kinds))
+    described = _with_kinds(described, kinds, layers.SCHEMA, "Layer")
+    found = _open(_with_kinds(described, LISTENERS, listeners.SCHEMA, "Listener"))
     found["properties"][INCLUDE] = {
         "type": "array",
         "items": {"type": "string"},
@@ -115,8 +117,11 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
-def _with_layers(found: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
-    """The same with all kinds of layers. What belongs to one kind has its name before its own."""
+def _with_kinds(
+    found: dict[str, Any], kinds: Mapping[str, type[Section]], stands_for: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """The same with a table of any of these kinds, under this name, where something else stands for it. What belongs to
+    one kind has its name before its own."""
     definitions = found["$defs"]
     for kind, options in sorted(kinds.items()):
         described = options_schema(options)
@@ -124,11 +129,11 @@ def _with_layers(found: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
         own = {f"#/$defs/{name}": f"#/$defs/{kind}.{name}" for name in inner}
         definitions[kind] = _renamed(described, own)
         definitions |= {f"{kind}.{name}": _renamed(one, own) for name, one in inner.items()}
-    definitions["Layer"] = {"anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in sorted(kinds)]}
+    definitions[name] = {"anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in sorted(kinds)]}
 
     def put(node: Any) -> Any:
-        if node == layers.SCHEMA:
-            return {"$ref": "#/$defs/Layer"}
+        if node == stands_for:
+            return {"$ref": f"#/$defs/{name}"}
         if isinstance(node, list):
             return [put(item) for item in node]
         return {key: put(value) for key, value in node.items()} if isinstance(node, dict) else node
@@ -145,12 +150,13 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
     return [_renamed(item, names) for item in node] if isinstance(node, list) else node
 
 
-def options_schema(options: type[LayerOptions]) -> dict[str, Any]:
-    """The JSON Schema of one kind of layer."""
+def options_schema(options: type[Section]) -> dict[str, Any]:
+    """The JSON Schema of one kind of layer or listener."""
     described = _with_written_defaults(options.model_json_schema(schema_generator=_Untitled), options)
     kind = described["properties"].pop("kind")
     described["properties"] = {"kind": kind, **described["properties"]}
-    described["required"] = ["kind", *(name for name in described.get("required", ()) if name != "kind")]
+    needed = [name for name in described.get("required", ()) if name != "kind"]
+    described["required"] = needed if options is listeners.HttpListener else ["kind", *needed]
     return described
 
 

@@ -6,11 +6,13 @@ from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gateway.config import layers
 from gateway.config.document import INCLUDE
 from gateway.config.layers import Kinds, LayerOptions
+from gateway.config.listeners import Listener, listener_kind
 from gateway.config.model import Config
 from gateway.config.problems import KeyPath, Problem, closest
 from gateway.config.values import shown
@@ -47,8 +49,8 @@ def _problem(details: ErrorDetails, data: dict[str, Any], types: _Types) -> Prob
             words = list(get_args(types.at(path)))
             return Problem(path, f"expected {_either(words)}, got {shown(value)}", closest(value, words))
         case layers.UNKNOWN_KIND:
-            named, known = context["kind"], context["known"]
-            return Problem((*path, "kind"), f"there is no kind {shown(named)} of middleware", closest(named, known))
+            named, known, of = context["kind"], context["known"], context["of"]
+            return Problem((*path, "kind"), f"there is no kind {shown(named)} of {of}", closest(named, known))
         case _ if kind in _EXPECTED:
             return Problem(path, f"expected {_EXPECTED[kind]}, got {shown(value)}")
         case _:
@@ -91,19 +93,26 @@ class _Types:
             if isinstance(part, int):
                 at = get_args(at)[0]
             elif isinstance(at, type) and issubclass(at, BaseModel):
-                at = at.model_fields[part].annotation
+                at = _fields(at)[part].annotation
             else:
                 at = get_args(at)[1]
             at = _unwrapped(at)
             data = _part(data, part)
             if isinstance(data, dict) and _is_layer(at):
                 at = self._kinds.get(str(data.get("kind")), LayerOptions)
+            elif at is Listener:
+                at = listener_kind(data) or Listener
         return at
 
     def keys(self, path: KeyPath) -> list[str]:
         """The keys that the table at this path may have."""
-        keys = list(self.at(path).model_fields)
+        keys = list(_fields(self.at(path)))
         return [*keys, INCLUDE] if not path and self._root is Config else keys
+
+
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """By the names under which they are written."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _part(data: Any, part: str | int) -> Any:

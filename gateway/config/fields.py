@@ -395,6 +395,29 @@ IPAddressAndPort = Annotated[
     AfterValidator(_ip_address_and_port),
     WithJsonSchema({"type": "string", "examples": ["10.0.0.53", "10.0.0.53:5353", "[2001:db8::53]:53"]}),
 ]
+
+def _port_range(value: object) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and re.fullmatch(r"\d{1,5}(-\d{1,5})?", text, re.ASCII):
+        first, _, last = text.partition("-")
+        if 1 <= int(first) <= int(last or first) <= 65535:
+            return text
+    raise ValueError(f'expected a port such as 443 or a range such as "1024-65535", got {shown(value)}')
+
+
+PortRange = Annotated[
+    str,
+    PlainValidator(_port_range),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 65535},
+                {"type": "string", "pattern": r"^\d{1,5}(-\d{1,5})?$"},
+            ],
+            "examples": [443, "1024-65535"],
+        }
+    ),
+]
 _DNS_NAME = r"[A-Za-z0-9_:]([A-Za-z0-9_.:-]{0,252})"
 DnsName = Annotated[str, _matching(_DNS_NAME, 'a name such as "app.internal"'), _text(_DNS_NAME)]
 CookieName = Annotated[str, _matching(TOKEN, 'the name of a cookie such as "gw_app"'), _text(TOKEN)]

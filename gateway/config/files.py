@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gateway.config.document import gather
 from gateway.config.environment import expand_text, takes_secret
 from gateway.config.layers import Kinds, tables
+from gateway.config.listeners import listener_kind
 from gateway.config.model import DEFAULT_CONTROL
 from gateway.config.problems import ConfigError, ConfigErrors, KeyPath, Problem
 from gateway.config.reading import parse, read
@@ -50,6 +51,11 @@ def anchor(data: dict[str, Any], base: Path, kinds: Kinds) -> None:
     for upstream in upstreams.values() if isinstance(upstreams, dict) else ():
         _anchor_in(upstream, ("discovery", "path"), base)
         _anchor_in(upstream, ("health", "tls", "ca"), base)
+    listeners = data.get("listeners")
+    for listener in listeners if isinstance(listeners, list) else ():
+        kind = listener_kind(listener)
+        for place in kind.FILES if kind is not None else ():
+            _anchor_in(listener, place, base)
     for section in ("listeners", "routes"):
         items = data.get(section)
         for item in items if isinstance(items, list) else ():
@@ -78,7 +84,7 @@ def secrets(data: Any, base: Path, path: KeyPath = ()) -> list[Problem]:
     return problems
 
 
-def _anchor_in(table: Any, path: tuple[str, ...], base: Path) -> None:
+def _anchor_in(table: Any, path: Sequence[str], base: Path) -> None:
     *tables, key = path
     for name in tables:
         table = table.get(name) if isinstance(table, dict) else None

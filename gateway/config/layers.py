@@ -63,7 +63,8 @@ def _layer(value: Any, info: ValidationInfo) -> LayerOptions:
     if "kind" not in value:
         raise ValueError('a layer needs a kind, as in { kind = "request_id" }')
     if not isinstance(kind, str) or kind not in kinds:
-        raise PydanticCustomError(UNKNOWN_KIND, "unknown kind", {"kind": kind, "known": sorted(kinds)})
+        context = {"kind": kind, "known": sorted(kinds), "of": "middleware"}
+        raise PydanticCustomError(UNKNOWN_KIND, "unknown kind", context)
     return kinds[kind].model_validate(value, context=info.context)
 
 

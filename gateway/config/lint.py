@@ -131,7 +131,7 @@ _NO_NORMAL_FORM = re.compile(r"%(?!2F|25)[0-9A-Fa-f]{2}|//|/\.{1,2}(?:/|$)")
 
 def _never_asked_for(config: Config) -> Iterator[Problem]:
     """Predicates that hold for no request as we read requests."""
-    strict = all(listener.path_policy == "reject" for listener in config.listeners)
+    strict = all(listener.path_policy == "reject" for listener in config.http_listeners)
     for index, route in enumerate(config.routes):
         for name in route.headers:
             if "_" in name:
@@ -149,7 +149,7 @@ def _never_asked_for(config: Config) -> Iterator[Problem]:
 def _loops(config: Config) -> Iterator[Problem]:
     for name, upstream in config.upstreams.items():
         for index, endpoint in enumerate(upstream.endpoints):
-            for listener in config.listeners:
+            for listener in config.http_listeners:
                 if _is_same(endpoint.address.peer, listener.listen):
                     message = f"this is the listener {listener.name}: requests that come round are answered 508"
                     yield Problem(("upstreams", name, "endpoints", index), message)

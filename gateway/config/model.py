@@ -23,7 +23,6 @@ from gateway.config.fields import (
     AT_LEAST_ONE,
     GUARDED,
     Attribute,
-    ByteRate,
     Count,
     Duration,
     ErrorLogTarget,
@@ -49,16 +48,15 @@ from gateway.config.fields import (
     SocketPath,
     Status,
     TargetPath,
-    TrustedProxy,
     Upgrade,
     UrlPath,
     WeightOrZero,
     Workers,
 )
 from gateway.config.layers import Layer, Layers, Standing, standing
+from gateway.config.listeners import AnyListener, Egress, HttpListener, TcpRoute
 from gateway.config.section import Section, or_table
 from gateway.config.upstreams import Upstream
-from gateway.config.values import parse_byte_rate as _byte_rate
 from gateway.config.values import parse_duration as _time
 from gateway.config.values import parse_replacement, shown
 from gateway.config.values import parse_size as _size
@@ -119,70 +117,6 @@ class Admin(Section):
 
     listen: ListenAddress
     """Where it listens."""
-
-
-class Limits(Section):
-    """What one client may ask of a listener."""
-
-    request_line: Size = _size("8KiB")
-    """The longest request line; beyond it 414 is answered."""
-    headers: Size = _size("32KiB")
-    """The largest block of header fields; beyond it 431 is answered."""
-    header_count: Count = 100
-    """The most header fields; beyond it 431 is answered."""
-    body: Size = _size("1GiB")
-    """The largest request body; beyond it 413 is answered."""
-    connections: Count = 20_000
-    """The most open connections, per worker."""
-    requests_per_connection: Count = 100_000
-    """A connection is closed after this many requests."""
-
-
-class ListenerTimeouts(Section):
-    """How long a listener waits for its clients."""
-
-    head: Duration = _time("10s")
-    """For the whole request head."""
-    body_idle: Duration = _time("30s")
-    """Between two reads of a request body."""
-    body_min_rate: ByteRate = _byte_rate("1KiB/s")
-    """A request body slower than this is cut off, after a grace of 10 s; "0B/s" lets any pass."""
-    keep_alive: Duration = _time("75s")
-    """For the next request on an idle connection."""
-    write_idle: Duration = _time("30s")
-    """For a client that takes nothing of its response."""
-
-
-class Listener(Section):
-    """A place where clients connect."""
-
-    name: Name
-    """Its name in logs, metrics and messages."""
-    kind: Literal["http"] = "http"
-    """What is spoken here."""
-    listen: ListenAddress
-    """The address."""
-    backlog: Count = 4096
-    """How many connections may wait to be accepted, per worker. The kernel cuts it to net.core.somaxconn."""
-    limits: Limits = Limits()
-    """What one client may ask."""
-    timeouts: ListenerTimeouts = ListenerTimeouts()
-    """How long to wait for clients."""
-    trusted_proxies: tuple[TrustedProxy, ...] = ()
-    """Whose word about the client is believed: networks or addresses, and "unix" for whoever connects by a unix socket.
-    The list of addresses in X-Forwarded-For or Forwarded is walked from its end to the first that is not one of
-    these."""
-    forwarded: Literal["x-forwarded", "rfc7239", "both", "off"] = "x-forwarded"
-    """How the client is introduced to endpoints, and in which fields a trusted proxy is believed: X-Forwarded-For,
-    -Host and -Proto; Forwarded (RFC 7239); both; or none."""
-    path_policy: Literal["reject", "pass"] = "reject"
-    """What happens to a path that can be read in two ways (%2F, a backslash, dot segments, //, %00, ";", a broken
-    escape): "reject" answers 400; "pass" finds the route by the normalised path and forwards the path as it came."""
-    reason_header: Flag = False
-    """Whether answers of the gateway itself carry their reason code in an x-gateway-reason field."""
-    error_pages: dict[ErrorStatus, FilePath] = {}
-    """Files that are sent as the body of the gateway's own errors, by status ("404") or class ("4xx", "5xx"). A
-    relative path starts at the directory of the configuration file."""
 
 
 class PathMatch(Section):
@@ -420,8 +354,8 @@ class Config(Section):
     """What is written where."""
     admin: Admin | None = None
     """The admin listener; none when absent."""
-    listeners: Annotated[tuple[Listener, ...], *AT_LEAST_ONE]
-    """Where clients connect."""
+    listeners: Annotated[tuple[AnyListener, ...], *AT_LEAST_ONE]
+    """Where clients connect, and what is spoken there."""
     upstreams: dict[Name, Upstream] = {}
     """Groups of origin servers, by name."""
     middleware: Layers = ()
@@ -431,6 +365,19 @@ class Config(Section):
     """Layers under a name, for the `middleware` of routes."""
     routes: tuple[Route, ...] = ()
     """Which requests go where. A request that no route takes is answered 404."""
+    tcp_routes: tuple[TcpRoute, ...] = ()
+    """Which TLS connections of listeners of kind "tcp" go where."""
+    egress: dict[Name, Egress] = {}
+    """Where clients of listeners of kind "forward" and "socks5" may go, by name."""
+
+    @property
+    def http_listeners(self) -> tuple[HttpListener, ...]:
+        """Those whose requests go to routes."""
+        return tuple(one for one in self.listeners if isinstance(one, HttpListener))
+
+    def tcp_routes_of(self, listener: str) -> tuple[TcpRoute, ...]:
+        """Those that are for a listener."""
+        return tuple(one for one in self.tcp_routes if not one.listeners or listener in one.listeners)
 
     def documents(self) -> Iterator[Wanted]:
         """What its layers need from URLs, each as often as it is needed."""

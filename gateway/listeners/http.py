@@ -21,7 +21,7 @@ import uvicorn
 
 from gateway.child import EXIT_BOOT
 from gateway.listeners.http1 import Http1Connection
-from gateway.listeners.listener import Entry
+from gateway.listeners.listener import Datagrams, Entry
 
 # A queue counts as empty when nothing came out of it for this long: longer than a handshake that was under way when new
 # connections were steered elsewhere, on anything but a satellite.
@@ -58,6 +58,7 @@ class Door(uvicorn.Server):
         self,
         app: Any,
         entries: Collection[Entry],
+        datagrams: Collection[Datagrams],
         sockets: dict[str, socket.socket],
         ready: Callable[[], None],
         left: Callable[[list[str]], None],
@@ -77,6 +78,7 @@ class Door(uvicorn.Server):
         )
         super().__init__(config)
         self.entries = list(entries)
+        self._datagrams = list(datagrams)
         self._sockets = sockets
         self._ready = ready
         self._left = left
@@ -127,8 +129,12 @@ class Door(uvicorn.Server):
             sys.exit(EXIT_BOOT)
         self._ready()
         await self._go.wait()
+        for entry in self.entries:
+            entry.begin(asyncio.get_running_loop())
         if not self._leave.is_set():  # told to leave before it was told to go
             await self._accept(self.entries)
+            for one in self._datagrams:
+                await one.start(self._sockets[one.name])
         for admission in {id(entry.admission): entry.admission for entry in self.entries}.values():
             admission.limit(_descriptors())
             admission.pause, admission.resume = self._pause, self._resume
@@ -137,10 +143,9 @@ class Door(uvicorn.Server):
 
     async def _accept(self, entries: Collection[Entry]) -> None:
         loop = asyncio.get_running_loop()
-        protocol: Any = self.config.http_protocol_class
         for entry in entries:
             make: Callable[[], asyncio.BaseProtocol] = partial(
-                protocol,
+                entry.protocol,
                 config=self.config,
                 server_state=self.server_state,
                 app_state=self.lifespan.state,
@@ -174,21 +179,31 @@ class Door(uvicorn.Server):
             entry.draining = True
             if entry.name in self._listening and entry.name not in self._leaving:
                 self._listening[entry.name].close()  # the successor listens on the same socket
+            for connection in list(entry.connections):
+                connection.drain()
+        for one in self._datagrams:
+            one.drain()
         await self._unless_aborted(self._empty_queues())
         self._close_idle()
-        while not self._abort.is_set() and (self.server_state.connections or self.server_state.tasks):
+        while not self._abort.is_set() and self._is_busy():
             left = self._deadline - loop.time()
             if left <= 0:
                 break
             await asyncio.sleep(min(left, 0.05))
         for connection in list(self.server_state.connections):
             connection.abort()  # type: ignore[union-attr]
+        for one in self._datagrams:
+            one.abort()
         for _ in range(_LAST_STEPS):  # tunnels and requests tell their story
             await asyncio.sleep(0)
         for task in list(self.server_state.tasks):
             task.cancel()
         await asyncio.sleep(0)
         await self.lifespan.shutdown()
+
+    def _is_busy(self) -> bool:
+        state = self.server_state
+        return bool(state.connections or state.tasks) or any(one.busy for one in self._datagrams)
 
     async def _unless_aborted(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

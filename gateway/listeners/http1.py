@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.exchange import Exchange
 from gateway.listeners.http1_exchange import Http1Exchange, phrase
-from gateway.listeners.listener import Entry
+from gateway.listeners.listener import HttpEntry
 from gateway.listeners.vigil import Vigil
 from gateway.peek import untaken, waiting
 from gateway.ranges import UNIX
@@ -49,7 +49,7 @@ class Http1Connection(asyncio.Protocol):
     )  # fmt: skip
 
     def __init__(
-        self, config: Any, server_state: Any, app_state: dict[str, Any], entry: Entry, _loop: Any = None
+        self, config: Any, server_state: Any, app_state: dict[str, Any], entry: HttpEntry, _loop: Any = None
     ) -> None:
         self.entry = entry
         self.state = app_state
@@ -461,6 +461,9 @@ class Http1Connection(asyncio.Protocol):
             return False
         self._close()
         return True
+
+    def drain(self) -> None:
+        """Nothing: requests ask `entry.draining` themselves."""
 
     def shutdown(self) -> None:
         """uvicorn's call at its own shutdown; the worker's drain has run before it."""

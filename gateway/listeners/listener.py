@@ -1,4 +1,4 @@
-"""What all connections of one listener share in a worker, and the two calls every kind of listener answers to."""
+"""What all connections of one listener share in a worker, and what every kind of listener answers to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
 
-from gateway.config.model import Limits, ListenerTimeouts
+from gateway.config.listeners import Limits, ListenerTimeouts
 from gateway.exchange import Exchange
 from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Introducer
@@ -27,32 +27,72 @@ class Clock:
     date: bytes = b""  # IMF-fixdate (RFC 9110, section 5.6.7)
 
 
-@dataclass(slots=True, eq=False)
+class Connection(Protocol):
+    """A client's connection, as those see it who count, admit and drain connections. Each is in `entry.connections`,
+    and in those of the server's state, from `connection_made` to `connection_lost`."""
+
+    entry: Entry
+    closed: bool
+    idle_since: float
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could be closed and nothing would be lost."""
+        ...
+
+    def close_if_idle(self) -> bool: ...
+
+    def drain(self) -> None:
+        """The worker leaves: take nothing new."""
+        ...
+
+    def abort(self) -> None:
+        """End at once."""
+        ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
 class Entry:
-    """One listener of one worker. Frozen but for `draining` and `connections`."""
+    """One listener of one worker. Frozen but for `draining` and `connections`.
+
+    protocol: makes the protocol of each connection; called with entry, server_state (uvicorn's), app_state and config.
+    """
 
     name: str
-    app: Any  # an ASGI application
-    limits: Limits
-    timeouts: ListenerTimeouts
+    protocol: Callable[..., asyncio.BaseProtocol]
     wheel: Wheel
-    clock: Clock
     cells: Cells
     open_cell: int
     idle_cell: int
     accepted_cell: int
     tunnels_cell: int
-    finished: Callable[[Exchange], None]  # told once for each exchange, also for those that were refused
     backlog: int
-    loop: asyncio.AbstractEventLoop  # asking for the running one is a system call each time (a fork check)
-    introducer: Introducer  # who clients are
     admission: Admission
-    style: Style  # how its refusals look
-    strict_paths: bool  # a path that can be read in two ways is refused
-    done: Awaitable[None]  # what is over already: awaiting it costs next to nothing
-    scheme: str = "http"
+    max_connections: int
     draining: bool = False
     connections: set[Any] = field(default_factory=set)
+    # Asking for the running one is a system call each time (a fork check).
+    loop: asyncio.AbstractEventLoop = field(init=False)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Connections come from here on, in this loop. A configuration that is only tried never gets here."""
+        self.loop = loop
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class HttpEntry(Entry):
+    """One listener that speaks HTTP."""
+
+    app: Any  # an ASGI application
+    limits: Limits
+    timeouts: ListenerTimeouts
+    clock: Clock
+    finished: Callable[[Exchange], None]  # told once for each exchange, also for those that were refused
+    introducer: Introducer  # who clients are
+    style: Style  # how its refusals look
+    strict_paths: bool  # a path that can be read in two ways is refused
+    scheme: str = "http"
+    done: Awaitable[None] = field(init=False)  # what is over already: awaiting it costs next to nothing
     # Copies of what each request reads: pydantic objects are slow to ask.
     max_line: int = 0
     max_head: int = 0
@@ -60,7 +100,6 @@ class Entry:
     unchecked: int = 0  # what is no longer than this is within every limit of size
     max_body: int = 0
     max_requests: int = 0
-    max_connections: int = 0
     head_timeout: float = 0.0
     keep_alive: float = 0.0
     body_idle: float = 0.0
@@ -77,7 +116,6 @@ class Entry:
         self.unchecked = min(limits.request_line, limits.headers)
         self.max_body = limits.body
         self.max_requests = limits.requests_per_connection
-        self.max_connections = limits.connections
         self.head_timeout = timeouts.head
         self.keep_alive = timeouts.keep_alive
         self.body_idle = timeouts.body_idle
@@ -87,12 +125,29 @@ class Entry:
         self.write_idle = timeouts.write_idle
         self.least_taken = max(1, int(timeouts.body_min_rate * timeouts.write_idle))
 
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        Entry.begin(self, loop)
+        future = loop.create_future()
+        future.set_result(None)
+        self.done = future
 
-class Listener(Protocol):
-    """The contract of a kind of listener."""
 
-    async def start(self, sockets: dict[str, list[Any]]) -> None: ...
+class Datagrams(Protocol):
+    """A listener of datagrams. It has no connections; what it has instead ends by itself."""
 
-    async def drain(self, deadline: float) -> None: ...
+    name: str
+
+    async def start(self, sock: Any) -> None:
+        """Take datagrams from here on."""
+        ...
+
+    def drain(self) -> None:
+        """Take nothing new: a successor reads the socket. What is answered goes on."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        ...
 
     def abort(self) -> None: ...

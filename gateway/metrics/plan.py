@@ -39,6 +39,8 @@ LINE_FIRST, LINE_LANDED = range(2)
 MIRROR_SENT, MIRROR_DROPPED, MIRROR_FAILED = range(3)
 # Requests that came to a layer; those it did not let pass, those it only would not have, its mistakes; nanoseconds.
 LAYER_REQUESTS, LAYER_REFUSED, LAYER_SHADOWED, LAYER_FAILED, LAYER_TIME = range(5)
+# Connections and sessions of listeners that don't speak HTTP that have ended; bytes from and to clients.
+SESSION_ENDED, SESSION_BYTES_IN, SESSION_BYTES_OUT = range(3)
 CELLS = {
     "route": 8,
     "latency": 2 * _HISTOGRAM,
@@ -54,6 +56,8 @@ CELLS = {
     "mirror": 3,
     "line": 2,
     "layer": 5,
+    "session": 3,
+    "ending": 1,
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
@@ -78,6 +82,8 @@ LABELS = {
     "mirror": ("route",),
     "line": ("upstream",),
     "layer": ("route", "layer"),
+    "session": ("listener",),
+    "ending": ("listener", "reason"),
 }
 OTHER = "__other__"
 EVERY_ROUTE = "*"  # the route of a layer around all of them
@@ -140,7 +146,11 @@ class Plan:
         for listener in config.listeners:
             self.block("listener", listener.name)
             self.block("tunnels", listener.name)
-            self.block("route", listener.name, NO_ROUTE, "")
+            if listener.IS_HTTP:
+                self.block("route", listener.name, NO_ROUTE, "")
+            else:
+                self.block("session", listener.name)
+        for listener in config.http_listeners:
             for route in config.routes:
                 for upstream in route.upstreams or ("",):
                     self.block("route", listener.name, route.name, upstream)
@@ -159,6 +169,10 @@ class Plan:
             for one in config.onion(route):
                 self.block("layer", route.name, one.name)
         # Last, for they are many and mostly zero.
+        for listener in config.listeners:
+            if not listener.IS_HTTP:
+                for code in ("", OTHER_REASON, *(code for code, one in REASONS.items() if one.ends_sessions)):
+                    self.block("ending", listener.name, code)
         for code, reason in REASONS.items():
             if not reason.kind or reason.kind in around:
                 self.block("refusal", NO_ROUTE, code)
@@ -179,6 +193,12 @@ class Plan:
         wanted = Counter(kinds)
         cells = sum(CELLS[kind] * max(0, number - len(self._given_back[kind])) for kind, number in wanted.items())
         return self._next + cells <= SEAT_CELLS
+
+    def ending(self, listener: str, reason: str) -> int:
+        """The cell of how sessions end."""
+        known = self.blocks["ending"]
+        at = known.get((listener, reason)) or known.get((listener, OTHER_REASON))
+        return at or known.get((OTHER, OTHER), _LOST)
 
     # Endpoints that come and go.
 

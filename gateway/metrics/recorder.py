@@ -1,4 +1,4 @@
-"""Counts one exchange: the only place where the data path writes metrics."""
+"""Counts exchanges and sessions: the only place where the data path writes metrics."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from gateway.metrics.plan import (
     ROUTE_BYTES_IN,
     ROUTE_BYTES_OUT,
     ROUTE_CLASSES,
+    SESSION_BYTES_IN,
+    SESSION_BYTES_OUT,
+    SESSION_ENDED,
     Plan,
 )
 from gateway.scoreboard import Cells, Fact
+from gateway.session import Session
 
 _SUM = len(BOUNDS) + 1
 _REQUESTS = int(Fact.REQUESTS)  # an enum member is slower to use as an index than the number it stands for
@@ -57,3 +61,22 @@ def recorder(
             write_log(x, time(), duration)
 
     return finished
+
+
+def session_recorder(
+    cells: Cells, plan: Plan, write_log: Callable[[Session, float, float], None] | None
+) -> Callable[[Session], None]:
+    """A function that takes each session at its end. write_log: the access log, None when it is off."""
+
+    def ended(session: Session) -> None:
+        name = session.listener.name
+        at = plan.block("session", name)
+        cells[at + SESSION_ENDED] += 1
+        cells[at + SESSION_BYTES_IN] += session.bytes_in
+        cells[at + SESSION_BYTES_OUT] += session.bytes_out
+        cells[plan.ending(name, session.reason)] += 1
+        cells[_REQUESTS] += 1
+        if write_log is not None:
+            write_log(session, time(), monotonic() - session.started)
+
+    return ended

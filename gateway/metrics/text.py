@@ -40,6 +40,7 @@ def exposition(
     _discoveries(out, discoveries)
     _documents(out, documents)
     _listeners(out, plan, totals)
+    _sessions(out, plan, totals)
     _processes(out, seats)
     _master(out, board)
     return "\n".join(out) + "\n"
@@ -114,6 +115,21 @@ def _layers(out: list[str], plan: Plan, totals: list[int]) -> None:
     _family(out, "layer_seconds_total", "counter", "Time that a layer held requests on their way in.")
     for labels, start in _known(plan, "layer", totals):
         _line(out, "layer_seconds_total", labels, totals[start + p.LAYER_TIME] / 1e9)
+
+
+def _sessions(out: list[str], plan: Plan, totals: list[int]) -> None:
+    for name, offset, text in (
+        ("sessions_total", p.SESSION_ENDED, "Connections, or sessions of datagrams, that are over; not of HTTP."),
+        ("session_bytes_in_total", p.SESSION_BYTES_IN, "Bytes that clients sent in them."),
+        ("session_bytes_out_total", p.SESSION_BYTES_OUT, "Bytes that were sent to clients in them."),
+    ):
+        _family(out, name, "counter", text)
+        for labels, start in _known(plan, "session", totals):
+            _line(out, name, labels, totals[start + offset])
+    _family(out, "session_endings_total", "counter", "How they ended; no reason: both sides were done.")
+    for key, start in plan.blocks["ending"].items():
+        if totals[start]:
+            _line(out, "session_endings_total", zip(p.LABELS["ending"], key, strict=True), totals[start])
 
 
 def _mirrors(out: list[str], plan: Plan, totals: list[int]) -> None:

@@ -155,7 +155,7 @@ def explain(config: Config, method: str, url: str, fields: list[tuple[str, str]]
         client=client,
         path=_text(path.encode("utf-8", "surrogateescape")),
         ambiguity=ambiguous,
-        listeners={one.name: one.path_policy for one in config.listeners} if ambiguous else {},
+        listeners={one.name: one.path_policy for one in config.http_listeners} if ambiguous else {},
         candidates=tuple(_candidate(trial, routes[trial.route.name]) for trial in table.explain(host, path, asked)),
         outcome=outcome,
     )

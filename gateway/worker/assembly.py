@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,17 +29,8 @@ from gateway.exchange import Exchange
 from gateway.findings import MOST, Findings
 from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
-from gateway.listeners.identity import Introducer, Trust
-from gateway.listeners.listener import Clock, Entry
-from gateway.metrics.plan import (
-    EVERY_ROUTE,
-    LISTENER_ACCEPTED,
-    LISTENER_IDLE,
-    LISTENER_OPEN,
-    NO_ROUTE,
-    TUNNELS_OPEN,
-    Plan,
-)
+from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
+from gateway.metrics.plan import EVERY_ROUTE, Plan
 from gateway.middleware import MIDDLEWARE
 from gateway.middleware.identity.credential import Redact, redactor
 from gateway.middleware.middleware import Middleware, Place
@@ -62,6 +53,7 @@ from gateway.proxy.tunnel import Tunnel
 from gateway.refusals import Style
 from gateway.respond import Respond
 from gateway.scoreboard import Cells, Scoreboard
+from gateway.session import Session
 from gateway.tls import client_context
 from gateway.truth import Truth
 from gateway.upstream.budget import Budget
@@ -70,6 +62,7 @@ from gateway.upstream.clients import Clients
 from gateway.upstream.members import Members
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
+from gateway.worker.entries import Entries
 
 
 def pseudonym(control: str) -> bytes:
@@ -104,10 +97,15 @@ class Assembled:
 
     app: GatewayApp
     entries: list[Entry]
+    datagrams: list[Datagrams]
     upstreams: dict[str, Upstream]
     members: dict[str, Members]  # by upstream
     clock: Clock
     clients: Clients
+
+    @property
+    def http_entries(self) -> list[HttpEntry]:
+        return [entry for entry in self.entries if isinstance(entry, HttpEntry)]
 
     def renew(self, name: str, listed: Iterable[EndpointConfig]) -> None:
         """These are the endpoints of an upstream from here on. What is under way to others goes on."""
@@ -137,8 +135,9 @@ def assemble(
     finished: Callable[[Exchange], None],
     offset: float = 0.0,
     common: Common | None = None,
+    ended: Callable[[Session], None] = lambda session: None,
 ) -> Assembled:
-    """Build everything; outside of an event loop, where nobody will listen, all but the entries.
+    """Build everything, also outside of an event loop, where nobody will listen.
 
     cells: the seat of this worker on the board. offset: 0 <= offset < 1, its place among its siblings; balancers start
     there.
@@ -154,7 +153,7 @@ def assemble(
     shelf = Shelf()
     tunnels = {name: Tunnel(wheel, one.timeouts.tunnel_idle, cells) for name, one in config.upstreams.items()}
 
-    listeners = [listener.name for listener in config.listeners]
+    listeners = [listener.name for listener in config.http_listeners]
 
     def forward(route: configured.Route, name: str, fallback: Any = None) -> Forward:
         one, upstream, group = config.upstreams[name], upstreams[name], plan.block("group", name)
@@ -255,18 +254,23 @@ def assemble(
 
     app = GatewayApp(front, lifespan)
     clock = Clock()
-    loop = _running_loop()
-    styles = [Style(load_pages(one.error_pages), one.reason_header) for one in config.listeners]
-    told = finished if redact is None else partial(_finished, finished, redact)
-    entries = []
-    if loop is not None:
-        most = sum(one.pool.max_connections * (len(one.endpoints) or MOST) for one in config.upstreams.values())
-        admission = Admission(cells, most)
-        entries = [
-            _entry(one, style, admission, app, plan, cells, wheel, clock, told, loop)
-            for one, style in zip(config.listeners, styles, strict=True)
-        ]
-    return Assembled(app, entries, upstreams, members, clock, clients)
+    most = sum(one.pool.max_connections * (len(one.endpoints) or MOST) for one in config.upstreams.values())
+    entries = Entries(
+        config=config,
+        app=app,
+        plan=plan,
+        cells=cells,
+        wheel=wheel,
+        clock=clock,
+        ledger=common.ledger,
+        upstreams=upstreams,
+        admission=Admission(cells, most),
+        finished=finished if redact is None else partial(_finished, finished, redact),
+        ended=ended,
+    )
+    for listener in config.listeners:
+        entries.add(listener)
+    return Assembled(app, entries.made, entries.datagrams, upstreams, members, clock, clients)
 
 
 def _redact(layers: Iterable[Standing]) -> Redact | None:
@@ -296,60 +300,9 @@ def _rewrite(route: configured.Route) -> Rewrite | None:
     return Rewrite(route.rewrite, route.path.value if route.path is not None and route.path.kind == "prefix" else "")
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _over(loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
-    """A future that is over: of all things to await the cheapest."""
-    future = loop.create_future()
-    future.set_result(None)
-    return future
-
-
 def _series(plan: Plan, listeners: list[str], route: Route) -> dict[str, tuple[int, int]]:
     latency = plan.block("latency", route.name)
     return {name: (plan.block("route", name, route.name, route.upstream), latency) for name in listeners}
-
-
-def _entry(
-    config: configured.Listener,
-    style: Style,
-    admission: Admission,
-    app: Any,
-    plan: Plan,
-    cells: Cells,
-    wheel: Wheel,
-    clock: Clock,
-    finished: Callable[[Exchange], None],
-    loop: asyncio.AbstractEventLoop,
-) -> Entry:
-    block = plan.block("listener", config.name)
-    plan.block("route", config.name, NO_ROUTE, "")
-    return Entry(
-        name=config.name,
-        app=app,
-        limits=config.limits,
-        timeouts=config.timeouts,
-        wheel=wheel,
-        clock=clock,
-        cells=cells,
-        open_cell=block + LISTENER_OPEN,
-        idle_cell=block + LISTENER_IDLE,
-        accepted_cell=block + LISTENER_ACCEPTED,
-        tunnels_cell=plan.block("tunnels", config.name) + TUNNELS_OPEN,
-        finished=finished,
-        backlog=config.backlog,
-        loop=loop,
-        introducer=Introducer(config.forwarded, Trust(config.trusted_proxies), "http"),
-        admission=admission,
-        style=style,
-        strict_paths=config.path_policy == "reject",
-        done=_over(loop),
-    )
 
 
 def check(

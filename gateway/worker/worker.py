@@ -15,7 +15,7 @@ from gateway import child
 from gateway.child import Birth
 from gateway.listeners.http import Door
 from gateway.log import AccessLog
-from gateway.metrics.recorder import recorder
+from gateway.metrics.recorder import recorder, session_recorder
 from gateway.scoreboard import Fact, State
 from gateway.worker.assembly import Assembled, Common, assemble, running_wheel
 from gateway.worker.memory import settle
@@ -54,7 +54,7 @@ class _Worker:
         finished = recorder(
             self._cells,
             birth.plan,
-            [listener.name for listener in config.listeners],
+            [listener.name for listener in config.listeners if listener.IS_HTTP],
             self._access.write if self._access is not None else None,
         )
         birth.documents.ask = lambda url: child.tell(birth.channel, {"say": "refresh", "url": url})
@@ -69,8 +69,12 @@ class _Worker:
             finished,
             offset,
             Common(birth.findings, birth.documents, birth.ledger, Plugins(config.process.python_path)),
+            session_recorder(
+                self._cells, birth.plan, self._access.write_session if self._access is not None else None
+            ),
         )
-        self._door = Door(self._made.app, self._made.entries, birth.sockets, self._ready, self._left)
+        made = self._made
+        self._door = Door(made.app, made.entries, made.datagrams, birth.sockets, self._ready, self._left)
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, self._told_to_stop)
         birth.channel.setblocking(False)
@@ -138,7 +142,7 @@ class _Worker:
         connections = 0
         for entry in self._made.entries:
             connections += len(entry.connections)
-            cells[entry.idle_cell] = sum(connection.exchange is None for connection in entry.connections)
+            cells[entry.idle_cell] = sum(connection.idle for connection in entry.connections)
         cells[Fact.OPEN] = connections
         if self._access is not None and self._access.dropped:
             cells[Fact.LOG_DROPPED] += self._access.dropped

@@ -28,7 +28,7 @@ def test_the_least_that_is_needed(config: Callable[..., Config]) -> None:
     assert loaded.listeners[0].listen == TcpAddress("", 8080)
     assert loaded.process.workers == "auto"
     assert loaded.process.drain_timeout == 30.0
-    assert loaded.listeners[0].limits.headers == 32768
+    assert loaded.http_listeners[0].limits.headers == 32768
     assert loaded.log.access == "stdout"
     assert loaded.admin is None and loaded.upstreams == {} and loaded.routes == ()
     with pytest.raises(ValidationError):
@@ -95,7 +95,7 @@ def test_everything_that_may_be_written(config: Callable[..., Config]) -> None:
     ]
     assert [endpoint.base for endpoint in app.endpoints] == ["", "/base"]
     assert (app.host, app.timeouts.tunnel_idle) == ("endpoint", 600.0)
-    web, inner = loaded.listeners
+    web, inner = loaded.http_listeners
     assert web.timeouts.body_min_rate == 1024.0 and inner.timeouts.body_min_rate == pytest.approx(10240 / 60)
     assert (web.forwarded, web.path_policy, web.reason_header, web.trusted_proxies) == (
         "x-forwarded",

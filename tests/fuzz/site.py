@@ -65,7 +65,8 @@ class Site:
         self.cells = board.seat(1)
         made = assemble(_config(), plan, board, self.cells, wheel(loop), self.told.append)
         made.clock.date = b"Sun, 06 Nov 1994 08:49:37 GMT"
-        [self.entry] = made.entries
+        [self.entry] = made.http_entries
+        self.entry.begin(loop)
         if app is not None:
             self.entry.app = app
         self.upstreams = made.upstreams

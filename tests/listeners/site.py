@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from gateway.config import Config
 from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection
-from gateway.listeners.listener import Entry
+from gateway.listeners.listener import HttpEntry
 from gateway.metrics.endpoints import drain
 from gateway.metrics.plan import UPSTREAM_OPEN, Plan
 from gateway.middleware import KINDS
@@ -78,7 +78,7 @@ class Site:
         self.state = ServerState()
         self._board = Scoreboard.create()
         self.cells = self._board.take(1, [])
-        self.entry: Entry
+        self.entry: HttpEntry
         self._clients: list[Peer] = []
 
     async def __aenter__(self) -> Site:
@@ -92,7 +92,8 @@ class Site:
         self._upstreams = made.upstreams
         self._lifespan = made.app.router.lifespan_context(made.app)
         await self._lifespan.__aenter__()
-        [self.entry] = made.entries
+        [self.entry] = made.http_entries
+        self.entry.begin(asyncio.get_running_loop())
         make = partial(Http1Connection, config=None, server_state=self.state, app_state={}, entry=self.entry)
         sock = socket.create_server(("127.0.0.1", 0))
         if self._send_buffer:

@@ -59,7 +59,7 @@ def test_upstreams_and_their_endpoints() -> None:
 async def test_entries_are_the_listeners() -> None:
     board = Scoreboard.create()
     config = Config.model_validate(TWO)
-    web, inner = assemble(config, Plan(), board, board.seat(1), running_wheel(), lambda exchange: None).entries
+    web, inner = assemble(config, Plan(), board, board.seat(1), running_wheel(), lambda exchange: None).http_entries
     assert (web.name, web.max_body, web.head_timeout) == ("web", 1 << 20, 7.0)
     assert (inner.name, inner.backlog, inner.max_body) == ("inner", 17, 1 << 30)
     assert len({web.open_cell, web.idle_cell, web.accepted_cell, inner.open_cell, inner.idle_cell}) == 5

@@ -1,0 +1,78 @@
+"""From the listeners of a configuration to what accepts on their sockets: a method for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.config import Config
+from gateway.config import listeners as configured
+from gateway.exchange import Exchange
+from gateway.ledger import Ledger
+from gateway.listeners.admission import Admission
+from gateway.listeners.http1 import Http1Connection
+from gateway.listeners.identity import Introducer, Trust
+from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
+from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
+from gateway.pages import load_pages
+from gateway.refusals import Style
+from gateway.scoreboard import Cells
+from gateway.session import Session
+from gateway.upstream.upstream import Upstream
+from gateway.wheel import Wheel
+
+
+@dataclass(slots=True, kw_only=True)
+class Entries:
+    """Makes them; `made` and `datagrams` are what there is then. finished, ended: told once of each exchange, and of
+    each session of the other listeners."""
+
+    config: Config
+    app: Any  # for requests that go to routes
+    plan: Plan
+    cells: Cells
+    wheel: Wheel
+    clock: Clock
+    ledger: Ledger
+    upstreams: Mapping[str, Upstream]
+    admission: Admission
+    finished: Callable[[Exchange], None]
+    ended: Callable[[Session], None]
+    made: list[Entry] = field(default_factory=list)
+    datagrams: list[Datagrams] = field(default_factory=list)
+
+    def add(self, listener: configured.Listener) -> None:
+        match listener:
+            case configured.HttpListener():
+                self.made.append(self._http(listener))
+
+    def _common(self, listener: configured.Listener) -> dict[str, Any]:
+        """What every kind of `Entry` has."""
+        block = self.plan.block("listener", listener.name)
+        return {
+            "name": listener.name,
+            "wheel": self.wheel,
+            "cells": self.cells,
+            "open_cell": block + LISTENER_OPEN,
+            "idle_cell": block + LISTENER_IDLE,
+            "accepted_cell": block + LISTENER_ACCEPTED,
+            "tunnels_cell": self.plan.block("tunnels", listener.name) + TUNNELS_OPEN,
+            "backlog": listener.backlog,
+            "admission": self.admission,
+            "max_connections": listener.most_connections,
+        }
+
+    def _http(self, listener: configured.HttpListener) -> HttpEntry:
+        return HttpEntry(
+            **self._common(listener),
+            protocol=Http1Connection,
+            app=self.app,
+            limits=listener.limits,
+            timeouts=listener.timeouts,
+            clock=self.clock,
+            finished=self.finished,
+            introducer=Introducer(listener.forwarded, Trust(listener.trusted_proxies), "http"),
+            style=Style(load_pages(listener.error_pages), listener.reason_header),
+            strict_paths=listener.path_policy == "reject",
+        )
