@@ -15,6 +15,7 @@ from dataclasses import replace
 import msgspec
 
 from gateway.child import tell
+from gateway.config.values import without_credentials
 from gateway.documents import LONGEST, Documents, Look, Wanted, close, said
 from gateway.errors import UpstreamError
 from gateway.observer.looking import Looking
@@ -91,6 +92,7 @@ class _Fetch:
         outcome: Callable[[str, Look, bytes | None], None],
     ) -> None:
         self._wanted = one
+        self._shown = without_credentials(one.url)  # for the log
         self._server = clients.server(one.url, ca=one.ca)
         self._outcome = outcome
         self._failures = 0
@@ -153,7 +155,7 @@ class _Fetch:
         except ValueError as error:
             trouble = str(error)
         except Exception:
-            log.exception("%s: fetching it broke", url)
+            log.exception("%s: fetching it broke", self._shown)
             trouble = "fetching broke; the error log says how"
         now = time.monotonic()
         self._failures = self._failures + 1 if trouble else 0
@@ -208,7 +210,7 @@ class _Fetch:
 
     def _say(self, before: Look, body: bytes | None) -> None:
         """Once when it changes, once when trouble begins, once when it is over."""
-        url, look = self._wanted.url, self.look
+        url, look = self._shown, self.look
         if look.trouble and not before.trouble:
             left = "the last one stays in use" if self._body is not None else "there is none to use"
             log.warning("%s: fetching fails: %s; %s", url, look.trouble, left)
