@@ -69,51 +69,59 @@ async def cut(site: Site, client: Peer, reason: str, status: int) -> None:
 @live
 async def test_the_client_is_who_the_header_says(header: bytes, client: str, accept: str, piece: int) -> None:
     seen: list[Message] = []
-    async with Origin(noting(seen, lambda request: ok(request.body))) as origin:
-        async with Site(origin, proxy_protocol=rules(accept)) as site:
-            data = header + post(b"body") + get()
-            peer = await site.client()
-            for start in range(0, len(data), piece):
-                await peer.send(data[start : start + piece])
-                await asyncio.sleep(0)
-            assert [(await peer.response()).body for _ in range(2)] == [b"body", b""]
-            assert [request[b"x-forwarded-for"] for request in seen] == [client.encode()] * 2
-            assert {(await site.exchange()).client for _ in range(2)} == {client}
-            assert accepted(site) == 1 == site.entry.prefaces
-            [connection] = site.entry.connections
-            assert (connection.scope["client"][0] == client) and not isinstance(connection, Preface)
-            if header in (V1, V2):
-                assert connection.scope["client"] == TOLD
+    async with (
+        Origin(noting(seen, lambda request: ok(request.body))) as origin,
+        Site(origin, proxy_protocol=rules(accept)) as site,
+    ):
+        data = header + post(b"body") + get()
+        peer = await site.client()
+        for start in range(0, len(data), piece):
+            await peer.send(data[start : start + piece])
+            await asyncio.sleep(0)
+        assert [(await peer.response()).body for _ in range(2)] == [b"body", b""]
+        assert [request[b"x-forwarded-for"] for request in seen] == [client.encode()] * 2
+        assert {(await site.exchange()).client for _ in range(2)} == {client}
+        assert accepted(site) == 1 == site.entry.prefaces
+        [connection] = site.entry.connections
+        assert (connection.scope["client"][0] == client) and not isinstance(connection, Preface)
+        if header in (V1, V2):
+            assert connection.scope["client"] == TOLD
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-@pytest.mark.parametrize("data", [get(), post(b"body"), get(method=b"PROPFIND"), b"\r\n" + get(), get(method=b"PROXYS")])
+@pytest.mark.parametrize(
+    "data", [get(), post(b"body"), get(method=b"PROPFIND"), get(method=b"PROXYS"), b"\r\n" + get()]
+)
 @live
 async def test_an_optional_header_may_be_missing(data: bytes, at_once: bool) -> None:
     seen: list[Message] = []
-    async with Origin(noting(seen, lambda request: ok())) as origin:
-        async with Site(origin, proxy_protocol=rules("optional")) as site:
-            client = await site.client()
-            for start in range(0, len(data), len(data) if at_once else 1):
-                await client.send(data[start : start + (len(data) if at_once else 1)])
-                await asyncio.sleep(0)
-            assert (await client.response()).status == 200
-            assert seen[0][b"x-forwarded-for"] == b"127.0.0.1" and accepted(site) == 1
+    async with (
+        Origin(noting(seen, lambda request: ok())) as origin,
+        Site(origin, proxy_protocol=rules("optional")) as site,
+    ):
+        client = await site.client()
+        for start in range(0, len(data), len(data) if at_once else 1):
+            await client.send(data[start : start + (len(data) if at_once else 1)])
+            await asyncio.sleep(0)
+        assert (await client.response()).status == 200
+        assert seen[0][b"x-forwarded-for"] == b"127.0.0.1" and accepted(site) == 1
 
 
 @live
 async def test_who_is_not_believed_is_served_by_its_own_address() -> None:
     """What it sends is a request or none; a header is none."""
     seen: list[Message] = []
-    async with Origin(noting(seen, lambda request: ok())) as origin:
-        async with Site(origin, proxy_protocol=rules("optional", NOBODY)) as site:
-            assert (await site.ask(get())).status == 200
-            assert seen[0][b"x-forwarded-for"] == b"127.0.0.1"
-            assert (await site.ask(V1 + get())).status == 400
-            client = await site.client()
-            await waiting(site, 2)
-            assert site.entry.prefaces == 0, "it does not wait for anything"
-            client.close()
+    async with (
+        Origin(noting(seen, lambda request: ok())) as origin,
+        Site(origin, proxy_protocol=rules("optional", NOBODY)) as site,
+    ):
+        assert (await site.ask(get())).status == 200
+        assert seen[0][b"x-forwarded-for"] == b"127.0.0.1"
+        assert (await site.ask(V1 + get())).status == 400
+        client = await site.client()
+        await waiting(site, 2)
+        assert site.entry.prefaces == 0, "it does not wait for anything"
+        client.close()
 
 
 @live
@@ -154,13 +162,15 @@ async def test_a_header_that_takes_too_long(accept: str, data: bytes) -> None:
 @live
 async def test_who_waits_has_no_header_where_it_is_optional(data: bytes, rest: bytes) -> None:
     seen: list[Message] = []
-    async with Origin(noting(seen, lambda request: ok())) as origin:
-        async with Site(origin, proxy_protocol=rules("optional", timeout="50ms")) as site:
-            client = await site.client(data)
-            await until(lambda: accepted(site))
-            await client.send(rest)
-            assert (await client.response()).status == 200
-            assert seen[0][b"x-forwarded-for"] == b"127.0.0.1"
+    async with (
+        Origin(noting(seen, lambda request: ok())) as origin,
+        Site(origin, proxy_protocol=rules("optional", timeout="50ms")) as site,
+    ):
+        client = await site.client(data)
+        await until(lambda: accepted(site))
+        await client.send(rest)
+        assert (await client.response()).status == 200
+        assert seen[0][b"x-forwarded-for"] == b"127.0.0.1"
 
 
 @pytest.mark.parametrize("accept", ["optional", "require"])
@@ -202,16 +212,21 @@ async def test_a_header_that_ends_in_the_middle(accept: str, data: bytes) -> Non
 @live
 async def test_whom_x_forwarded_for_is_believed(told: str, trusted: str, client: str, listed: bytes) -> None:
     seen: list[Message] = []
-    async with Origin(noting(seen, lambda request: ok())) as origin:
-        async with Site(origin, proxy_protocol=rules("require"), trusted_proxies=[trusted]) as site:
-            await site.ask(v2((told, 1), HERE) + get(fields=b"x-forwarded-for: 10.9.8.7\r\n"))
-            assert seen[0][b"x-forwarded-for"] == listed
-            assert (await site.exchange()).client == client
+    async with (
+        Origin(noting(seen, lambda request: ok())) as origin,
+        Site(origin, proxy_protocol=rules("require"), trusted_proxies=[trusted]) as site,
+    ):
+        await site.ask(v2((told, 1), HERE) + get(fields=b"x-forwarded-for: 10.9.8.7\r\n"))
+        assert seen[0][b"x-forwarded-for"] == listed
+        assert (await site.exchange()).client == client
 
 
 @live
 async def test_layers_judge_by_the_address_that_was_told() -> None:
-    layers = [{"kind": "ip_allow", "deny": ["192.0.2.8"]}, {"kind": "rate_limit", "rate": "1/h", "burst": 1}]
+    layers: list[dict[str, Any]] = [
+        {"kind": "ip_allow", "deny": ["192.0.2.8"]},
+        {"kind": "rate_limit", "rate": "1/h", "burst": 1},
+    ]
     routes = [{"name": "all", "respond": {"body": "ok"}}]
     async with Site(middleware=layers, routes=routes, proxy_protocol=rules("require")) as site:
 
