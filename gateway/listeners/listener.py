@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gateway.config.listeners import Limits, ListenerTimeouts
 from gateway.exchange import Exchange
 from gateway.listeners.admission import Admission
+from gateway.listeners.crowd import Crowd
 from gateway.listeners.identity import Introducer
 from gateway.refusals import Style
 from gateway.scoreboard import Cells
@@ -34,14 +35,12 @@ class Connection(Protocol):
     """A client's connection, as those see it who count, admit and drain connections. Each is in `entry.connections`,
     and in those of the server's state, from `connection_made` to `connection_lost`."""
 
+    entry: Any  # an Entry
     closed: bool
 
     @property
-    def entry(self) -> Entry: ...
-
-    @property
     def idle_since(self) -> float:
-        """For an idle one: when it became so, or was made. Monotonic seconds."""
+        """For an idle connection: when it became so, or was made. Monotonic seconds."""
         ...
 
     @property
@@ -81,6 +80,8 @@ class Entry:
     max_connections: int
     preface: Expected | None = None  # whether a PROXY header comes first
     prefaces: int = 0  # connections that have begun with waiting for one
+    crowd: Crowd | None = None  # how many connections of one client there may be
+    closes_tunnels: bool = False  # when the worker leaves, at once
     draining: bool = False
     connections: set[Any] = field(default_factory=set)
     # Asking for the running one is a system call each time (a fork check).

@@ -1,4 +1,5 @@
-"""Opening a connection to an endpoint. Its failures are UpstreamErrors by which nothing was sent, never an OSError.
+"""Opening a connection to an endpoint, for HTTP or whatever else. Its failures are UpstreamErrors by which nothing was
+sent, never an OSError.
 
 What this machine is short of, descriptors or ports, is not tried for again at once: trying is what costs most then (the
 kernel looks through all ports there are), and each request would do it.
@@ -12,9 +13,9 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import TypeVar
 
 from gateway.config.values import TcpAddress, UnixAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, PortsExhausted
@@ -49,6 +50,8 @@ class Shortage:
     def lasts(self) -> bool:
         return self._until > 0 and monotonic() < self._until
 
+
+_Made = TypeVar("_Made", bound=asyncio.BaseProtocol)
 
 # Descriptors are the process's.
 _descriptors = Shortage()
@@ -90,31 +93,45 @@ async def dial(
 ) -> Connection:
     """A new connection. connect, response, idle: the upstream's timeouts in seconds; a TLS handshake is part of the
     first."""
-    if _descriptors.lasts:
-        raise DescriptorsExhausted(endpoint.name, _descriptors.why)
-    if sources is not None and sources.ports.lasts:
-        raise PortsExhausted(endpoint.name, sources.ports.why)
-    loop = asyncio.get_running_loop()
-    context, name = tls or (None, None)
 
     def make() -> Connection:
         return Connection(endpoint, wheel, response, idle)
 
     try:
         async with asyncio.timeout(connect):
-            if isinstance(endpoint.address, UnixAddress):
-                _, connection = await loop.create_unix_connection(
-                    make, endpoint.address.path, ssl=context, server_hostname=name
-                )
-            else:
-                more: dict[str, Any] = {"host": endpoint.address.host, "port": endpoint.address.port}
-                if sources:
-                    more = {"sock": await _connected(loop, endpoint.address, sources)}
-                transport, connection = await loop.create_connection(make, **more, ssl=context, server_hostname=name)
-                sock = transport.get_extra_info("socket")
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return await dial_with(asyncio.get_running_loop(), make, endpoint, tls, sources)
     except TimeoutError:
-        raise ConnectTimeout(endpoint.name, f"no connection within {round(connect, 3):g} s") from None
+        raise too_late(endpoint, connect) from None
+
+
+def too_late(endpoint: Remote, connect: float) -> ConnectTimeout:
+    return ConnectTimeout(endpoint.name, f"no connection within {round(connect, 3):g} s")
+
+
+async def dial_with(
+    loop: asyncio.AbstractEventLoop,
+    make: Callable[[], _Made],
+    endpoint: Remote,
+    tls: Tls | None = None,
+    sources: Sources | None = None,
+) -> _Made:
+    """What `make` makes, connected. How long that may take is the caller's business."""
+    if _descriptors.lasts:
+        raise DescriptorsExhausted(endpoint.name, _descriptors.why)
+    if sources is not None and sources.ports.lasts:
+        raise PortsExhausted(endpoint.name, sources.ports.why)
+    context, name = tls or (None, None)
+    address = endpoint.address
+    try:
+        if isinstance(address, UnixAddress):
+            _, made = await loop.create_unix_connection(make, address.path, ssl=context, server_hostname=name)
+        elif sources:
+            sock = await _connected(loop, address, sources)
+            _, made = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+        else:
+            _, made = await loop.create_connection(
+                make, address.host, address.port, ssl=context, server_hostname=name
+            )
     except ssl.SSLError as error:
         raise ConnectFailed(endpoint.name, trouble(error)) from None
     except OSError as error:
@@ -127,7 +144,7 @@ async def dial(
                 sources.ports.begin(why)
             raise PortsExhausted(endpoint.name, why) from None
         raise ConnectFailed(endpoint.name, why) from None
-    return connection
+    return made
 
 
 async def _connected(loop: asyncio.AbstractEventLoop, address: TcpAddress, sources: Sources) -> socket.socket:
