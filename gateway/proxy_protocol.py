@@ -85,6 +85,11 @@ def read(data: bytes) -> tuple[Header, int] | None:
     raise NoHeader("this is no PROXY header")
 
 
+def begun(data: bytes) -> bool:
+    """Whether this begins a header and nothing else, whole or not."""
+    return data.startswith((_V1, _SIGNATURE))
+
+
 # Version 1: a line of text.
 
 
