@@ -187,6 +187,10 @@ class Sessions:
             self.stop_reading()
         if self._closes:
             self._end_all(CUT)
+        if self._crowd is not None:
+            for flow in self._flows.values():  # clients that go on are counted by a successor
+                self._crowd.leave(flow.counted)
+                flow.counted = b""
         if stopping:
             self.hurry()
 

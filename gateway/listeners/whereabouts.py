@@ -1,7 +1,7 @@
 """Where endpoints are, for who sends datagrams: he can't wait for a name to be looked up with a datagram in his hand.
 
-An address is known at once. A name is looked up beforehand and again and again, and what was found last holds while that
-fails.
+An address is known at once. A name is looked up beforehand and again and again, and what was found last holds while
+that fails.
 """
 
 from __future__ import annotations

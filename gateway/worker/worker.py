@@ -122,7 +122,8 @@ class _Worker:
     def _told_to_stop(self) -> None:
         """TERM or QUIT sent to this worker itself, or the master is gone: the same as a graceful stop."""
         child.show(self._birth, State.DRAINING)
-        names = [entry.name for entry in self._made.entries]
+        made = self._made
+        names = [*(entry.name for entry in made.entries), *(one.name for one in made.datagrams)]
         self._door.drain(self._birth.config.process.drain_timeout, names, stopping=True)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
