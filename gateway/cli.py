@@ -332,7 +332,7 @@ def _trouble(one: dict[str, Any]) -> str:
 
 _COLUMNS = (
     ("process", 12), ("pid", 8), ("gen", 4), ("state", 9), ("age", 8), ("cpu s", 8), ("memory", 8), ("conns", 6),
-    ("requests", 10),
+    ("tunnels", 9), ("requests", 10),
 )  # fmt: skip
 
 
@@ -371,6 +371,7 @@ def _row(name: str, one: dict[str, Any]) -> str:
         f"{one['cpu_seconds']:.2f}",
         f"{one['private_bytes'] / 2**20:.1f}M",
         one.get("connections", "-"),
+        one.get("tunnels", "-"),
         one.get("requests", "-"),
     )
     return "".join(

@@ -1,5 +1,5 @@
 """The ledger: one shared memory map of what is counted by key over all workers, exactly: how much of a rate was spent
-lately, and how many requests hold something at this moment.
+lately, how many requests hold something at this moment, and which endpoint somebody was given who is to keep it.
 
 The master makes it before the first fork (a memfd) and hands it on across an upgrade, so what it says outlives reloads,
 crashes and upgrades. Whoever changes an account holds a POSIX record lock on one byte that stands for it, which the
@@ -20,7 +20,7 @@ word, value, high word. So whatever store a SIGKILL comes before, a bucket holds
 key, which nobody believes. Processors keep to the order: a process ends between two instructions, not among them.
 
 Pages that nobody has touched cost nothing: an empty ledger takes two pages of memory, though 1.5 GiB of addresses; a
-full one 24 MiB for rates, and 3 MiB for each worker that holds 20,000 keys.
+full one 24 MiB for rates, 12 MiB for choices, and 3 MiB for each worker that holds 20,000 keys.
 """
 
 from __future__ import annotations
@@ -45,17 +45,25 @@ _AREA_HEADER = 4096
 _AREA = _AREA_HEADER + _AREA_BUCKETS * _BUCKET  # 3 MiB
 _HEADER = 4096
 _HOLDS = _HEADER + _BUCKETS * _BUCKET  # where they begin
-_SIZE = _HOLDS + SEATS * _AREA
-_MAGIC = 0x47_41_54_45_4C_45_44_32  # "GATELED2"; the last digit changes with the layout
+# For choices, apart from the rates: whoever has one port after another must not drive these out. Half a million.
+_CHOICE_BUCKETS = 1 << 15
+_CHOICES = _HOLDS + SEATS * _AREA  # where they begin
+_SIZE = _CHOICES + _CHOICE_BUCKETS * _BUCKET
+_MAGIC = 0x47_41_54_45_4C_45_44_33  # "GATELED3"; the last digit changes with the layout
 # Cells of the header.
 _MAGIC_CELL = 0
 EVICTED_CELL = 1
 _SECRET = 16  # bytes from the beginning
 _SECRET_SIZE = 32
-# What the bytes that are locked stand for: bucket by bucket, from here on the hashes of keys that are held, and the
-# header. They need not lie within the file.
+# What the bytes that are locked stand for: bucket by bucket, from here on the hashes of keys that are held, the header,
+# and the buckets of choices. They need not lie within the file.
 _LOCKS_OF_HOLDS = 1 << 40
 _LOCK_OF_HEADER = 1 << 41
+_LOCKS_OF_CHOICES = 1 << 42
+# The lower bits of the value of a choice say what was chosen, those above until when it holds: nanoseconds, rounded up
+# to the next of these, 1.07 s. So of two choices the one that ends sooner is still the lesser value, by a second or so.
+TAG = 30
+_TAGS = (1 << TAG) - 1
 # Nanoseconds for which to wait for a lock, on the event loop. A holder that runs needs microseconds, one that others
 # have driven from its processor comes back to it after milliseconds: on a busy machine more than ten, and counts were
 # lost when that was all. Who was waited for in vain is for some seconds waited for only as long as one that runs needs.
@@ -181,7 +189,8 @@ class Ledger:
                 return depth - due
             if cost > depth:
                 return depth - cost
-            self._open(at, digest, now + cost, now)
+            if self._open(at, digest, now + cost, now):
+                self._count_eviction()
             return depth - cost
         finally:
             lockf(fd, LOCK_UN, 1, lock)
@@ -196,7 +205,8 @@ class Ledger:
             cell = self._find(at, digest)
             if cell < 0:
                 due = cost
-                self._open(at, digest, now + due, now)
+                if self._open(at, digest, now + due, now):
+                    self._count_eviction()
             else:
                 due = max(self._cells[cell] - now, 0) + cost
                 self._cells[cell] = now + due
@@ -220,6 +230,45 @@ class Ledger:
         digest, at, _ = self._known.get(key) or self._place(key)
         cell = self._find(at, digest)
         return max(self._cells[cell] - (monotonic_ns() if now is None else now), 0) if cell >= 0 else 0
+
+    # Choices.
+
+    def choose(self, key: bytes, tag: int, ns: int, now: int | None = None) -> None:
+        """Let everybody know what was chosen for a key, for so many nanoseconds. tag: 0 < tag < 2^TAG; 0 to forget."""
+        digest, at, lock = self._choice(key)
+        self._lock(lock)
+        try:
+            if now is None:
+                now = monotonic_ns()
+            until = (((now + ns) >> TAG) + 1) << TAG
+            cell = self._find(at, digest)
+            if not tag:
+                if cell >= 0:
+                    self._cells[cell] = 0
+            elif cell >= 0:
+                self._cells[cell] = until | tag
+            else:
+                self._open(at, digest, until | tag, now)
+        finally:
+            lockf(self.fd, LOCK_UN, 1, lock)
+
+    def chosen(self, key: bytes, now: int | None = None) -> int:
+        """What was chosen for a key, 0 when that is not known any more. Needs no lock: a word is written after its
+        key."""
+        digest, at, _ = self._choice(key)
+        cell = self._find(at, digest)
+        if cell < 0:
+            return 0
+        word = int(self._cells[cell])
+        if word <= (monotonic_ns() if now is None else now) or self._find(at, digest) != cell:
+            return 0  # it is over, or the place was given to another key meanwhile
+        return word & _TAGS
+
+    def _choice(self, key: bytes) -> tuple[bytes, int, int]:
+        """As `_place`; but hardly any key of this kind comes again soon."""
+        digest = self._digest(key)
+        number = int.from_bytes(digest[8:], "little") % _CHOICE_BUCKETS
+        return digest, _CHOICES + number * _BUCKET, _LOCKS_OF_CHOICES + number
 
     def _lock(self, lock: int) -> None:
         try:
@@ -277,8 +326,9 @@ class Ledger:
             return -1
         return (at + _KEYS + (found >> 1)) >> 3
 
-    def _open(self, at: int, digest: bytes, value: int, now: int) -> None:
-        """Begin an account in place of the one that says least: one that is over, or will be soonest."""
+    def _open(self, at: int, digest: bytes, value: int, now: int) -> bool:
+        """Begin an account in place of the one that says least: one that is over, or will be soonest. Whether that had
+        something to say."""
         values = _VALUES.unpack_from(self._map, at + _KEYS)
         least = min(values)
         way = values.index(least)
@@ -290,8 +340,7 @@ class Ledger:
         cells[keys + 1] = second
         cells[(at + _KEYS) // 8 + way] = value
         cells[keys] = first
-        if least > now and had_key:
-            self._count_eviction()
+        return least > now and bool(had_key)
 
     def _count_eviction(self) -> None:
         # The one case of a lock within a lock; this one is always the last.

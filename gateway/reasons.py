@@ -206,6 +206,7 @@ REASONS: dict[str, Reason] = {
     "quota_exhausted": Reason(
         _DENIED, "What you may use in this time is used up.", (403,), True, ends_sessions=True
     ),
+    "session_displaced": Reason("", "A session that was used since took its place.", (), ends_sessions=True),
     "hello_timeout": Reason("", "The first message took too long to arrive.", (), ends_sessions=True),
 }
 

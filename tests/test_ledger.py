@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import ledger as module
-from gateway.ledger import EVICTED_CELL, WAYS, Ledger
+from gateway.ledger import EVICTED_CELL, TAG, WAYS, Ledger
 from gateway.scoreboard import Fact, Scoreboard
 
 SECOND = 10**9
@@ -560,3 +560,46 @@ def test_values_are_words(ledger: Ledger) -> None:
     data = os.pread(ledger.fd, WAYS * 24, at)
     way = data.index(digest) // 16
     assert struct.unpack_from("=Q", data, WAYS * 16 + 8 * way) == (1007,)
+
+
+# Choices.
+
+
+def test_a_choice_is_known_to_everybody_until_its_time_is_over(ledger: Ledger) -> None:
+    ledger.choose(b"a", 7, 30 * SECOND, 1000)
+    again = Ledger.adopt(os.dup(ledger.fd))
+    assert again is not None
+    assert again.chosen(b"a", 1000) == 7
+    assert again.chosen(b"a", 1000 + 30 * SECOND) == 7
+    assert again.chosen(b"a", 1000 + 32 * SECOND) == 0
+    assert again.chosen(b"b", 1000) == 0
+    again.close()
+
+
+def test_a_choice_can_be_changed_prolonged_and_forgotten(ledger: Ledger) -> None:
+    ledger.choose(b"a", 7, SECOND, 1000)
+    ledger.choose(b"a", (1 << TAG) - 1, 5 * SECOND, SECOND)
+    assert ledger.chosen(b"a", 5 * SECOND) == (1 << TAG) - 1
+    ledger.choose(b"a", 0, 0, 5 * SECOND)
+    assert ledger.chosen(b"a", 5 * SECOND) == 0
+    ledger.choose(b"unknown", 0, 0, 5 * SECOND)
+    assert ledger.chosen(b"unknown", 5 * SECOND) == 0
+
+
+def test_choices_drive_out_the_one_that_ends_soonest_and_no_account(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BUCKETS", 1)
+    monkeypatch.setattr(module, "_CHOICE_BUCKETS", 1)
+    ledger.spend(b"rate", SECOND, 60 * SECOND, 1000)
+    for number in range(WAYS + 1):
+        ledger.choose(b"%d" % number, number + 1, (100 + 2 * number) * SECOND, 1000)
+    assert [ledger.chosen(b"%d" % number, 1000) for number in range(WAYS + 1)] == [0, *range(2, WAYS + 2)]
+    assert ledger.owed(b"rate", 1000) == SECOND
+    assert ledger.evicted == 0
+
+
+def test_a_choice_outlives_who_made_it(ledger: Ledger) -> None:
+    with child(lambda: ledger.choose(b"a", 3, 60 * SECOND)) as (_, told):
+        os.read(told, 1)
+    assert ledger.chosen(b"a") == 3

@@ -201,7 +201,7 @@ class UdpListener(Listener):
     max_sessions: Count = 10_000
     """The most sessions, per worker. A further one takes the place of the one that was idle for longest."""
     max_responses: Count | None = None
-    """A session is over after so many answers to its last datagram: 1 for DNS. When absent it ends by its
+    """A session is over when so many answers have come to each of its datagrams: 1 for DNS. When absent it ends by its
     idle_timeout."""
     proxy_protocol: Telling = Telling()
     """Whether the endpoint is told who the client is."""

@@ -109,6 +109,8 @@ class Door(uvicorn.Server):
             if stopping and not self._stopping:
                 self._stopping = True
                 self._close_idle()
+                for one in self._datagrams:
+                    one.hurry()
             return
         self._deadline = asyncio.get_running_loop().time() + timeout
         self._leaving = frozenset(leaving)
@@ -185,7 +187,7 @@ class Door(uvicorn.Server):
             for connection in list(entry.connections):
                 connection.drain()
         for one in self._datagrams:
-            one.drain()
+            one.drain(one.name in self._leaving, self._stopping)
         await self._unless_aborted(self._empty_queues())
         self._close_idle()
         while not self._abort.is_set() and self._is_busy():
@@ -218,7 +220,8 @@ class Door(uvicorn.Server):
     async def _empty_queues(self) -> None:
         """Accept on the sockets that nobody inherits until nothing comes any more, then say so."""
         leaving = [entry for entry in self.entries if entry.name in self._leaving and entry.name in self._listening]
-        if not leaving:
+        read = [one for one in self._datagrams if one.name in self._leaving]
+        if not leaving and not read:
             return
         loop = asyncio.get_running_loop()
         end = loop.time() + _QUIET_MOST
@@ -226,13 +229,16 @@ class Door(uvicorn.Server):
         quiet_since = loop.time()
         while loop.time() < end and loop.time() - quiet_since < _QUIET:
             now_accepted = sum(entry.cells[entry.accepted_cell] + entry.prefaces for entry in leaving)
+            now_accepted += sum(one.received for one in read)
             if now_accepted != accepted:
                 accepted = now_accepted
                 quiet_since = loop.time()
             await asyncio.sleep(_QUIET_STEP)
         for entry in leaving:
             self._listening[entry.name].close()
-        self._left([entry.name for entry in leaving])
+        for one in read:
+            one.stop_reading()
+        self._left([*(entry.name for entry in leaving), *(one.name for one in read)])
 
     def _close_idle(self) -> None:
         """Put every connection on the list of those that are closed if they are idle at their time."""

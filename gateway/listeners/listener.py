@@ -154,8 +154,22 @@ class Datagrams(Protocol):
         """Take datagrams from here on."""
         ...
 
-    def drain(self) -> None:
-        """Take nothing new: a successor reads the socket. What is answered goes on."""
+    @property
+    def received(self) -> int:
+        """How many it has taken."""
+        ...
+
+    def drain(self, reads_on: bool, stopping: bool) -> None:
+        """The worker leaves. What is answered goes on, but nothing is read any more: a successor does, unless reads_on
+        says that nobody will. stopping: the whole gateway goes."""
+        ...
+
+    def hurry(self) -> None:
+        """The whole gateway goes: keep nothing for whose next datagram nobody would be there."""
+        ...
+
+    def stop_reading(self) -> None:
+        """All that waited has been read."""
         ...
 
     @property
@@ -163,4 +177,6 @@ class Datagrams(Protocol):
         """Whether anything is under way."""
         ...
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """End at once, and keep nothing open. Called whatever came before."""
+        ...

@@ -1,10 +1,10 @@
-"""One bound socket for one configured address.
+"""One bound socket for one configured address, for connections or for datagrams.
 
 Knows address families, what to ask of the kernel, and how to say in one sentence why it said no. Never knows slots,
 steering or workers: `sockets.py` does. The master resolves no names, since a lookup may block for seconds: a host is an
 IP literal, `localhost`, or empty.
 
-Which addresses a TCP listener takes:
+Which addresses a listener takes:
 
 | written | IPv4 | IPv6 |
 |---|---|---|
@@ -44,14 +44,22 @@ class BindError(StartError):
 
 
 class Target(NamedTuple):
-    """A TCP address as the kernel takes it."""
+    """An address as the kernel takes it. kind: of the socket, a stream or datagrams."""
 
     family: socket.AddressFamily
     host: str
     v6only: bool = False
+    kind: socket.SocketKind = socket.SOCK_STREAM
 
 
-def targets(address: TcpAddress) -> list[Target]:
+# What a socket for datagrams may keep until its worker has time for it, for as long as a successor takes to come up.
+# Without CAP_NET_ADMIN the kernel grants no more than net.core.rmem_max, which is what it has by itself, 208 KiB.
+_RECEIVE_BUFFER = 4 * 1024 * 1024
+_RCVBUFFORCE = 33  # asm-generic/socket.h
+_PKTINFO = 8  # linux/in.h
+
+
+def targets(address: TcpAddress, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[Target]:
     """What to bind for this address; a second entry is for machines without IPv6."""
     host = {"": "::", "localhost": "127.0.0.1"}.get(address.host, address.host)
     try:
@@ -59,16 +67,16 @@ def targets(address: TcpAddress) -> list[Target]:
     except ValueError:
         raise BindError(address, "the host must be an IP address, localhost or empty, not a name") from None
     if ip == ipaddress.IPv6Address("::"):
-        return [Target(socket.AF_INET6, "::"), Target(socket.AF_INET, "0.0.0.0")]
+        return [Target(socket.AF_INET6, "::", kind=kind), Target(socket.AF_INET, "0.0.0.0", kind=kind)]
     if ip.version == 4:
-        return [Target(socket.AF_INET, host)]
-    return [Target(socket.AF_INET6, host, v6only=True)]
+        return [Target(socket.AF_INET, host, kind=kind)]
+    return [Target(socket.AF_INET6, host, v6only=True, kind=kind)]
 
 
-def tcp(address: TcpAddress) -> tuple[socket.socket, Target]:
-    """The first socket of an address, bound but not listening, and the target to give `tcp_again` for further ones."""
+def first(address: TcpAddress, kind: socket.SocketKind) -> tuple[socket.socket, Target]:
+    """The first socket of an address, bound but not listening, and the target to give `again` for further ones."""
     last = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-    for target in targets(address):
+    for target in targets(address, kind):
         try:
             if address.port:
                 _refuse_company(target, address.port)
@@ -80,7 +88,7 @@ def tcp(address: TcpAddress) -> tuple[socket.socket, Target]:
     raise BindError(address, reason(last, address.port)) from last
 
 
-def tcp_again(address: TcpAddress, target: Target, port: int) -> socket.socket:
+def again(address: TcpAddress, target: Target, port: int) -> socket.socket:
     """One more socket of the same group. The kernel wants it made by the same user id as the first."""
     try:
         return _bound(target, port)
@@ -89,25 +97,50 @@ def tcp_again(address: TcpAddress, target: Target, port: int) -> socket.socket:
 
 
 def _bound(target: Target, port: int, *, reuseport: bool = True) -> socket.socket:
-    sock = socket.socket(target.family, socket.SOCK_STREAM)
+    sock = socket.socket(target.family, target.kind)
+    is_stream = target.kind is socket.SOCK_STREAM
     try:
-        # Also without company: connections of an earlier run in TIME_WAIT hold the port otherwise.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Also without company: connections of an earlier run in TIME_WAIT hold the port otherwise. For datagrams there
+        # is no such thing, and this would let others of the same mind in.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(is_stream))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuseport))
         if target.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(target.v6only))
         # Accepted sockets inherit this one. TCP_DEFER_ACCEPT is left alone on purpose: a connection without data would
         # stay out of the accept queue, where a drain can't see it, and peers that only connect (health checks, tunnels
         # whose server speaks first) would hang.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if is_stream:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            _enlarge(sock)
         sock.setblocking(False)
         # Numeric, so no lookup; it turns the zone of fe80::1%eth0 into the number of an interface.
-        found = socket.getaddrinfo(target.host, port, target.family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        found = socket.getaddrinfo(target.host, port, target.family, target.kind, flags=socket.AI_NUMERICHOST)
         sock.bind(found[0][4])
+        if not is_stream:
+            _tell_who_was_asked(sock)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _enlarge(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _RECEIVE_BUFFER)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+
+
+def _tell_who_was_asked(sock: socket.socket) -> None:
+    """Where a socket takes datagrams to any address, each says which one it was sent to: the answer must come from
+    there."""
+    if not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_unspecified:
+        return
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _PKTINFO, 1)
 
 
 def _refuse_company(target: Target, port: int) -> None:
@@ -208,7 +241,11 @@ def unlink(address: UnixAddress, inode: Inode) -> None:
             Path(address.path).unlink()
 
 
-def inherited(address: FdAddress | SystemdAddress, named: Mapping[str, Sequence[int]] | None = None) -> socket.socket:
+def inherited(
+    address: FdAddress | SystemdAddress,
+    named: Mapping[str, Sequence[int]] | None = None,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> socket.socket:
     """A socket that somebody else bound and keeps: handed down as a descriptor, or by systemd under a name.
 
     named: what `systemd.listen_fds` found. A copy is taken, so the same descriptor can be asked for again after a
@@ -224,9 +261,12 @@ def inherited(address: FdAddress | SystemdAddress, named: Mapping[str, Sequence[
     except OSError as error:
         os.close(copy)
         raise BindError(address, f"descriptor {fd} is not a socket") from error
-    if not _can_listen(sock):
+    if not _can_listen(sock, kind):
         sock.close()
-        raise BindError(address, f"descriptor {fd} is not a bound or listening stream socket")
+        wanted = "bound or listening stream" if kind is socket.SOCK_STREAM else "bound datagram"
+        raise BindError(address, f"descriptor {fd} is not a {wanted} socket")
+    if kind is socket.SOCK_DGRAM:
+        _tell_who_was_asked(sock)
     sock.setblocking(False)
     return sock
 
@@ -244,9 +284,10 @@ def _by_name(address: SystemdAddress, named: Mapping[str, Sequence[int]]) -> int
     raise BindError(address, f"systemd passed no socket of this name (FileDescriptorName; passed: {others})")
 
 
-def _can_listen(sock: socket.socket) -> bool:
-    families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-    if sock.family not in families or sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
+def _can_listen(sock: socket.socket, kind: socket.SocketKind) -> bool:
+    is_stream = kind is socket.SOCK_STREAM
+    families = (socket.AF_INET, socket.AF_INET6, *([socket.AF_UNIX] if is_stream else []))
+    if sock.family not in families or sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != kind:
         return False
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return True

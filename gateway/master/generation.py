@@ -49,15 +49,16 @@ class Generation:
         return found | ({self.admin.key} if self.admin is not None else set())
 
 
-def key(address: Address, name: str) -> str:
+def key(address: Address, name: str, datagrams: bool = False) -> str:
     """What an address is known by from one generation to the next, however it is spelled.
 
-    With port 0 each listener has a port of its own.
+    With port 0 each listener has a port of its own. UDP has ports of its own, too.
     """
+    protocol = "udp:" if datagrams else ""
     if not isinstance(address, TcpAddress):
-        return str(address)
+        return f"{protocol}{address}"
     spelled = TcpAddress(targets(address)[0].host, address.port)
-    return str(spelled) if address.port else f"{spelled} of {name}"
+    return f"{protocol}{spelled}" if address.port else f"{protocol}{spelled} of {name}"
 
 
 def wanted_workers(config: Config) -> int:
@@ -74,11 +75,11 @@ def open_sockets(
     new: list[Listening] = []
     config = generation.config
 
-    def one(address: Address, name: str, backlog: int, slots: int) -> Listening:
-        known_by = key(address, name)
+    def one(address: Address, name: str, backlog: int, slots: int, datagrams: bool = False) -> Listening:
+        known_by = key(address, name, datagrams)
         known = open_now.get(known_by)
         if known is None:
-            known = Listening.open(address, backlog, inherited=inherited)
+            known = Listening.open(address, backlog, inherited=inherited, datagrams=datagrams)
             known.key = known_by
             open_now[known_by] = known
             new.append(known)
@@ -89,7 +90,7 @@ def open_sockets(
     try:
         for listener in config.listeners:
             generation.listening[listener.name] = one(
-                listener.listen, listener.name, listener.backlog, generation.wanted
+                listener.listen, listener.name, listener.backlog, generation.wanted, listener.DATAGRAMS
             )
         if config.admin is not None:
             generation.admin = one(config.admin.listen, ADMIN, 128, 1)
@@ -116,7 +117,7 @@ def announce(generation: Generation) -> None:
             len(generation.findings.members(name, upstream)) * upstream.pool.max_connections
             for name, upstream in config.upstreams.items()
         ),
-        backlogs={listener.name: listener.backlog for listener in config.listeners},
+        backlogs={listener.name: listener.backlog for listener in config.listeners if not listener.DATAGRAMS},
         somaxconn=somaxconn(),
     ):
         log.warning("%s", warning)

@@ -1,7 +1,8 @@
 """Which accept queues still have somebody to accept from them: where new connections are sent, and what may close.
 
-A socket is closed only when no child holds it any more, so no connection that waits is lost. Decides from what is given
-to it; keeps nothing.
+A socket is closed only when no child holds it any more, so no connection that waits is lost. One for datagrams is
+closed only when no child is left that was born with it: who drains answers by it, and its place in the kernel's group
+is taken for as long. Decides from what is given to it; keeps nothing.
 """
 
 from __future__ import annotations
@@ -35,22 +36,27 @@ def orphans(child: Child, current: Generation, goes: bool) -> set[str]:
 
 def close_unheld(opened: dict[str, Listening], children: Iterable[Child], keep: set[str]) -> None:
     """Close the sockets that nobody accepts from any more, but for those to keep."""
-    held = {known_by for child in children for known_by in child.holds}
+    held = {known_by for child in children for known_by in _held(child, opened)}
     for known_by in opened.keys() - held - keep:
         opened.pop(known_by).close()
 
 
 def close_slots(opened: dict[str, Listening], children: Iterable[Child], wanted: int) -> None:
     """Close the sockets of slots beyond the wanted number, once nobody holds them."""
-    held = {(known_by, child.slot) for child in children for known_by in child.holds}
+    held = {(known_by, child.slot) for child in children for known_by in _held(child, opened)}
     for known_by, listening in opened.items():
         for slot in listening.slots:
             if slot >= wanted and (known_by, slot) not in held:
                 listening.close_slot(slot)
 
 
+def _held(child: Child, opened: dict[str, Listening]) -> set[str]:
+    """The sockets (by key) that this child still needs."""
+    return child.holds | {name for name in child.names if name in opened and opened[name].takes_datagrams}
+
+
 def steer(current: Generation, children: Sequence[Child], limits: Process) -> None:
-    """New connections go to the slots where somebody accepts: not to one that is leaving, dead or hung."""
+    """What is new goes to the slots where somebody accepts: not to one that is leaving, dead or hung."""
     slots = {
         child.slot
         for child in children

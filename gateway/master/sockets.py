@@ -1,14 +1,17 @@
 """The listening sockets of the master: which address, which slot, which descriptor.
 
-Knows that a TCP address has one socket per slot and every other kind one socket for all slots, when to bind, listen and
-close, and how to hand the sockets on to an upgraded master. Never knows workers, generations or the configuration as a
-whole; the system calls are in `bind.py`, the choice among slots in `steering.py`.
+Knows that a TCP or UDP address has one socket per slot and every other kind one socket for all slots, when to bind,
+listen and close, and how to hand the sockets on to an upgraded master. Never knows workers, generations or the
+configuration as a whole; the system calls are in `bind.py`, the choice among slots in `steering.py`.
 
 The life of a slot's socket: `socket` binds it (so a worker forked now inherits it), `listen` makes it a member of the
 kernel's group, `steer` without the slot lets its queue run empty, `close_slot` ends it. The master keeps its copy all
 that time, so a worker that dies takes no waiting connection with it.
 
-All sockets of one TCP address must be made under one user id: the kernel lets no other id into the group. A master that
+One for datagrams is in the kernel's group from bind on; whether its slot gets any is a question of `steer` alone. It
+stays in the group while anybody has a copy, so `close_slot` comes last, when no worker has one.
+
+All sockets of one address must be made under one user id: the kernel lets no other id into the group. A master that
 gives up root does so before the first `open`, or never.
 """
 
@@ -17,14 +20,14 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from socket import SO_ACCEPTCONN, SOL_SOCKET
+from socket import MSG_DONTWAIT, MSG_PEEK, SO_ACCEPTCONN, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
 from socket import socket as Socket
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 from gateway.config.values import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
 from gateway.master import bind, steering
 from gateway.master.bind import BindError, Inode
-from gateway.master.steering import Group, queued
+from gateway.master.steering import DatagramGroup, Group, queued
 
 __all__ = ["BindError", "HandedOn", "Listening"]
 
@@ -48,24 +51,37 @@ class Listening(ABC):
     `open` and `adopt` make one. Who has it closes it. Sockets are non-blocking and not inherited across exec.
     """
 
+    takes_datagrams = False
+
     def __init__(self, address: Address, backlog: int) -> None:
         self.address = address
         self.backlog = backlog
         self.key = str(address)  # what it is known by; the master gives another where one address means several sockets
 
     @staticmethod
-    def open(address: Address, backlog: int, *, inherited: Mapping[str, Sequence[int]] | None = None) -> Listening:
+    def open(
+        address: Address,
+        backlog: int,
+        *,
+        inherited: Mapping[str, Sequence[int]] | None = None,
+        datagrams: bool = False,
+    ) -> Listening:
         """Bind the address, without listening yet. Raises BindError.
 
-        inherited: the sockets systemd passed, by name.
+        inherited: the sockets systemd passed, by name. datagrams: they come here, and not connections.
         """
         match address:
+            case TcpAddress() if datagrams:
+                sock, target = bind.first(address, SOCK_DGRAM)
+                return DatagramsPerSlot(address, backlog, target, sock)
             case TcpAddress():
-                sock, target = bind.tcp(address)
+                sock, target = bind.first(address, SOCK_STREAM)
                 return PerSlot(address, backlog, target, sock)
             case UnixAddress():
                 sock, inode = bind.unix(address)
                 return Shared(address, backlog, sock, inode)
+            case FdAddress() | SystemdAddress() if datagrams:
+                return SharedDatagrams(address, backlog, bind.inherited(address, inherited, SOCK_DGRAM))
             case FdAddress() | SystemdAddress():
                 return Shared(address, backlog, bind.inherited(address, inherited))
 
@@ -78,12 +94,15 @@ class Listening(ABC):
         for _, sock in sockets:
             sock.setblocking(False)
             sock.set_inheritable(False)
+        takes_datagrams = sockets[0][1].type is SOCK_DGRAM
         adopted: Listening
         if isinstance(address, TcpAddress):
-            adopted = PerSlot.adopted(address, handed_on, sockets)
+            adopted = (DatagramsPerSlot if takes_datagrams else PerSlot).adopted(address, handed_on, sockets)
         else:
             inode = handed_on["inode"]
-            adopted = shared = Shared(address, handed_on["backlog"], sockets[0][1], Inode(*inode) if inode else None)
+            kept = Inode(*inode) if inode else None
+            kind = SharedDatagrams if takes_datagrams else Shared
+            adopted = shared = kind(address, handed_on["backlog"], sockets[0][1], kept)
             shared.share_with(handed_on["order"])
         adopted.key = handed_on["key"]
         return adopted
@@ -160,10 +179,11 @@ class Listening(ABC):
         """End all sockets; remove the file of a unix socket unless somebody replaced it."""
 
 
-class PerSlot(Listening):
-    """A TCP address: one SO_REUSEPORT socket per slot."""
+class _PerSlot(Listening):
+    """An address with a host and a port: one SO_REUSEPORT socket per slot."""
 
     address: TcpAddress
+    _group: Group | DatagramGroup
 
     def __init__(self, address: TcpAddress, backlog: int, target: bind.Target, first: Socket) -> None:
         super().__init__(address, backlog)
@@ -173,18 +193,25 @@ class PerSlot(Listening):
         # Bound by `open`, so that an address in use shows at once and port 0 is a number; for the first slot that asks.
         self._spare: Socket | None = first
         self._sockets: dict[int, Socket] = {}
-        self._group = Group()
 
     @classmethod
-    def adopted(cls, address: TcpAddress, handed_on: HandedOn, sockets: Sequence[tuple[int | None, Socket]]) -> PerSlot:
+    def adopted(cls, address: TcpAddress, handed_on: HandedOn, sockets: Sequence[tuple[int | None, Socket]]) -> Self:
         first = sockets[0][1]
-        target = next(target for target in bind.targets(address) if target.family == first.family)
+        target = next(one for one in bind.targets(address, first.type) if one.family == first.family)
         made = cls(address, handed_on["backlog"], target, first)
         made._spare = next((sock for slot, sock in sockets if slot is None), None)
         made._sockets = {slot: sock for slot, sock in sockets if slot is not None}
-        order = [(slot, made._sockets[slot]) for slot in handed_on["order"]]
-        made._group = Group.adopt(order, handed_on["steered"])
+        made._adopt_group([(slot, made._sockets[slot]) for slot in handed_on["order"]], handed_on["steered"])
         return made
+
+    @abstractmethod
+    def _adopt_group(self, order: list[tuple[int, Socket]], steered: list[int] | None) -> None:
+        """The group as it is in the kernel."""
+
+    @property
+    @abstractmethod
+    def _steered(self) -> Collection[int] | None:
+        """What `fds` is to say of the steering."""
 
     @property
     def shared(self) -> bool:
@@ -205,12 +232,8 @@ class PerSlot(Listening):
     def socket(self, slot: int) -> Socket:
         if slot not in self._sockets:
             sock, self._spare = self._spare, None
-            self._sockets[slot] = sock or bind.tcp_again(self.address, self._target, self._port)
+            self._sockets[slot] = sock or bind.again(self.address, self._target, self._port)
         return self._sockets[slot]
-
-    def listen(self, slot: int) -> None:
-        if slot not in self._group.slots:
-            self._group.add(slot, self.socket(slot), self.backlog)
 
     def close_slot(self, slot: int) -> None:
         if slot in self._group.slots:
@@ -222,27 +245,11 @@ class PerSlot(Listening):
     def steer(self, slots: Collection[int]) -> bool:
         return self._group.steer(slots)
 
-    def refuse(self) -> None:
-        for sock in self._sockets.values():
-            steering.refuse(sock)
-
-    def admit(self) -> None:
-        for sock in self._sockets.values():
-            steering.admit(sock)
-
-    def queued(self, slot: int) -> int:
-        return queued(self._sockets[slot]) if slot in self._group.slots else 0
-
-    def set_backlog(self, backlog: int) -> None:
-        self.backlog = backlog
-        for slot in self._group.slots:
-            self._sockets[slot].listen(backlog)  # a second time it changes the limit and nothing else
-
     def fds(self) -> HandedOn:
         sockets: list[tuple[int | None, int]] = [(slot, sock.fileno()) for slot, sock in self._sockets.items()]
         if self._spare is not None:
             sockets.append((None, self._spare.fileno()))
-        wanted = self._group.wanted
+        steered = self._steered
         return {
             "kind": type(self.address).__name__,
             "key": self.key,
@@ -250,7 +257,7 @@ class PerSlot(Listening):
             "backlog": self.backlog,
             "sockets": sockets,
             "order": self._group.slots,
-            "steered": None if wanted is None else sorted(wanted),
+            "steered": None if steered is None else sorted(steered),
             "inode": None,
         }
 
@@ -280,6 +287,81 @@ class PerSlot(Listening):
 
     def __repr__(self) -> str:
         return f"<Listening {self.bound} slots {self.slots} {self._group!r}>"
+
+
+class PerSlot(_PerSlot):
+    """A TCP address."""
+
+    def __init__(self, address: TcpAddress, backlog: int, target: bind.Target, first: Socket) -> None:
+        super().__init__(address, backlog, target, first)
+        self._group: Group = Group()
+
+    def _adopt_group(self, order: list[tuple[int, Socket]], steered: list[int] | None) -> None:
+        self._group = Group.adopt(order, steered)
+
+    @property
+    def _steered(self) -> Collection[int] | None:
+        return self._group.wanted
+
+    def listen(self, slot: int) -> None:
+        if slot not in self._group.slots:
+            self._group.add(slot, self.socket(slot), self.backlog)
+
+    def refuse(self) -> None:
+        for sock in self._sockets.values():
+            steering.refuse(sock)
+
+    def admit(self) -> None:
+        for sock in self._sockets.values():
+            steering.admit(sock)
+
+    def queued(self, slot: int) -> int:
+        return queued(self._sockets[slot]) if slot in self._group.slots else 0
+
+    def set_backlog(self, backlog: int) -> None:
+        self.backlog = backlog
+        for slot in self._group.slots:
+            self._sockets[slot].listen(backlog)  # a second time it changes the limit and nothing else
+
+
+class DatagramsPerSlot(_PerSlot):
+    """A UDP address. Datagrams wait in the receive buffer of a slot as connections do in a queue."""
+
+    takes_datagrams = True
+
+    def __init__(self, address: TcpAddress, backlog: int, target: bind.Target, first: Socket) -> None:
+        super().__init__(address, backlog, target, first)
+        self._group: DatagramGroup = DatagramGroup()
+
+    def _adopt_group(self, order: list[tuple[int, Socket]], steered: list[int] | None) -> None:
+        self._group = DatagramGroup.adopt(order, steered)
+
+    @property
+    def _steered(self) -> Collection[int] | None:
+        return self._group.reading
+
+    def socket(self, slot: int) -> Socket:
+        sock = super().socket(slot)
+        if slot not in self._group.slots:
+            self._group.add(slot, sock)
+        return sock
+
+    def listen(self, slot: int) -> None:
+        """It takes them since it is bound; `steer` says whether it gets any."""
+        self.socket(slot)
+
+    def refuse(self) -> None:
+        """Nobody knocks before he sends. What comes is for whoever still reads."""
+
+    def admit(self) -> None:
+        pass
+
+    def queued(self, slot: int) -> int:
+        """1 for one or more."""
+        return _has_datagram(self._sockets[slot])
+
+    def set_backlog(self, backlog: int) -> None:
+        self.backlog = backlog
 
 
 class Shared(Listening):
@@ -374,3 +456,27 @@ class Shared(Listening):
 
     def __repr__(self) -> str:
         return f"<Listening {self.address} slots {self.slots} one socket for all>"
+
+
+class SharedDatagrams(Shared):
+    """The same for datagrams: each goes to whoever reads first."""
+
+    takes_datagrams = True
+
+    @property
+    def listening(self) -> list[int]:
+        return self.slots
+
+    def listen(self, slot: int) -> None:
+        self._slots.add(slot)
+
+    def queued(self, slot: int) -> int:
+        return _has_datagram(self._sock)
+
+
+def _has_datagram(sock: Socket) -> int:
+    try:
+        sock.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
+    return 1

@@ -39,6 +39,7 @@ def child(one: Child) -> dict[str, Any]:
         **process(one.pid),
         "connections": int(cells[Fact.OPEN]),
         "busy": int(cells[Fact.BUSY]),
+        "tunnels": int(cells[Fact.TUNNELS]),
         "requests": one.requests,
         "upstream_connections": int(cells[Fact.UPSTREAM_OPEN]),
         "loop_lag_ms": round(cells[Fact.LAG] / 1000, 1),

@@ -1,14 +1,17 @@
-"""Which slot's socket gets the next connection of a TCP address, and how a socket gets none any more.
+"""Which slot's socket gets the next connection of a TCP address, or the datagrams of a client of a UDP address, and how
+a socket gets none any more.
 
-Knows how the kernel orders the sockets of a SO_REUSEPORT group, and two classic BPF programs: one picks among them, the
-other keeps newcomers out. Never knows addresses, workers or why a slot is to be spared: `sockets.py` and the master
-decide that.
+Knows how the kernel orders the sockets of a SO_REUSEPORT group, and three classic BPF programs: two pick among them,
+one by chance and one by who the client is; the third keeps newcomers out. Never knows addresses, workers or why a slot
+is to be spared: `sockets.py` and the master decide that.
 
 The kernel's order, as `net/core/sock_reuseport.c` has it and tests/master/test_steering.py shows on a real kernel:
 
-- a socket joins at the end of the group when it starts to listen (binding alone does not make it a member);
+- a socket joins at the end of the group when it starts to listen (binding alone does not make it a member), one for
+  datagrams when it is bound;
 - when one leaves, the last one takes its place;
-- it leaves when its last copy is closed or, whoever else holds copies, at `shutdown`;
+- it leaves when its last copy is closed or, whoever else holds copies, at `shutdown`, which one for datagrams doesn't
+  know;
 - the program belongs to the group, not to the socket through which it was attached, and outlives that socket;
 - an index past the end of the group is no error: the kernel falls back to its hash over all members.
 """
@@ -29,15 +32,27 @@ _DETACH_FILTER = 27
 
 # Classic BPF, linux/bpf_common.h and linux/filter.h. One instruction is code, jump if true, jump if false, operand.
 _INSTRUCTION = struct.Struct("=HBBI")
+_LOAD = 0x00
 _LOAD_WORD = 0x20
+_LOAD_HALF = 0x28
 _LOAD_BYTE = 0x30
+_LOAD_KEPT = 0x60
+_KEEP = 0x02
+_TO_X = 0x07
 _ADD = 0x04
+_ADD_X = 0x0C
+_MULTIPLY = 0x24
+_DIVIDE = 0x34
 _MODULO = 0x94
+_SHIFT_RIGHT = 0x74
+_JUMP = 0x05
+_JUMP_IF_EQUAL = 0x15
 _JUMP_IF_AT_LEAST = 0x35
 _JUMP_IF_ANY_BIT = 0x45
 _RETURN_A = 0x16
 _RETURN = 0x06
 _RANDOM = 0xFFFFF000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM: not packet data but a fresh random word
+_IP_HEADER = 0xFFF00000  # SKF_NET_OFF: for datagrams a packet begins behind the UDP header, but for this
 
 # linux/tcp.h, struct tcp_info: eight single bytes, then words. For a listening socket the fifth word (tcpi_unacked) is
 # the length of its accept queue.
@@ -62,9 +77,73 @@ def program(picks: Sequence[int]) -> bytes:
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
 
 
+# Multipliers of two rounds of hashing, odd and without a pattern (the golden ratio; from MurmurHash3).
+_FIRST, _SECOND = 0x9E3779B1, 0x85EBCA6B
+_Instructions = list[tuple[int, int, int, int]]
+# A number below 2^16 that is always the same for one client, by address and port. A packet with options in its IPv4
+# header, or with further headers of IPv6, is told by its address alone.
+_WHO: _Instructions = [
+    (_LOAD, 0, 0, 0),
+    (_KEEP, 0, 0, 0),
+    (_LOAD_BYTE, 0, 0, _IP_HEADER),
+    (_JUMP_IF_AT_LEAST, 5, 0, 0x60),
+    (_JUMP_IF_EQUAL, 0, 2, 0x45),
+    (_LOAD_HALF, 0, 0, _IP_HEADER + 20),
+    (_KEEP, 0, 0, 0),
+    (_LOAD_WORD, 0, 0, _IP_HEADER + 12),
+    (_JUMP, 0, 0, 13),
+    (_LOAD_BYTE, 0, 0, _IP_HEADER + 6),
+    (_JUMP_IF_EQUAL, 0, 2, 17),
+    (_LOAD_HALF, 0, 0, _IP_HEADER + 40),
+    (_KEEP, 0, 0, 0),
+    (_LOAD_WORD, 0, 0, _IP_HEADER + 8),
+    (_MULTIPLY, 0, 0, _SECOND),
+    (_TO_X, 0, 0, 0),
+    (_LOAD_WORD, 0, 0, _IP_HEADER + 12),
+    (_ADD_X, 0, 0, 0),
+    (_MULTIPLY, 0, 0, _SECOND),
+    (_TO_X, 0, 0, 0),
+    (_LOAD_WORD, 0, 0, _IP_HEADER + 20),
+    (_ADD_X, 0, 0, 0),
+    (_MULTIPLY, 0, 0, _FIRST),
+    (_TO_X, 0, 0, 0),
+    (_LOAD_KEPT, 0, 0, 0),
+    (_ADD_X, 0, 0, 0),
+    (_MULTIPLY, 0, 0, _SECOND),
+    (_SHIFT_RIGHT, 0, 0, 16),
+]
+
+
+def by_client(order: Sequence[int], reading: Collection[int]) -> bytes:
+    """Instructions which return the index of the socket that a client's datagrams go to. order: the slots of the group,
+    in the kernel's order; reading: those that may be chosen.
+
+    The clients of a slot that reads are nobody else's, whoever else does. Those of one that does not are dealt out
+    among the others, and come back with it.
+    """
+    index = {slot: at for at, slot in enumerate(order)}
+    slots = sorted(index)
+    chosen = [slot for slot in slots if slot in reading] or slots
+    code = [*_WHO, (_KEEP, 0, 0, 0), (_MODULO, 0, 0, len(slots))]
+    for place, slot in enumerate(slots):
+        if slot in chosen:
+            code += [(_JUMP_IF_EQUAL, 0, 1, place), (_RETURN, 0, 0, index[slot])]
+    if chosen != slots:
+        code += [(_LOAD_KEPT, 0, 0, 0), (_DIVIDE, 0, 0, len(slots)), (_MODULO, 0, 0, len(chosen))]
+        for place, slot in enumerate(chosen):
+            code += [(_JUMP_IF_EQUAL, 0, 1, place), (_RETURN, 0, 0, index[slot])]
+    code.append((_RETURN, 0, 0, index[chosen[0]]))
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
+
+
 def attach(sock: socket.socket, picks: Sequence[int]) -> bool:
     """Have the group of `sock` pick among these indices only. False when the kernel refuses."""
-    code = array.array("B", program(picks))
+    return attach_program(sock, program(picks))
+
+
+def attach_program(sock: socket.socket, instructions: bytes) -> bool:
+    """Have these choose in the group of `sock`. False when the kernel refuses."""
+    code = array.array("B", instructions)
     address, size = code.buffer_info()
     try:
         sock.setsockopt(socket.SOL_SOCKET, _ATTACH_CBPF, struct.pack("@HP", size // _INSTRUCTION.size, address))
@@ -211,3 +290,62 @@ class Group:
     def __repr__(self) -> str:
         way = "hash" if self._wanted is None else f"steered to {sorted(self._wanted)}"
         return f"<Group slots {self.slots} {way}>"
+
+
+class DatagramGroup:
+    """The sockets of one UDP address, in the kernel's order. They are in the kernel's group from bind to their last
+    copy's end, so `add` and `remove` must be told of that when it happens.
+
+    Without a program the kernel's hash would choose among all that are bound, also those that nobody reads yet or any
+    more, and each change of their number would move nearly every client to another.
+    """
+
+    def __init__(self) -> None:
+        self._order: list[tuple[int, socket.socket]] = []
+        self._reading: frozenset[int] = frozenset()
+        self._attached = b""
+
+    @classmethod
+    def adopt(cls, order: Sequence[tuple[int, socket.socket]], reading: Collection[int] | None) -> DatagramGroup:
+        """A group that exists already, with its members in the kernel's order."""
+        group = cls()
+        group._order = list(order)
+        group._reading = frozenset(reading or ())
+        return group
+
+    @property
+    def slots(self) -> list[int]:
+        return [slot for slot, _ in self._order]
+
+    @property
+    def reading(self) -> frozenset[int]:
+        """The slots `steer` last chose."""
+        return self._reading
+
+    def add(self, slot: int, sock: socket.socket) -> None:
+        """It was bound. Once the group was steered, a newcomer is not chosen until the next `steer`."""
+        self._order.append((slot, sock))
+
+    def remove(self, slot: int) -> None:
+        """Its last copy is about to be closed; what waits in it is lost, so `steer` away and let it be read first."""
+        index = self.slots.index(slot)
+        self._order[index] = self._order[-1]
+        self._order.pop()
+        if self._order:
+            self.steer(self._reading)
+        else:
+            self._attached = b""
+
+    def steer(self, to: Collection[int]) -> bool:
+        """Send datagrams to these slots only; to all when these are none of them. False when the kernel refuses."""
+        self._reading = frozenset(to)
+        if not self._order:
+            return True
+        wanted = by_client(self.slots, self._reading)
+        if wanted != self._attached and not attach_program(self._order[0][1], wanted):
+            return False
+        self._attached = wanted
+        return True
+
+    def __repr__(self) -> str:
+        return f"<DatagramGroup slots {self.slots} steered to {sorted(self._reading)}>"

@@ -296,7 +296,7 @@ def adopted(legacy: Legacy, config: Config, files: Files) -> Generation:
     taken to write to."""
     generation = Generation(legacy.generation, config, files, wanted=legacy.wanted, findings=legacy.findings)
     generation.documents = legacy.documents
-    named = {key(listener.listen, listener.name): listener.name for listener in config.listeners}
+    named = {key(one.listen, one.name, one.DATAGRAMS): one.name for one in config.listeners}
     for known_by, listening in legacy.listening.items():
         if config.admin is not None and known_by == key(config.admin.listen, ADMIN):
             generation.admin = listening

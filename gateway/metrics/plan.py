@@ -41,6 +41,8 @@ MIRROR_SENT, MIRROR_DROPPED, MIRROR_FAILED = range(3)
 LAYER_REQUESTS, LAYER_REFUSED, LAYER_SHADOWED, LAYER_FAILED, LAYER_TIME = range(5)
 # Connections and sessions of listeners that don't speak HTTP that have ended; bytes from and to clients.
 SESSION_ENDED, SESSION_BYTES_IN, SESSION_BYTES_OUT = range(3)
+# Datagrams from and to clients; those for which there was no session, no room in the kernel, or that were too long.
+DATAGRAMS_IN, DATAGRAMS_OUT, DATAGRAMS_REFUSED, DATAGRAMS_UNSENT, DATAGRAMS_TOO_LONG = range(5)
 CELLS = {
     "route": 8,
     "latency": 2 * _HISTOGRAM,
@@ -57,6 +59,7 @@ CELLS = {
     "line": 2,
     "layer": 5,
     "session": 3,
+    "datagrams": 5,
     "ending": 1,
 }
 _GAUGES = {
@@ -83,6 +86,7 @@ LABELS = {
     "line": ("upstream",),
     "layer": ("route", "layer"),
     "session": ("listener",),
+    "datagrams": ("listener",),
     "ending": ("listener", "reason"),
 }
 OTHER = "__other__"
@@ -150,6 +154,8 @@ class Plan:
                 self.block("route", listener.name, NO_ROUTE, "")
             else:
                 self.block("session", listener.name)
+            if listener.DATAGRAMS:
+                self.block("datagrams", listener.name)
         for listener in config.http_listeners:
             for route in config.routes:
                 for upstream in route.upstreams or ("",):

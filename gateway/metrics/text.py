@@ -127,6 +127,19 @@ def _sessions(out: list[str], plan: Plan, totals: list[int]) -> None:
         _family(out, name, "counter", text)
         for labels, start in _known(plan, "session", totals):
             _line(out, name, labels, totals[start + offset])
+    known = _known(plan, "datagrams", totals)
+    _family(out, "datagrams_total", "counter", "Datagrams from clients and to them.")
+    for labels, start in known:
+        for direction, offset in (("in", p.DATAGRAMS_IN), ("out", p.DATAGRAMS_OUT)):
+            _line(out, "datagrams_total", [*labels, ("direction", direction)], totals[start + offset])
+    _family(out, "datagrams_dropped_total", "counter", "Datagrams that went nowhere.")
+    for labels, start in known:
+        for why, offset in (
+            ("refused", p.DATAGRAMS_REFUSED),
+            ("unsent", p.DATAGRAMS_UNSENT),
+            ("too_long", p.DATAGRAMS_TOO_LONG),
+        ):
+            _line(out, "datagrams_dropped_total", [*labels, ("why", why)], totals[start + offset])
     _family(out, "session_endings_total", "counter", "How they ended; no reason: both sides were done.")
     for key, start in plan.blocks["ending"].items():
         if totals[start]:

@@ -52,6 +52,11 @@ class Lease:
         self.endpoint = endpoint
         self.connection: Connection | None = None
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether its outcome decides about more than itself."""
+        return self._on_trial or self._of_circuit
+
     def count(self) -> None:
         """Count it in flight before it is entered, because how many there are is decided here."""
         self._counted = self._needs_room = True

@@ -19,6 +19,7 @@ from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
 from gateway.listeners.preface import Expected
 from gateway.listeners.sni import Names
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
+from gateway.listeners.udp import Sessions
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
 from gateway.pages import load_pages
 from gateway.proxy_protocol import v1, v2
@@ -56,6 +57,8 @@ class Entries:
                 self.made.append(self._http(listener))
             case configured.TcpListener():
                 self.made.append(self._tcp(listener))
+            case configured.UdpListener():
+                self.datagrams.append(self._udp(listener))
 
     def _common(self, listener: configured.Listener) -> dict[str, Any]:
         """What every kind of `Entry` has."""
@@ -124,6 +127,25 @@ class Entries:
             idle_timeout=listener.idle_timeout,
             bounds=Bounds(listener.max_duration or inf, listener.bandwidth or inf),
             header=_HEADERS[listener.proxy_protocol.send],
+        )
+
+    def _udp(self, listener: configured.UdpListener) -> Sessions:
+        config = self.config.upstreams[listener.upstream]
+        block = self.plan.block("listener", listener.name)
+        return Sessions(
+            listener,
+            self.upstreams[listener.upstream],
+            by_client=config.balance == "consistent_hash" and config.hash_key == "client_ip",
+            sources=config.source_addresses,
+            crowd=self._crowd(listener),
+            ledger=self.ledger,
+            wheel=self.wheel,
+            cells=self.cells,
+            accepted_cell=block + LISTENER_ACCEPTED,
+            open_cell=block + LISTENER_OPEN,
+            tunnels_cell=self.plan.block("tunnels", listener.name) + TUNNELS_OPEN,
+            datagrams=self.plan.block("datagrams", listener.name),
+            ended=self.ended,
         )
 
     def _way(self, name: str) -> Way:

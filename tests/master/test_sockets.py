@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def opened() -> Iterator[Open]:
     """`Listening.open` whose result is closed after the test."""
     with contextlib.ExitStack() as stack:
 
-        def make(address: Address, **options: dict[str, list[int]]) -> Listening:
+        def make(address: Address, **options: Any) -> Listening:
             listening = Listening.open(address, BACKLOG, **options)
             stack.callback(listening.close)
             return listening
@@ -61,7 +62,7 @@ def is_open(fd: int) -> bool:
     return True
 
 
-def refused(address: Address, **options: dict[str, list[int]]) -> str:
+def refused(address: Address, **options: Any) -> str:
     with pytest.raises(BindError) as caught:
         Listening.open(address, BACKLOG, **options)
     assert isinstance(caught.value, StartError)
