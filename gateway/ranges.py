@@ -73,13 +73,21 @@ def read(address: str) -> IPv4Address | IPv6Address:
     return IPv6Address(address.partition("%")[0]) if ":" in address else IPv4Address(address)
 
 
+def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address maps, if it does."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def written(address: IPv4Address | IPv6Address) -> str:
+    """Lower case and short (RFC 5952), IPv4-mapped as IPv4, so that one client has one name."""
+    return str(unmapped(address))
+
+
 _ABOVE_IPV6 = 1 << 128
 
 
 def _place(address: IPv4Address | IPv6Address) -> int:
     """All addresses on one line: IPv6, then IPv4, where the mapped ones are too."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
-            return int(address)
-        address = address.ipv4_mapped
-    return _ABOVE_IPV6 + int(address)
+    address = unmapped(address)
+    return int(address) if isinstance(address, IPv6Address) else _ABOVE_IPV6 + int(address)
