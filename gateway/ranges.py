@@ -1,4 +1,4 @@
-"""Sets of addresses: thousands of networks cost no more than a few. Pure.
+"""Sets of addresses: thousands of networks cost no more than a few; and whom an address belongs to. Pure.
 
 An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) is the IPv4 address that it maps, in a network and when it is
 asked for.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 UNIX = "unix"  # the address of whoever comes by a unix socket
@@ -82,6 +83,19 @@ def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 def written(address: IPv4Address | IPv6Address) -> str:
     """Lower case and short (RFC 5952), IPv4-mapped as IPv4, so that one client has one name."""
     return str(unmapped(address))
+
+
+@lru_cache(maxsize=4096)
+def network(address: str, prefix: int) -> bytes:
+    """Whom an address belongs to: an IPv4 address as it is, of an IPv6 one the network of this many bits, for whoever
+    has one address of it has all (RFC 6177: a site gets a /64 at least). What is no address stays what it is."""
+    try:
+        known = unmapped(read(address))
+    except ValueError:
+        return address.encode()
+    if isinstance(known, IPv6Address):
+        return b"%b/%d" % (str(IPv6Address(int(known) >> (128 - prefix) << (128 - prefix))).encode(), prefix)
+    return str(known).encode()
 
 
 _ABOVE_IPV6 = 1 << 128
