@@ -35,6 +35,7 @@ GROUND = {
     "parts",
     "peek",
     "child",
+    "client_hello",
     "reasons",
     "refusals",
     "pages",
@@ -62,6 +63,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
+    "client_hello": {"errors"},
     "child": {"config", "documents", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "blame": set(),
     "plugins": {"reasons", "wire"},
@@ -131,6 +133,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 
 # Clock and chance are arguments here, and nothing waits: what these decide depends only on what they are given.
 PURE = (
+    "client_hello.py",
     "config/lint.py",
     "errors.py",
     "exchange.py",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -409,10 +409,10 @@ class Http1Exchange(Exchange):
             self._head_out = b""
             self._complete = True
 
-    def detach(self) -> End:
+    def detach(self, end: Callable[[str], None]) -> End:
         """After a 101: give the client's transport away. The connection is over when the transport's new protocol
-        passes `connection_lost` on."""
-        return self._connection.detach()
+        passes `connection_lost` on. end: ends the tunnel, for a reason."""
+        return self._connection.detach(end)
 
     def probe(self) -> bool:
         """Write what changes nothing, so that a client that is gone says so: an interim 100 before the answer, a zero

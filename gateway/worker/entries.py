@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any
 
 from gateway.config import Config
@@ -14,15 +15,20 @@ from gateway.errors import Absent, StartError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
+from gateway.listeners.crowd import Crowd
 from gateway.listeners.egress import Egress
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
+from gateway.listeners.sni import Names
+from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
 from gateway.middleware.identity.verifier import Verifier
 from gateway.pages import load_pages
+from gateway.proxy_protocol import v1, v2
 from gateway.reasons import EGRESS_RULES
 from gateway.refusals import Style
+from gateway.relay import Bounds
 from gateway.scoreboard import Cells
 from gateway.session import Session
 from gateway.upstream.upstream import Upstream
@@ -65,6 +71,8 @@ class Entries:
         match listener:
             case configured.HttpListener():
                 self.made.append(self._http(listener))
+            case configured.TcpListener():
+                self.made.append(self._tcp(listener))
 
     def close(self) -> None:
         """Nobody will connect any more."""
@@ -110,7 +118,13 @@ class Entries:
             "backlog": listener.backlog,
             "admission": self.admission,
             "max_connections": listener.most_connections,
+            "crowd": self._crowd(listener),
+            "closes_tunnels": listener.on_reload == "close",
         }
+
+    def _crowd(self, listener: configured.Listener) -> Crowd | None:
+        most = listener.max_connections_per_client
+        return Crowd(self.ledger, listener.name, most) if most is not None else None
 
     def _http(self, listener: configured.HttpListener) -> HttpEntry:
         return HttpEntry(
@@ -126,7 +140,29 @@ class Entries:
             strict_paths=listener.path_policy == "reject",
         )
 
+    def _tcp(self, listener: configured.TcpListener) -> TcpEntry:
+        routes = self.config.tcp_routes_of(listener.name)
+        return TcpEntry(
+            **self._common(listener),
+            protocol=TcpConnection,
+            ended=self.ended,
+            way=self._way(listener.upstream) if listener.upstream is not None else None,
+            names=Names((name, self._way(route.upstream)) for route in routes for name in route.sni),
+            hello_timeout=listener.hello_timeout,
+            idle_timeout=listener.idle_timeout,
+            bounds=Bounds(listener.max_duration or inf, listener.bandwidth or inf),
+            header=_HEADERS[listener.proxy_protocol.send],
+        )
+
+    def _way(self, name: str) -> Way:
+        config = self.config.upstreams[name]
+        return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
+
 
 def _count_denial(cells: Cells, at: Mapping[str, int], rule: str) -> None:
     """rule: as logs have it, with its particulars."""
     cells[at[rule] if rule in at else at[rule.partition(" ")[0]]] += 1
+
+
+# What tells an endpoint whose connection it gets.
+_HEADERS = {"off": None, "v1": v1, "v2": v2}
