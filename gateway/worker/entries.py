@@ -21,6 +21,7 @@ from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
 from gateway.listeners.sni import Names
+from gateway.listeners.socks5 import Socks5Connection, Socks5Entry
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
 from gateway.middleware.identity.verifier import Verifier
@@ -73,6 +74,8 @@ class Entries:
                 self.made.append(self._http(listener))
             case configured.TcpListener():
                 self.made.append(self._tcp(listener))
+            case configured.Socks5Listener():
+                self.made.append(self._socks5(listener))
 
     def close(self) -> None:
         """Nobody will connect any more."""
@@ -152,6 +155,20 @@ class Entries:
             idle_timeout=listener.idle_timeout,
             bounds=Bounds(listener.max_duration or inf, listener.bandwidth or inf),
             header=_HEADERS[listener.proxy_protocol.send],
+        )
+
+    def _socks5(self, listener: configured.Socks5Listener) -> Socks5Entry:
+        return Socks5Entry(
+            **self._common(listener),
+            protocol=Socks5Connection,
+            ended=self.ended,
+            users=self._verifier(listener.name, listener.auth),
+            egress=self._egress(listener.egress),
+            takes_datagrams=listener.udp_associate,
+            handshake_timeout=listener.handshake_timeout,
+            connect_timeout=listener.connect_timeout,
+            idle_timeout=listener.idle_timeout,
+            bandwidth=listener.bandwidth,
         )
 
     def _way(self, name: str) -> Way:
