@@ -258,6 +258,7 @@ def assemble(
     app = GatewayApp(front, lifespan)
     clock = Clock()
     most = sum(one.pool.max_connections * (len(one.endpoints) or MOST) for one in config.upstreams.values())
+    most += config.most_tunnels
     entries = Entries(
         config=config,
         app=app,
