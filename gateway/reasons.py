@@ -13,6 +13,37 @@ _DENIED = "http_request_denied"
 OTHER = "other"
 
 
+# What of an egress forbids something, as it is counted; logs and messages say it more exactly: "deny 10.0.0.0/8". The
+# kinds of addresses, which are forbidden where there is no `allow`, are those of `listeners/verdict.py`.
+EGRESS_RULES = (
+    "deny",
+    "port",
+    "not in allow",
+    "own listener",
+    "metadata",
+    "loopback",
+    "unspecified",
+    "private",
+    "unique-local",
+    "shared",
+    "link-local",
+    "site-local",
+    "documentation",
+    "benchmark",
+    "multicast",
+    "broadcast",
+    "local NAT64",
+    "IPv4-compatible",
+    "reserved",
+    "max_tunnels_per_client",
+    "max_tunnels_per_user",
+    "bytes_per_client",
+    "bytes_per_user",
+    "time_per_client",
+    "time_per_user",
+)
+
+
 class Reason(NamedTuple):
     """error: the error type of RFC 9209, section 2.3, "" for what no client is told of. text: one sentence for people.
     statuses: what is answered, the usual one first; none for what comes too late for an answer. routed: whether it
@@ -95,9 +126,16 @@ REASONS: dict[str, Reason] = {
     "scope_missing": Reason(_DENIED, "The token does not allow this.", (403,), True, "jwt"),
     "keys_unavailable": Reason("proxy_internal_error", "Tokens can't be verified just now.", (503,), True, "jwt"),
     "credentials_missing": Reason(_DENIED, "A user name and password are needed here.", (401,), True, "basic_auth"),
-    "credentials_wrong": Reason(_DENIED, "The user name or password is wrong.", (401,), True, "basic_auth"),
+    "credentials_wrong": Reason(
+        _DENIED, "The user name or password is wrong.", (401,), True, "basic_auth", ends_sessions=True
+    ),
     "auth_busy": Reason(
-        "connection_limit_reached", "Too many passwords are being checked already.", (503,), True, "basic_auth"
+        "connection_limit_reached",
+        "Too many passwords are being checked already.",
+        (503,),
+        True,
+        "basic_auth",
+        ends_sessions=True,
     ),
     "api_key_missing": Reason(_DENIED, "A key is needed here.", (401,), True, "api_key"),
     "api_key_unknown": Reason(_DENIED, "The key is not known.", (401,), True, "api_key"),
@@ -120,6 +158,12 @@ REASONS: dict[str, Reason] = {
     "file_not_found": Reason("destination_not_found", "There is no such file.", (404,), True, "static"),
     "precondition_failed": Reason(_DENIED, "The file is not the one that was meant.", (412,), True, "static"),
     "file_changed": Reason("", "The file became shorter while it was sent, or could not be read.", (), True, "static"),
+    # Where a client of a proxy wants to go.
+    "egress_denied": Reason(
+        "destination_ip_prohibited", "Nobody may go there through this proxy.", (403,), True, ends_sessions=True
+    ),
+    "tunnel_limit": Reason(_DENIED, "You have as many tunnels open as you may.", (429,), True, ends_sessions=True),
+    "dns_error": Reason("dns_error", "The name of the server has no address.", (502,), True, ends_sessions=True),
     # The endpoint.
     "connection_refused": Reason(
         "connection_refused", "The server behind the gateway can't be reached.", (502,), True, ends_sessions=True
@@ -207,6 +251,12 @@ REASONS: dict[str, Reason] = {
         _DENIED, "What you may use in this time is used up.", (403,), True, ends_sessions=True
     ),
     "session_displaced": Reason("", "A session that was used since took its place.", (), ends_sessions=True),
+    "socks_version": Reason("", "What is spoken is not SOCKS 5.", (), ends_sessions=True),
+    "socks_malformed": Reason("", "A message of the SOCKS handshake can't be read.", (), ends_sessions=True),
+    "socks_method": Reason("", "The client can't say who it is in the way that is wanted.", (), ends_sessions=True),
+    "socks_command": Reason("", "This can't be asked for here.", (), ends_sessions=True),
+    "socks_address_type": Reason("", "There is no such type of address in SOCKS.", (), ends_sessions=True),
+    "handshake_timeout": Reason("", "A step of the handshake took too long.", (), ends_sessions=True),
     "hello_timeout": Reason("", "The first message took too long to arrive.", (), ends_sessions=True),
 }
 

@@ -36,6 +36,7 @@ GROUND = {
     "peek",
     "child",
     "client_hello",
+    "socks",
     "reasons",
     "refusals",
     "pages",
@@ -64,6 +65,7 @@ MAY_KNOW: dict[str, set[str]] = {
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
     "client_hello": {"errors"},
+    "socks": {"errors"},
     "child": {"config", "documents", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "blame": set(),
     "plugins": {"reasons", "wire"},
@@ -106,7 +108,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "bcrypt": ("middleware/identity/passwords.py",),
     "click": ("cli.py", "demo.py"),
     "compression": ("middleware/content/codings.py",),
-    "dns": ("upstream/discovery/dns.py",),
+    "dns": ("upstream/discovery/dns.py", "upstream/nameservers.py"),
     "httptools": (),
     "httpx": ("upstream/transport.py",),
     "jwt": ("middleware/identity/keyset.py",),
@@ -134,10 +136,12 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 # Clock and chance are arguments here, and nothing waits: what these decide depends only on what they are given.
 PURE = (
     "client_hello.py",
+    "socks.py",
     "config/lint.py",
     "errors.py",
     "exchange.py",
     "listeners/identity.py",
+    "listeners/verdict.py",
     "metrics/plan.py",
     "metrics/text.py",
     "middleware/limits/charges.py",

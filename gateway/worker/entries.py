@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Any
 
 from gateway.config import Config
 from gateway.config import listeners as configured
+from gateway.config.listeners import NO_EGRESS
+from gateway.errors import Absent, StartError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.crowd import Crowd
+from gateway.listeners.egress import Egress
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
 from gateway.listeners.preface import Expected
 from gateway.listeners.sni import Names
+from gateway.listeners.socks5 import Socks5Connection, Socks5Entry
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
 from gateway.listeners.udp import Sessions
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
+from gateway.middleware.identity.verifier import Verifier
 from gateway.pages import load_pages
 from gateway.proxy_protocol import v1, v2
-from gateway.reasons import status_of
+from gateway.reasons import EGRESS_RULES, status_of
 from gateway.refusals import Style
 from gateway.relay import Bounds
 from gateway.scoreboard import Cells
@@ -46,12 +52,25 @@ class Entries:
     ledger: Ledger
     upstreams: Mapping[str, Upstream]
     admission: Admission
+    own: tuple[str, ...]  # where the gateway itself listens, as "[::]:80"
+    absent: Callable[[Absent], None] | None  # told of what this machine lacks; without it that is an error
     finished: Callable[[Exchange], None]
     ended: Callable[[Session], None]
     made: list[Entry] = field(default_factory=list)
     datagrams: list[Datagrams] = field(default_factory=list)
+    _egresses: dict[str, Egress] = field(default_factory=dict)
+    _users: dict[str, Verifier] = field(default_factory=dict)  # by file
 
     def add(self, listener: configured.Listener) -> None:
+        """Raises StartError."""
+        try:
+            self._add(listener)
+        except Absent as error:
+            if self.absent is None:
+                raise
+            self.absent(error)
+
+    def _add(self, listener: configured.Listener) -> None:
         match listener:
             case configured.HttpListener():
                 self.made.append(self._http(listener))
@@ -59,6 +78,38 @@ class Entries:
                 self.made.append(self._tcp(listener))
             case configured.UdpListener():
                 self.datagrams.append(self._udp(listener))
+            case configured.Socks5Listener():
+                self.made.append(self._socks5(listener))
+
+    def close(self) -> None:
+        """Nobody will connect any more."""
+        for egress in self._egresses.values():
+            egress.close()
+        for users in self._users.values():
+            users.close()
+
+    def _egress(self, name: str | None) -> Egress:
+        """The guard of that name, one for all listeners that name it."""
+        name = name or NO_EGRESS
+        known = self._egresses.get(name)
+        if known is None:
+            at = {rule: self.plan.block("denial", name, rule) for rule in EGRESS_RULES}
+            count = partial(_count_denial, self.cells, at)
+            known = Egress(name, self.config.egresses[name], self.ledger, self.own, count)
+            self._egresses[name] = known
+        return known
+
+    def _verifier(self, name: str, auth: configured.Auth | None) -> Verifier | None:
+        """Who may use the listener of that name; None for anybody. Raises StartError."""
+        if auth is None:
+            return None
+        known = self._users.get(auth.htpasswd)
+        if known is None:
+            try:
+                known = self._users[auth.htpasswd] = Verifier(auth.htpasswd)
+            except StartError as error:
+                raise type(error)(f"listeners.{name}.auth: {error}") from None
+        return known
 
     def _common(self, listener: configured.Listener) -> dict[str, Any]:
         """What every kind of `Entry` has."""
@@ -148,9 +199,28 @@ class Entries:
             ended=self.ended,
         )
 
+    def _socks5(self, listener: configured.Socks5Listener) -> Socks5Entry:
+        return Socks5Entry(
+            **self._common(listener),
+            protocol=Socks5Connection,
+            ended=self.ended,
+            users=self._verifier(listener.name, listener.auth),
+            egress=self._egress(listener.egress),
+            takes_datagrams=listener.udp_associate,
+            handshake_timeout=listener.handshake_timeout,
+            connect_timeout=listener.connect_timeout,
+            idle_timeout=listener.idle_timeout,
+            bandwidth=listener.bandwidth,
+        )
+
     def _way(self, name: str) -> Way:
         config = self.config.upstreams[name]
         return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
+
+
+def _count_denial(cells: Cells, at: Mapping[str, int], rule: str) -> None:
+    """rule: as logs have it, with its particulars."""
+    cells[at[rule] if rule in at else at[rule.partition(" ")[0]]] += 1
 
 
 # What tells an endpoint whose connection it gets.
