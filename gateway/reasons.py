@@ -67,11 +67,17 @@ REASONS: dict[str, Reason] = {
     "request_head_timeout": Reason(_REQUEST, "The request head took too long to arrive.", (408,)),
     "request_body_timeout": Reason(_REQUEST, "The request body stopped arriving.", (408,), True),
     "body_too_slow": Reason(_REQUEST, "The request body arrives too slowly.", (408,), True),
-    "connection_limit_reached": Reason("connection_limit_reached", "All connections are in use.", (503,), True),
-    "descriptors_exhausted": Reason("proxy_internal_error", "The gateway can't open more connections.", (503,), True),
-    "ports_exhausted": Reason("proxy_internal_error", "The gateway can't open more connections there.", (503,), True),
+    "connection_limit_reached": Reason(
+        "connection_limit_reached", "All connections are in use.", (503,), True, ends_sessions=True
+    ),
+    "descriptors_exhausted": Reason(
+        "proxy_internal_error", "The gateway can't open more connections.", (503,), True, ends_sessions=True
+    ),
+    "ports_exhausted": Reason(
+        "proxy_internal_error", "The gateway can't open more connections there.", (503,), True, ends_sessions=True
+    ),
     # Routing, and what an intermediary answers in the origin's place.
-    "no_route": Reason("destination_not_found", "Nothing is served at this address.", (404,)),
+    "no_route": Reason("destination_not_found", "Nothing is served at this address.", (404,), ends_sessions=True),
     "method_not_allowed": Reason(_DENIED, "This method is not allowed here.", (405,)),
     "loop_detected": Reason("proxy_loop_detected", "The request came by this gateway before.", (508,), True),
     # The layers around a route.
@@ -110,9 +116,15 @@ REASONS: dict[str, Reason] = {
     "precondition_failed": Reason(_DENIED, "The file is not the one that was meant.", (412,), True, "static"),
     "file_changed": Reason("", "The file became shorter while it was sent, or could not be read.", (), True, "static"),
     # The endpoint.
-    "connection_refused": Reason("connection_refused", "The server behind the gateway can't be reached.", (502,), True),
+    "connection_refused": Reason(
+        "connection_refused", "The server behind the gateway can't be reached.", (502,), True, ends_sessions=True
+    ),
     "connection_timeout": Reason(
-        "connection_timeout", "The server behind the gateway did not accept a connection in time.", (504,), True
+        "connection_timeout",
+        "The server behind the gateway did not accept a connection in time.",
+        (504,),
+        True,
+        ends_sessions=True,
     ),
     "http_response_timeout": Reason(
         "http_response_timeout", "The server behind the gateway did not answer in time.", (504,), True
@@ -133,7 +145,11 @@ REASONS: dict[str, Reason] = {
         "http_upgrade_failed", "The server behind the gateway switched to a protocol nobody asked for.", (502,), True
     ),
     "destination_unavailable": Reason(
-        "destination_unavailable", "No server behind the gateway is ready at the moment.", (503,), True
+        "destination_unavailable",
+        "No server behind the gateway is ready at the moment.",
+        (503,),
+        True,
+        ends_sessions=True,
     ),
     "deadline_exceeded": Reason(
         "http_response_timeout", "The time for the request was over before there was an answer.", (504,), True
@@ -142,24 +158,50 @@ REASONS: dict[str, Reason] = {
         "destination_unavailable", "The servers behind the gateway sent the request away.", (503,), True
     ),
     "circuit_open": Reason(
-        "destination_unavailable", "The servers behind the gateway failed too often and are left alone.", (503,), True
+        "destination_unavailable",
+        "The servers behind the gateway failed too often and are left alone.",
+        (503,),
+        True,
+        ends_sessions=True,
     ),
     "upstream_busy": Reason(
-        "connection_limit_reached", "The servers behind the gateway have as much to do as they may.", (503,), True
+        "connection_limit_reached",
+        "The servers behind the gateway have as much to do as they may.",
+        (503,),
+        True,
+        ends_sessions=True,
     ),
-    "queue_full": Reason("connection_limit_reached", "Too many requests wait for a server already.", (503,), True),
+    "queue_full": Reason(
+        "connection_limit_reached", "Too many requests wait for a server already.", (503,), True, ends_sessions=True
+    ),
     "queue_timeout": Reason(
-        "connection_limit_reached", "No server behind the gateway had room for the request in time.", (503,), True
+        "connection_limit_reached",
+        "No server behind the gateway had room for the request in time.",
+        (503,),
+        True,
+        ends_sessions=True,
     ),
     "drain_timeout": Reason(
-        "proxy_internal_error", "The gateway had to end before the answer was whole.", (503,), True
+        "proxy_internal_error",
+        "The gateway had to end before the answer was whole.",
+        (503,),
+        True,
+        ends_sessions=True,
     ),
-    "proxy_internal_error": Reason("proxy_internal_error", "Something went wrong in the gateway.", (500,), True),
+    "proxy_internal_error": Reason(
+        "proxy_internal_error", "Something went wrong in the gateway.", (500,), True, ends_sessions=True
+    ),
     # Too late for an answer, or nobody left to take one: only in the log and the metrics.
-    "client_gone": Reason("", "The client went away before it had the whole answer.", (499,), True),
+    "client_gone": Reason("", "The client went away before it had the whole answer.", (499,), True, ends_sessions=True),
     "client_write_timeout": Reason("", "The client stopped taking its answer.", (), True),
-    "tunnel_idle_timeout": Reason("", "Nothing moved in the tunnel for too long.", (), True),
-    "tunnel_reset": Reason("", "One side of the tunnel was cut.", (), True),
+    "tunnel_idle_timeout": Reason("", "Nothing moved in the tunnel for too long.", (), True, ends_sessions=True),
+    "tunnel_reset": Reason("", "One side of the tunnel was cut.", (), True, ends_sessions=True),
+    "tunnel_too_long": Reason("", "The tunnel was open for as long as it may.", (), True, ends_sessions=True),
+    "tunnel_too_large": Reason("", "The tunnel has carried as many bytes as it may.", (), True, ends_sessions=True),
+    "quota_exhausted": Reason(
+        _DENIED, "What you may use in this time is used up.", (403,), True, ends_sessions=True
+    ),
+    "hello_timeout": Reason("", "The first message took too long to arrive.", (), ends_sessions=True),
 }
 
 

@@ -1,7 +1,8 @@
 """Two connections joined into one pipe: what arrives on the one leaves on the other, and so does its end.
 
 Nothing is looked at and nothing is copied: the event loop's bytes are written as they came. Back-pressure is the
-transports' own (a full one stops the reading of its partner); half-closing passes through; a reset stays a reset.
+transports' own (a full one stops the reading of its partner); half-closing passes through; a reset stays a reset. What
+is cut in the middle by a bound ends as a reset too, so that it doesn't look whole.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -17,7 +20,27 @@ from gateway.wheel import Wheel
 
 IDLE = "tunnel_idle_timeout"
 RESET = "tunnel_reset"
+TOO_LONG = "tunnel_too_long"
+TOO_LARGE = "tunnel_too_large"
+USED_UP = "quota_exhausted"
 _WATCH = 0.1  # seconds between looks at a side that isn't read
+_CHARGE = 1.0  # seconds between two questions whether there is quota left
+# The seconds whose bandwidth may be sent at once by who has sent less before: twice what a tick of the wheel takes, so
+# that its lateness costs nothing of the rate.
+_BURST = 0.1
+
+
+class Bounds(NamedTuple):
+    """What a tunnel may be."""
+
+    duration: float = inf  # seconds
+    bandwidth: float = inf  # bytes a second, in each direction
+    most: float = inf  # bytes of both directions together
+    # Asked about once a second and at the end: bytes and seconds since it was asked last. False: the quota is used up.
+    charge: Callable[[int, float], bool] | None = None
+
+
+UNBOUNDED = Bounds()
 
 
 class End(NamedTuple):
@@ -34,15 +57,23 @@ class Relay:
     """The pipe. Both transports are its own from `run` on; `sent` counts the bytes from the first to the second and
     back."""
 
-    __slots__ = ("_idle", "_over", "_sides", "_watching", "_wheel", "deadline", "look", "reason")
+    __slots__ = (
+        "_charge_at", "_charged", "_idle", "_moved", "_over", "_sides", "_until", "_watching", "bounds", "deadline",
+        "look", "reason", "wheel",
+    )  # fmt: skip
 
-    def __init__(self, wheel: Wheel, idle: float) -> None:
+    def __init__(self, wheel: Wheel, idle: float, bounds: Bounds = UNBOUNDED) -> None:
         """idle: seconds without a byte in either direction after which it ends."""
-        self._wheel = wheel
+        self.wheel = wheel
         self._idle = idle
+        self.bounds = bounds
         self._sides: tuple[_Side, _Side] | None = None
         self._over: asyncio.Future[None]
         self._watching = False
+        self._moved = 0.0  # when the last byte came
+        self._until = inf
+        self._charge_at = inf
+        self._charged = (0, 0.0)  # bytes that the quota knows of, and when it was told
         self.deadline = 0.0
         self.look = 0
         self.reason = ""  # why it ended; "" for an orderly end on both sides
@@ -55,13 +86,16 @@ class Relay:
     async def run(self, first: End, second: End) -> None:
         """Returns when both are closed."""
         self._over = asyncio.get_running_loop().create_future()
-        one, two = _Side(self, first.transport), _Side(self, second.transport)
+        bounds = self.bounds
+        make = _Side if bounds.bandwidth == inf and bounds.most == inf else _BoundedSide
+        one, two = make(self, first.transport), make(self, second.transport)
         one.other, two.other = two, one
         self._sides = (one, two)
-        self._wheel.arm(self, monotonic() + self._idle)
+        self._begin()
         try:
             if first.lost or second.lost:  # while the other was waited for
-                self.reason = RESET
+                self.reason = self.reason or RESET
+            if self.reason:
                 return
             for side in self._sides:
                 side.take_over()
@@ -70,19 +104,60 @@ class Relay:
             await self._over
         finally:
             self.deadline = 0.0
+            if bounds.charge is not None:
+                self._pay(monotonic())
             for side in self._sides:
-                if self.reason == RESET:
-                    reset(side.transport)
-                else:
+                side.stop()
+                if self.reason in ("", IDLE):
                     side.transport.abort()
+                else:
+                    reset(side.transport)
+
+    def end(self, reason: str) -> None:
+        """End it at once, and visibly: both sides are reset. reason: a code of the table in `reasons.py`."""
+        self.reason = self.reason or reason
+        for side in self._sides or ():
+            reset(side.transport)
+
+    # Deadlines.
+
+    def _begin(self) -> None:
+        now = self._moved = monotonic()
+        self._until = now + self.bounds.duration
+        if self.bounds.charge is not None:
+            self._charged = 0, now
+            self._charge_at = now + _CHARGE
+        self._rearm()
+
+    def _rearm(self) -> None:
+        self.wheel.arm(self, min(self._moved + self._idle, self._until, self._charge_at))
 
     def moved(self) -> None:
-        self.deadline = monotonic() + self._idle
+        self._moved = monotonic()  # the wheel is told when it rings
 
     def overdue(self) -> None:
-        self.reason = self.reason or IDLE
-        for side in self._sides or ():
-            side.transport.abort()
+        now = monotonic()
+        if now >= self._until:
+            self.end(TOO_LONG)
+        elif now >= self._moved + self._idle:
+            self.reason = self.reason or IDLE
+            for side in self._sides or ():
+                side.transport.abort()
+        elif now >= self._charge_at and not self._pay(now):
+            self.end(USED_UP)
+        else:
+            self._rearm()
+
+    def _pay(self, now: float) -> bool:
+        """Tell the quota what was used since it was told last; whether there is any left."""
+        count, since = self._charged
+        total = sum(self.sent)
+        self._charged = total, now
+        self._charge_at = now + _CHARGE
+        charge = self.bounds.charge
+        return charge is None or charge(total - count, now - since)
+
+    # What its sides tell.
 
     def watch(self) -> None:
         """A side isn't read because the other is full: nobody would see a reset of it."""
@@ -93,11 +168,9 @@ class Relay:
     def _look(self) -> None:
         self._watching = False
         for side in self._sides or ():
-            if side.other.full and not (side.lost or side.other.lost):
+            if side.unread and not (side.lost or side.other.lost):
                 if is_dead(side.transport):
-                    self.reason = self.reason or RESET
-                    reset(side.transport)
-                    reset(side.other.transport)
+                    self.end(RESET)
                 else:
                     self.watch()
 
@@ -123,6 +196,14 @@ class _Side(asyncio.Protocol):
         self.full = False  # it takes nothing more for the moment
         self.lost = False
 
+    @property
+    def unread(self) -> bool:
+        """Whether the event loop doesn't read it for the moment."""
+        return self.other.full
+
+    def stop(self) -> None:
+        """The tunnel is over."""
+
     def take_over(self) -> None:
         self.transport.set_protocol(self)
 
@@ -134,7 +215,7 @@ class _Side(asyncio.Protocol):
             self.data_received(end.rest)
         if end.ended:
             self.eof_received()
-        elif not self.other.full:
+        elif not self.unread:
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -163,20 +244,102 @@ class _Side(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.full = False
-        if not (self.other.lost or self.other.ended):
-            self.other.transport.resume_reading()
+        self._relay.moved()  # it has taken something
+        if not self.other.lost:
+            self.other.go_on()
+
+    def go_on(self) -> None:
+        """The other side takes more."""
+        if not self.ended:
+            self.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         other = self.other
         if not other.lost:
-            if error is not None and not self.ended:
+            if error is not None and not (self.ended and other.ended):
                 self._relay.reason = self._relay.reason or RESET
                 reset(other.transport)
             else:
                 other.transport.close()  # it gets what was still on the way to it
         self._before.connection_lost(error)
         self._relay.lost()
+
+
+class _BoundedSide(_Side):
+    """One of which no more is taken than its bandwidth, and the size of the tunnel, allow. What comes faster is held,
+    and no more is read."""
+
+    __slots__ = ("_due", "_ends", "_held", "deadline", "look")
+
+    def __init__(self, relay: Relay, transport: Any) -> None:
+        super().__init__(relay, transport)
+        self._held: bytes | memoryview = b""
+        self._ends = False  # its end has come, behind what is held
+        self._due = 0.0  # when all that was passed on would have taken its time
+        self.deadline = 0.0
+        self.look = 0
+
+    @property
+    def unread(self) -> bool:
+        return self.other.full or bool(self._held)
+
+    def stop(self) -> None:
+        self.deadline = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        # More than one piece comes only when reading could not be stopped in time.
+        self._held = bytes(self._held) + data if self._held else data
+        self._let_go()
+
+    def eof_received(self) -> bool:
+        if self._held:
+            self._ends = True
+            return True
+        return super().eof_received()
+
+    def go_on(self) -> None:
+        if self._held:
+            self._let_go()
+        else:
+            super().go_on()
+
+    def overdue(self) -> None:
+        if not (self.lost or self.other.lost):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Pass on as much as may go now; the wheel comes back for the rest."""
+        relay, bounds = self._relay, self._relay.bounds
+        if self.other.full:
+            return  # it says when it takes more
+        held = self._held
+        piece, wait = held, 0.0
+        if bounds.bandwidth < inf:
+            now, rate = monotonic(), bounds.bandwidth
+            depth = max(_BURST, 1 / rate)
+            self._due = max(self._due, now - depth)
+            size = min(len(held), int((now - self._due) * rate))
+            self._due += size / rate
+            if size < len(held):
+                piece = memoryview(held)[:size]
+                wait = self._due + min(depth, (len(held) - size) / rate) - now
+        if self.count + self.other.count + len(piece) > bounds.most:
+            relay.end(TOO_LARGE)
+            return
+        self._held = memoryview(held)[len(piece) :] if wait else b""
+        if piece:
+            self.count += len(piece)
+            relay.moved()
+            self.other.transport.write(piece)
+        if wait:
+            self.transport.pause_reading()
+            relay.wheel.arm(self, monotonic() + wait)
+            relay.watch()
+        elif self._ends:
+            super().eof_received()
+        elif not (self.other.full or self.ended):
+            self.transport.resume_reading()
 
 
 def reset(transport: Any) -> None:
