@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
 from base64 import b64decode
-from collections.abc import Awaitable, Mapping
-from hashlib import blake2b
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Awaitable
+from typing import ClassVar, Literal
 
 from gateway.config.fields import Count, Duration, FieldValue, FilePath, Flag
 from gateway.config.values import parse_duration
+from gateway.errors import Refused
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge
 from gateway.middleware.identity.credential import names_scheme
-from gateway.middleware.identity.hashing import HASHING
-from gateway.middleware.identity.htpasswd import users_of
-from gateway.middleware.identity.passwords import Hash
-from gateway.middleware.identity.recent import Recent
-from gateway.middleware.identity.watched import Watched
+from gateway.middleware.identity.verifier import Verifier, has_controls
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.written import OwnName
 from gateway.wire import RequestHead
 
-_LONGEST_FILE = 4 * 1024 * 1024  # bytes; some 50,000 users
 _LONGEST = 1024  # characters of credentials; what people type has less than 100
-_MOST_REMEMBERED = 4096  # credentials, right ones; and as many wrong ones
-_WRONG_FOR = 5.0  # seconds: a client that goes on asking with a wrong password costs a hash in this time
 
 
 class Options(Base):
@@ -53,30 +43,6 @@ class Options(Base):
     FILES: ClassVar[tuple[str, ...]] = ("htpasswd",)
 
 
-class _Users(NamedTuple):
-    """known: by name. hashes: of all, in a row."""
-
-    known: Mapping[str, Hash]
-    hashes: tuple[Hash, ...]
-
-    @classmethod
-    def of(cls, data: bytes) -> _Users:
-        known = users_of(data)
-        return cls(known, tuple(known.values()))
-
-
-class _Known:
-    """Credentials that were right. until: monotonic seconds; hash: what they matched."""
-
-    __slots__ = ("hash", "lines", "until", "user")
-
-    def __init__(self, user: str, lines: bytes, until: float, hash: str) -> None:
-        self.user = user
-        self.lines = lines
-        self.until = until
-        self.hash = hash
-
-
 class BasicAuth(Middleware):
     """Lets only requests pass with the name and the password of a user. Refuses others with 401 (`credentials_missing`,
     `credentials_wrong`), which has browsers ask for them, and with 503 (`auth_busy`) when too many passwords wait to be
@@ -92,26 +58,14 @@ class BasicAuth(Middleware):
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
         self._place = place
-        self._file = Watched(options.htpasswd, _Users.of, _LONGEST_FILE, self._changed)
+        self._users = Verifier(
+            options.htpasswd, remember=options.remember, checks=options.checks, waiting=options.waiting
+        )
         self._challenge = challenge("Basic", realm=options.realm, charset="UTF-8")
         self._header = options.user_header
         # Removed together from what passes; whatever doesn't pass isn't read by anybody.
         names = [] if options.forward else ["authorization"]
         self._names = frozenset(name.encode() for name in (*names, options.user_header) if name is not None)
-        self._remember = options.remember
-        self._at_once = options.checks
-        HASHING.allow(options.checks)
-        self._room = options.checks + options.waiting
-        self._key = os.urandom(32)  # so that what is remembered can't be tried against a list of passwords
-        self._right: Recent[_Known] = Recent(_MOST_REMEMBERED)
-        self._wrong: Recent[float] = Recent(_MOST_REMEMBERED)
-        self._checks: dict[bytes, asyncio.Task[_Known | None]] = {}
-        self._turns: asyncio.Semaphore | None = None
-
-    def _changed(self, users: _Users) -> None:
-        known = users.known
-        self._wrong.clear()
-        self._right.keep(lambda one: one.user in known and known[one.user].text == one.hash)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Not a coroutine of its own for a password that is known."""
@@ -121,82 +75,37 @@ class BasicAuth(Middleware):
             are_there = given is not None and names_scheme(given, b"basic")
             reason = "credentials_wrong" if are_there else "credentials_missing"
             return self._place.refuse(scope["gateway"], send, reason, self._challenge)
-        users = self._file.look()  # before what is remembered: a change makes it forget
-        digest = self._code(given)
-        known = self._right.get(digest)
-        if known is not None and known.until > time.monotonic():
-            self._admit(scope, head, known)
+        code = self._users.code(given)
+        user = self._users.known(code)
+        if user:
+            self._admit(scope, head, user)
             return self._app(scope, receive, send)
-        wrong = self._wrong.get(digest)
-        if wrong is not None and wrong > time.monotonic():
+        if user == "":
             return self._place.refuse(scope["gateway"], send, "credentials_wrong", self._challenge)
-        return self._check(scope, receive, send, given, digest, users)
+        return self._check(scope, receive, send, given, code)
 
-    def _admit(self, scope: Scope, head: RequestHead, known: _Known) -> None:
-        scope["gateway"].user = known.user
+    def _admit(self, scope: Scope, head: RequestHead, user: str) -> None:
+        scope["gateway"].user = user
         if self._names:
             head.drop(self._names)
-        if known.lines:
-            head.add(known.lines)
+        if self._header is not None:
+            head.add(told.line(self._header, user))
 
-    async def _check(
-        self, scope: Scope, receive: Receive, send: Send, given: bytes, digest: bytes, users: _Users
-    ) -> None:
-        check = self._checks.get(digest)
-        if check is None:
-            credentials = _read(given)
-            if credentials is None:
-                await self._place.refuse(scope["gateway"], send, "credentials_wrong", self._challenge)
-                return
-            if len(self._checks) >= self._room:
-                await self._place.refuse(scope["gateway"], send, "auth_busy")
-                return
-            check = asyncio.get_running_loop().create_task(self._matched(*credentials, digest, users), name="password")
-            self._checks[digest] = check
-            check.add_done_callback(lambda _: self._checks.pop(digest, None))
-        # A page has its browser ask for ten things at once: one check is enough, whoever of them goes away meanwhile.
-        await asyncio.wait((check,))
-        known = None if check.cancelled() else check.result()
-        if known is None:
+    async def _check(self, scope: Scope, receive: Receive, send: Send, given: bytes, code: bytes) -> None:
+        credentials = _read(given)
+        try:
+            is_right = credentials is not None and await self._users.check(code, *credentials)
+        except Refused as busy:
+            await self._place.refuse(scope["gateway"], send, busy.reason)
+            return
+        if credentials is None or not is_right:
             await self._place.refuse(scope["gateway"], send, "credentials_wrong", self._challenge)
             return
-        self._admit(scope, scope["headers"], known)
+        self._admit(scope, scope["headers"], credentials[0])
         await self._app(scope, receive, send)
 
-    async def _matched(self, user: str, password: bytes, digest: bytes, users: _Users) -> _Known | None:
-        """Whether that is the user's password, which is then remembered, and so is that it isn't."""
-        hashed = users.known.get(user)
-        if self._turns is None:
-            self._turns = asyncio.Semaphore(self._at_once)
-        async with self._turns:
-            same = await HASHING.matches(hashed or self._somebody(user, users), password)
-        now = time.monotonic()
-        if hashed is None or not same:
-            if users is self._file.value:
-                self._wrong.put(digest, now + _WRONG_FOR)
-            return None
-        lines = b"" if self._header is None else told.line(self._header, user)
-        known = _Known(user, lines, now + self._remember, hashed.text)
-        current = self._file.value.known.get(user)
-        if current is None or current.text != hashed.text:
-            return None  # the file has changed meanwhile
-        self._right.put(digest, known)
-        return known
-
-    def _code(self, text: bytes) -> bytes:
-        """A message authentication code (RFC 7693, section 2.9): a third of the time that HMAC takes."""
-        return blake2b(text, key=self._key, digest_size=32).digest()
-
-    def _somebody(self, user: str, users: _Users) -> Hash:
-        """Whose hash is computed for a user who doesn't exist: always the same one's for the same name, and nobody can
-        tell whose. So an unknown name takes as long as a known one, also when their hashes cost differently."""
-        number = int.from_bytes(self._code(user.encode())[:8])
-        return users.hashes[number % len(users.hashes)]
-
     async def close(self) -> None:
-        self._file.close()
-        for check in [*self._checks.values()]:
-            check.cancel()
+        self._users.close()
 
 
 def _read(given: bytes) -> tuple[str, bytes] | None:
@@ -209,10 +118,6 @@ def _read(given: bytes) -> tuple[str, bytes] | None:
         name = user.decode()
     except ValueError:
         return None
-    if not colon or not name or _has_controls(user) or _has_controls(password):
+    if not colon or not name or has_controls(user) or has_controls(password):
         return None
     return name, password
-
-
-def _has_controls(text: bytes) -> bool:
-    return any(byte < 32 or byte == 127 for byte in text)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from gateway.middleware import basic_auth
 from gateway.middleware.basic_auth import BasicAuth
+from gateway.middleware.identity import verifier
 from gateway.middleware.identity.hashing import Hashing
 from gateway.middleware.identity.htpasswd import users_of
 from gateway.middleware.identity.passwords import Bcrypt
@@ -212,7 +213,7 @@ def test_who_does_not_exist_takes_as_long(users: Path, hashes: Counted) -> None:
 
 
 def test_it_is_somebody_elses_hash_always_the_same(users: Path) -> None:
-    [made] = Layers.of(BasicAuth, htpasswd=str(users)).layers
+    made = Layers.of(BasicAuth, htpasswd=str(users)).layers[0]._users
     read = made._file.value
     taken = {name: made._somebody(name, read) for name in map(str, range(50))}
     assert {one.text for one in taken.values()} == {one.text for one in users_of(users.read_bytes()).values()}
@@ -223,7 +224,7 @@ def test_who_does_not_exist_takes_no_longer_in_a_long_file(tmp_path: Path) -> No
     """Nothing is done with each of the others, not even a list of them made."""
     users = tmp_path / "htpasswd"
     users.write_bytes(b"".join(user_line(b"user%d" % number, b"x") for number in range(1000)))
-    [made] = Layers.of(BasicAuth, htpasswd=str(users)).layers
+    made = Layers.of(BasicAuth, htpasswd=str(users)).layers[0]._users
     read = made._file.value
     made._somebody("warm", read)
     tracemalloc.start()
@@ -303,7 +304,7 @@ def test_layers_share_what_time_passwords_may_take(
     users: Path, hashes: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nobody else waits for it."""
-    monkeypatch.setattr(basic_auth, "HASHING", Hashing())
+    monkeypatch.setattr(verifier, "HASHING", Hashing())
 
     async def test() -> None:
         layers = [Layers.of(BasicAuth, htpasswd=str(users), checks=2) for _ in range(3)]
@@ -354,21 +355,21 @@ def test_a_file_that_changes(users: Path, caplog: pytest.LogCaptureFixture) -> N
         assert (await layer.ask(basic(b"ann", b"secret"))).passed
         assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
         replace(users, user_line(b"ann", b"other"))
-        await read_again(layer.layers[0]._file)
+        await read_again(layer.layers[0]._users._file)
         assert refusal(await layer.ask(basic(b"ann", b"secret"))) == WRONG  # though it was known
         assert (await layer.ask(basic(b"ann", b"other"))).passed  # though it was known as a wrong one
         for bad in (b"", b"ann:secret\n", user_line(b"ann", b"third") + b"bob:$apr1$x$y\n"):
             replace(users, bad)
-            await read_again(layer.layers[0]._file)
+            await read_again(layer.layers[0]._users._file)
             assert (await layer.ask(basic(b"ann", b"other"))).passed
         assert caplog.text.count("stays in use") == 3
         assert 'line 2, user "bob" has an MD5 hash (apr1)' in caplog.text
         assert all(one.levelno == logging.ERROR for one in caplog.records if "stays in use" in one.message)
         replace(users, None)
-        await read_again(layer.layers[0]._file)
+        await read_again(layer.layers[0]._users._file)
         assert (await layer.ask(basic(b"ann", b"other"))).passed
         replace(users, user_line(b"bob", b"other"))
-        await read_again(layer.layers[0]._file)
+        await read_again(layer.layers[0]._users._file)
         assert refusal(await layer.ask(basic(b"ann", b"other"))) == WRONG
 
     run(test())
@@ -382,7 +383,7 @@ def test_a_file_that_changes_while_a_password_is_hashed(users: Path, hashes: Cou
         ask = asyncio.ensure_future(layer.ask(basic(b"ann", b"secret")))
         await turns()
         replace(users, user_line(b"bob", b"secret"))
-        await read_again(layer.layers[0]._file)
+        await read_again(layer.layers[0]._users._file)
         hashes.gate.set()
         assert refusal(await ask) == WRONG
 
