@@ -22,7 +22,7 @@ from gateway.peek import untaken, waiting
 from gateway.ranges import UNIX
 from gateway.refusals import Style, accept_in, refuse
 from gateway.relay import End, reset
-from gateway.wire import Fields, WireError, read_request, refusal
+from gateway.wire import Fields, WireError, refusal, without_userinfo
 
 # Pipelined bytes kept while a request is being answered.
 _PIPELINE_HIGH = 64 * 1024
@@ -199,7 +199,7 @@ class Http1Connection(asyncio.Protocol):
         try:
             if len(data) > entry.unchecked:
                 self._check_size(data)
-            found = read_request(data, self._fields)
+            found = entry.read(data, self._fields)
             if found is None:
                 refused = refusal(data, entry.max_line, entry.max_head, entry.max_fields)
                 if refused is not None:
@@ -382,7 +382,7 @@ class Http1Connection(asyncio.Protocol):
         exchange.reason = refused.reason
         words = data.partition(b"\r\n")[0].split(b" ")
         if len(words) == 3:  # for the log, and whether a body may follow
-            exchange.method, exchange.target = words[:2]
+            exchange.method, exchange.target = words[0], without_userinfo(words[1])
         self.write_refusal(exchange, accept_in(data))
         self.entry.finished(exchange)
         self._linger()
@@ -463,7 +463,10 @@ class Http1Connection(asyncio.Protocol):
         return True
 
     def drain(self) -> None:
-        """Nothing: requests ask `entry.draining` themselves."""
+        """Requests ask `entry.draining` themselves."""
+        exchange = self.exchange
+        if exchange is not None and exchange.tunnel is not None and self.entry.ends_tunnels:
+            exchange.tunnel.end("drain_timeout")
 
     def shutdown(self) -> None:
         """uvicorn's call at its own shutdown; the worker's drain has run before it."""

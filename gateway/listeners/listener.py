@@ -15,6 +15,9 @@ from gateway.listeners.identity import Introducer
 from gateway.refusals import Style
 from gateway.scoreboard import Cells
 from gateway.wheel import Wheel
+from gateway.wire import Fields, RequestHead, read_request
+
+Read = Callable[[bytes, Fields | None], tuple[RequestHead, int] | None]
 
 # Seconds a client may take to show that it sends a body at the least rate; `body_idle` if that is shorter.
 _GRACE = 10.0
@@ -69,6 +72,7 @@ class Entry:
     backlog: int
     admission: Admission
     max_connections: int
+    ends_tunnels: bool = False  # at once, when the worker leaves
     draining: bool = False
     connections: set[Any] = field(default_factory=set)
     # Asking for the running one is a system call each time (a fork check).
@@ -92,6 +96,7 @@ class HttpEntry(Entry):
     style: Style  # how its refusals look
     strict_paths: bool  # a path that can be read in two ways is refused
     scheme: str = "http"
+    read: Read = read_request  # which forms of a target are requests here
     done: Awaitable[None] = field(init=False)  # what is over already: awaiting it costs next to nothing
     # Copies of what each request reads: pydantic objects are slow to ask.
     max_line: int = 0
