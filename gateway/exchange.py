@@ -43,7 +43,7 @@ class Exchange:
         "status",
         "target",
         "trace",
-        "tunnel",
+        "tunnelled",
         "unsent",
         "user",
         "verified",
@@ -71,7 +71,7 @@ class Exchange:
         self.refused: Any = None  # why the listener takes no (more of the) body: something with a status and a reason
         self.unsent = b""  # the whole body, taken from the client for an endpoint that turned out not to be there
         self.rule = ""  # what of an egress forbade it: "deny 10.0.0.0/8"
-        self.tunnel: Any = None  # what carries the bytes of another protocol, from when that is spoken
+        self.tunnelled = False  # another protocol is spoken from here on
         self.request_id = ""  # what a person quotes to have this one found; only some have one
         self.trace = ""  # the trace-id of W3C Trace Context, 32 hexadecimal digits
         # What the layers of an onion tell each other.

@@ -1,4 +1,4 @@
-"""Sets of addresses: thousands of networks cost no more than a few. Pure.
+"""Sets of addresses: thousands of networks cost no more than a few; and whom an address belongs to. Pure.
 
 An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) is the IPv4 address that it maps, in a network and when it is
 asked for.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 UNIX = "unix"  # the address of whoever comes by a unix socket
@@ -73,13 +74,34 @@ def read(address: str) -> IPv4Address | IPv6Address:
     return IPv6Address(address.partition("%")[0]) if ":" in address else IPv4Address(address)
 
 
+def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address maps, if it does."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def written(address: IPv4Address | IPv6Address) -> str:
+    """Lower case and short (RFC 5952), IPv4-mapped as IPv4, so that one client has one name."""
+    return str(unmapped(address))
+
+
+@lru_cache(maxsize=4096)
+def network(address: str, prefix: int) -> bytes:
+    """Whom an address belongs to: an IPv4 address as it is, of an IPv6 one the network of this many bits, for whoever
+    has one address of it has all (RFC 6177: a site gets a /64 at least). What is no address stays what it is."""
+    try:
+        known = unmapped(read(address))
+    except ValueError:
+        return address.encode()
+    if isinstance(known, IPv6Address):
+        return b"%b/%d" % (str(IPv6Address(int(known) >> (128 - prefix) << (128 - prefix))).encode(), prefix)
+    return str(known).encode()
+
+
 _ABOVE_IPV6 = 1 << 128
 
 
 def _place(address: IPv4Address | IPv6Address) -> int:
     """All addresses on one line: IPv6, then IPv4, where the mapped ones are too."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
-            return int(address)
-        address = address.ipv4_mapped
-    return _ABOVE_IPV6 + int(address)
+    address = unmapped(address)
+    return int(address) if isinstance(address, IPv6Address) else _ABOVE_IPV6 + int(address)

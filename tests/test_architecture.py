@@ -35,10 +35,12 @@ GROUND = {
     "parts",
     "peek",
     "child",
+    "client_hello",
     "reasons",
     "refusals",
     "pages",
     "relay",
+    "proxy_protocol",
     "truth",
     "tls",
     "ranges",
@@ -61,6 +63,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "upstream": {"", *GROUND},
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
+    "client_hello": {"errors"},
     "child": {"config", "documents", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "blame": set(),
     "plugins": {"reasons", "wire"},
@@ -77,6 +80,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "pages": {"errors", "refusals"},
     "peek": set(),
     "relay": {"peek", "wheel"},
+    "proxy_protocol": {"errors", "ranges"},
     "truth": {"scoreboard"},
     "tls": {"errors"},
     "ranges": set(),
@@ -129,6 +133,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 
 # Clock and chance are arguments here, and nothing waits: what these decide depends only on what they are given.
 PURE = (
+    "client_hello.py",
     "config/lint.py",
     "errors.py",
     "exchange.py",
@@ -163,6 +168,7 @@ PURE = (
     "proxy/rewrite.py",
     "proxy/routes.py",
     "proxy/split.py",
+    "proxy_protocol.py",
     "ranges.py",
     "reasons.py",
     "refusals.py",

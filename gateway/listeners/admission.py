@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.scoreboard import Cells, Fact
 
 if TYPE_CHECKING:
-    from gateway.listeners.http1 import Http1Connection
+    from gateway.listeners.listener import Connection
 
 log = logging.getLogger("gateway")
 
@@ -37,7 +37,7 @@ class Admission:
         self._cells = cells
         self._upstream_most = upstream_most
         self._room: float = float("inf")
-        self._stale: dict[Any, deque[tuple[float, Http1Connection]]] = {}
+        self._stale: dict[Any, deque[tuple[float, Connection]]] = {}
         self._barren_until = 0.0
         self._told = False  # that there are none left
         self.paused = False
@@ -48,7 +48,7 @@ class Admission:
         """How many descriptors there are for connections, of clients and to endpoints together."""
         self._room = max(2, descriptors)
 
-    def admits(self, connection: Http1Connection, connections: Collection[Any]) -> bool:
+    def admits(self, connection: Connection, connections: Collection[Any]) -> bool:
         """Whether this connection, new among all of the worker's, may stay."""
         entry = connection.entry
         if len(entry.connections) > entry.max_connections:
@@ -85,7 +85,7 @@ class Admission:
         else:
             loop.call_later(_LOOK, self._look, loop, connections)
 
-    def _make_room(self, newcomer: Http1Connection, among: Collection[Any], whose: Any) -> bool:
+    def _make_room(self, newcomer: Connection, among: Collection[Any], whose: Any) -> bool:
         """Close the connection that has been idle for longest among these. whose: by what they are remembered.
 
         All that are idle are walked once, and closed one by one as room is needed: who becomes idle later is younger.
@@ -104,7 +104,7 @@ class Admission:
         self._barren_until = now + _BARREN * (monotonic() - now)
         return False
 
-    def _closes_one(self, stale: deque[tuple[float, Http1Connection]]) -> bool:
+    def _closes_one(self, stale: deque[tuple[float, Connection]]) -> bool:
         """Close the first of these that is still idle, and has no request on the way."""
         while stale:
             since, connection = stale.popleft()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -43,9 +44,9 @@ class Http1Connection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_body_due", "_buffer", "_empty_lines", "_fields", "_half_closed", "_leaving", "_paused", "_server_state",
-        "_too_slow", "_transport", "_unsent", "choked", "closed", "deadline", "entry", "exchange", "look", "peer",
-        "requests", "scope", "state", "vigil",
+        "_body_due", "_buffer", "_empty_lines", "_end_tunnel", "_fields", "_half_closed", "_held", "_leaving",
+        "_paused", "_server_state", "_too_slow", "_transport", "_unsent", "choked", "closed", "deadline", "entry",
+        "exchange", "look", "peer", "requests", "scope", "state", "vigil",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,8 @@ class Http1Connection(asyncio.Protocol):
         self._too_slow = False
         self._empty_lines = 0  # before the request to come
         self._body_due = 0.0  # when the body falls below the least rate, unless more of it comes
+        self._end_tunnel: Callable[[str], None] | None = None  # once it is one
+        self._held: bytes | None = None  # its place among those of the same client
         self.vigil: Vigil | None = None
 
     # What the event loop calls.
@@ -104,6 +107,10 @@ class Http1Connection(asyncio.Protocol):
         entry.wheel.arm(self, monotonic() + entry.head_timeout)
         if not entry.admission.admits(self, self._server_state.connections):
             self._refuse(WireError(503, "connection_limit_reached"))
+        elif entry.crowd is not None and not self.peer.trusted:  # who speaks for others is not one client
+            self._held = entry.crowd.enter(self.peer.address)
+            if self._held is None:
+                self._refuse(WireError(503, "connection_limit_reached"))
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -152,6 +159,8 @@ class Http1Connection(asyncio.Protocol):
         self._server_state.connections.discard(self)
         entry.connections.discard(self)
         entry.cells[entry.open_cell] -= 1
+        if self._held is not None and entry.crowd is not None:
+            entry.crowd.leave(self._held)
         if self.choked is not None:
             if not self.choked.done():
                 self.choked.set_result(None)
@@ -333,8 +342,11 @@ class Http1Connection(asyncio.Protocol):
             self.vigil = Vigil(self, self._transport)
         return self.vigil
 
-    def detach(self) -> End:
-        """Give the transport away to another protocol."""
+    def detach(self, end: Callable[[str], None]) -> End:
+        """Give the transport away to another protocol. end: ends what becomes of it, for a reason."""
+        self._end_tunnel = end
+        if self.entry.draining:  # it is told of that no more
+            self.drain()
         self.deadline = 0.0
         rest, self._buffer = self._buffer, b""
         if not (self._paused or self._half_closed):
@@ -464,9 +476,8 @@ class Http1Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Requests ask `entry.draining` themselves."""
-        exchange = self.exchange
-        if exchange is not None and exchange.tunnel is not None and self.entry.ends_tunnels:
-            exchange.tunnel.end("drain_timeout")
+        if self.entry.closes_tunnels and self._end_tunnel is not None:
+            self._end_tunnel("drain_timeout")
 
     def shutdown(self) -> None:
         """uvicorn's call at its own shutdown; the worker's drain has run before it."""
@@ -483,7 +494,9 @@ class Http1Connection(asyncio.Protocol):
     def abort(self) -> None:
         """The time to drain is over. A request without an answer gets one; an answer is visibly cut."""
         exchange = self.exchange
-        if exchange is None or exchange.answered:
+        if self._end_tunnel is not None:
+            self._end_tunnel("drain_timeout")
+        elif exchange is None or exchange.answered:
             if exchange is not None:
                 exchange.reason = "drain_timeout"
             self.reset()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -21,7 +21,7 @@ from gateway.exchange import CLIENT_GONE, OK, Exchange
 from gateway.parts import add, take
 from gateway.reasons import status_of
 from gateway.refusals import PHRASES, accept_in
-from gateway.relay import End, Relay
+from gateway.relay import End
 from gateway.wire import (
     HOP_BY_HOP,
     ChunkedBody,
@@ -419,13 +419,11 @@ class Http1Exchange(Exchange):
             self._head_out = b""
             self._complete = True
 
-    def detach(self, tunnel: Relay) -> End:
-        """When another protocol is spoken from here on: give the client's transport away, to be joined by this. The
-        connection is over when the transport's new protocol passes `connection_lost` on."""
-        self.tunnel = tunnel
-        if self.listener.draining and self.listener.ends_tunnels:
-            tunnel.end("drain_timeout")
-        return self._connection.detach()
+    def detach(self, end: Callable[[str], None]) -> End:
+        """When another protocol is spoken from here on: give the client's transport away. The connection is over when
+        the transport's new protocol passes `connection_lost` on. end: ends the tunnel, for a reason."""
+        self.tunnelled = True
+        return self._connection.detach(end)
 
     def probe(self) -> bool:
         """Write what changes nothing, so that a client that is gone says so: an interim 100 before the answer, a zero

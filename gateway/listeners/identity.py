@@ -27,7 +27,7 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from typing import NamedTuple
 
-from gateway.ranges import UNIX, Ranges, read
+from gateway.ranges import UNIX, Ranges, read, written
 from gateway.wire import IDENTITY, IDENTITY_PREFIXES
 
 MODES = ("x-forwarded", "rfc7239", "both", "off")
@@ -63,13 +63,7 @@ class Trust(Ranges):
 
 def plain(address: str) -> str:
     """A peer's address as it is written everywhere: IPv4-mapped as IPv4, without a zone. Raises ValueError."""
-    return _written(read(address)) if ":" in address else address
-
-
-def _written(address: IPv4Address | IPv6Address) -> str:
-    """Lower case and short (RFC 5952), so that one client has one name."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(address if mapped is None else mapped)
+    return written(read(address)) if ":" in address else address
 
 
 @lru_cache(maxsize=4096)
@@ -79,7 +73,7 @@ def _node(text: str) -> str:
     if match is None:
         return ""
     try:
-        return _written(IPv4Address(match[1]) if match[1] else IPv6Address(match[2] or match[3]))
+        return written(IPv4Address(match[1]) if match[1] else IPv6Address(match[2] or match[3]))
     except ValueError:
         return ""
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from gateway.config.listeners import Limits, ListenerTimeouts
 from gateway.exchange import Exchange
 from gateway.listeners.admission import Admission
+from gateway.listeners.crowd import Crowd
 from gateway.listeners.identity import Introducer
 from gateway.refusals import Style
 from gateway.scoreboard import Cells
@@ -34,9 +35,13 @@ class Connection(Protocol):
     """A client's connection, as those see it who count, admit and drain connections. Each is in `entry.connections`,
     and in those of the server's state, from `connection_made` to `connection_lost`."""
 
-    entry: Entry
+    entry: Any  # an Entry
     closed: bool
-    idle_since: float
+
+    @property
+    def idle_since(self) -> float:
+        """For an idle connection: when it became so, or was made. Monotonic seconds."""
+        ...
 
     @property
     def idle(self) -> bool:
@@ -72,7 +77,8 @@ class Entry:
     backlog: int
     admission: Admission
     max_connections: int
-    ends_tunnels: bool = False  # at once, when the worker leaves
+    crowd: Crowd | None = None  # how many connections of one client there may be
+    closes_tunnels: bool = False  # when the worker leaves, at once
     draining: bool = False
     connections: set[Any] = field(default_factory=set)
     # Asking for the running one is a system call each time (a fork check).

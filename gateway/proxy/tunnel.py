@@ -39,7 +39,7 @@ class Tunnel:
         gauge = exchange.listener.tunnels_cell
         self._cells[gauge] += 1
         try:
-            await relay.run(exchange.detach(relay), connection.detach())
+            await relay.run(exchange.detach(relay.end), connection.detach())
         finally:
             self._cells[gauge] -= 1
             exchange.bytes_in, exchange.bytes_out = relay.sent

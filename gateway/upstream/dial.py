@@ -1,4 +1,5 @@
-"""Opening a connection to an endpoint. Its failures are UpstreamErrors by which nothing was sent, never an OSError.
+"""Opening a connection to an endpoint, for HTTP or whatever else. Its failures are UpstreamErrors by which nothing was
+sent, never an OSError.
 
 What this machine is short of, descriptors or ports, is not tried for again at once: trying is what costs most then (the
 kernel looks through all ports there are), and each request would do it.
@@ -12,9 +13,9 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.config.values import TcpAddress, UnixAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, PortsExhausted
@@ -49,6 +50,8 @@ class Shortage:
     def lasts(self) -> bool:
         return self._until > 0 and monotonic() < self._until
 
+
+_Made = TypeVar("_Made", bound=asyncio.BaseProtocol)
 
 # Descriptors are the process's.
 _descriptors = Shortage()
@@ -90,27 +93,38 @@ async def dial(
 ) -> Connection:
     """A new connection. connect, response, idle: the upstream's timeouts in seconds; a TLS handshake is part of the
     first."""
+
+    def make() -> Connection:
+        return Connection(endpoint, wheel, response, idle)
+
+    return await dial_with(make, endpoint, connect, tls, sources)
+
+
+async def dial_with(
+    make: Callable[[], _Made],
+    endpoint: Remote,
+    connect: float,
+    tls: Tls | None = None,
+    sources: Sources | None = None,
+) -> _Made:
+    """The same for any protocol: what `make` makes, connected."""
     if _descriptors.lasts:
         raise DescriptorsExhausted(endpoint.name, _descriptors.why)
     if sources is not None and sources.ports.lasts:
         raise PortsExhausted(endpoint.name, sources.ports.why)
     loop = asyncio.get_running_loop()
     context, name = tls or (None, None)
-
-    def make() -> Connection:
-        return Connection(endpoint, wheel, response, idle)
-
     try:
         async with asyncio.timeout(connect):
             if isinstance(endpoint.address, UnixAddress):
-                _, connection = await loop.create_unix_connection(
+                _, made = await loop.create_unix_connection(
                     make, endpoint.address.path, ssl=context, server_hostname=name
                 )
             else:
                 more: dict[str, Any] = {"host": endpoint.address.host, "port": endpoint.address.port}
                 if sources:
                     more = {"sock": await _connected(loop, endpoint.address, sources)}
-                transport, connection = await loop.create_connection(make, **more, ssl=context, server_hostname=name)
+                transport, made = await loop.create_connection(make, **more, ssl=context, server_hostname=name)
                 sock = transport.get_extra_info("socket")
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except TimeoutError:
@@ -127,7 +141,7 @@ async def dial(
                 sources.ports.begin(why)
             raise PortsExhausted(endpoint.name, why) from None
         raise ConnectFailed(endpoint.name, why) from None
-    return connection
+    return made
 
 
 async def _connected(loop: asyncio.AbstractEventLoop, address: TcpAddress, sources: Sources) -> socket.socket:

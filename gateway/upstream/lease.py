@@ -33,8 +33,8 @@ _UNABLE = (502, 503, 504)
 
 class Lease:
     __slots__ = (
-        "_answered", "_counted", "_needs_room", "_of_circuit", "_on_trial", "_upstream", "began", "connection",
-        "endpoint",
+        "_answered", "_counted", "_is_told", "_needs_room", "_of_circuit", "_on_trial", "_upstream", "began",
+        "connection", "endpoint",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +46,7 @@ class Lease:
         self._of_circuit = of_circuit
         self._counted = False
         self._needs_room = False
+        self._is_told = False  # its outcome is
         self._answered = 0.0  # when the response began, of a lease to which it matters
         self.began = monotonic()
         self.endpoint = endpoint
@@ -88,6 +89,15 @@ class Lease:
             self._report(failed, f"answered {status}", self.began)
             self._answered = monotonic()  # what comes now comes after the change that this was
 
+    def connected(self) -> None:
+        """There is a connection of another protocol than HTTP, and that is all the endpoint can show: a success, which
+        is reported now. What becomes of the connection says nothing about it."""
+        upstream = self._upstream
+        if upstream.learns:
+            upstream.took(self.endpoint, monotonic() - self.began, False)
+        self._report(False, "", self.began)
+        self._is_told = True
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -97,6 +107,8 @@ class Lease:
             endpoint.pool.release(connection)
         if self._needs_room:
             upstream.landed()
+        if self._is_told:
+            return
         unable = connection is not None and connection.status in _UNABLE
         answered = self._answered
         is_trial = self._on_trial or self._of_circuit

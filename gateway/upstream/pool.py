@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import TypeVar
 
 from gateway.config.upstreams import Pool as PoolConfig
 from gateway.config.upstreams import UpstreamTimeouts
@@ -19,13 +20,15 @@ from gateway.errors import ConnectFailed, QueueTimeout
 from gateway.metrics.plan import UPSTREAM_OPEN, UPSTREAM_OPENED, UPSTREAM_REUSED
 from gateway.scoreboard import Cells, Fact
 from gateway.tls import Tls
-from gateway.upstream.dial import Sources, dial
+from gateway.upstream.dial import Sources, dial, dial_with
 from gateway.upstream.http1 import Connection
 from gateway.upstream.lifetime import MARGIN, NEVER, UNKNOWN, Lifetime
 from gateway.upstream.remote import Remote
 from gateway.wheel import Wheel
 
 log = logging.getLogger("gateway.upstream")
+
+Aside = TypeVar("Aside", bound=asyncio.BaseProtocol)
 
 
 class _Place:
@@ -131,6 +134,20 @@ class Pool:
         self._cells[Fact.UPSTREAM_OPEN] += 1
         connection.busy = connection.counted = True
         return connection
+
+    async def aside(self, make: Callable[[], Aside]) -> Aside:
+        """A connection of another protocol than HTTP: it is none of those that are kept and counted here, but dialled
+        as they are. It is given back by `aside_over`. Raises UpstreamError."""
+        made = await dial_with(make, self._endpoint, self._timeouts[0], self._tls, self._sources)
+        series = self._series
+        series[self._endpoint.cells + UPSTREAM_OPENED] += 1
+        series[self._endpoint.cells + UPSTREAM_OPEN] += 1
+        self._cells[Fact.UPSTREAM_OPEN] += 1
+        return made
+
+    def aside_over(self) -> None:
+        self._series[self._endpoint.cells + UPSTREAM_OPEN] -= 1
+        self._cells[Fact.UPSTREAM_OPEN] -= 1
 
     async def _queue(self, seconds: float) -> Connection | None:
         place = _Place(asyncio.get_running_loop().create_future())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from gateway.config import Config
@@ -11,12 +12,17 @@ from gateway.config import listeners as configured
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
+from gateway.listeners.crowd import Crowd
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
+from gateway.listeners.sni import Names
+from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
 from gateway.pages import load_pages
+from gateway.proxy_protocol import v1, v2
 from gateway.refusals import Style
+from gateway.relay import Bounds
 from gateway.scoreboard import Cells
 from gateway.session import Session
 from gateway.upstream.upstream import Upstream
@@ -46,6 +52,8 @@ class Entries:
         match listener:
             case configured.HttpListener():
                 self.made.append(self._http(listener))
+            case configured.TcpListener():
+                self.made.append(self._tcp(listener))
 
     def _common(self, listener: configured.Listener) -> dict[str, Any]:
         """What every kind of `Entry` has."""
@@ -61,7 +69,13 @@ class Entries:
             "backlog": listener.backlog,
             "admission": self.admission,
             "max_connections": listener.most_connections,
+            "crowd": self._crowd(listener),
+            "closes_tunnels": listener.on_reload == "close",
         }
+
+    def _crowd(self, listener: configured.Listener) -> Crowd | None:
+        most = listener.max_connections_per_client
+        return Crowd(self.ledger, listener.name, most) if most is not None else None
 
     def _http(self, listener: configured.HttpListener) -> HttpEntry:
         return HttpEntry(
@@ -76,3 +90,25 @@ class Entries:
             style=Style(load_pages(listener.error_pages), listener.reason_header),
             strict_paths=listener.path_policy == "reject",
         )
+
+    def _tcp(self, listener: configured.TcpListener) -> TcpEntry:
+        routes = self.config.tcp_routes_of(listener.name)
+        return TcpEntry(
+            **self._common(listener),
+            protocol=TcpConnection,
+            ended=self.ended,
+            way=self._way(listener.upstream) if listener.upstream is not None else None,
+            names=Names((name, self._way(route.upstream)) for route in routes for name in route.sni),
+            hello_timeout=listener.hello_timeout,
+            idle_timeout=listener.idle_timeout,
+            bounds=Bounds(listener.max_duration or inf, listener.bandwidth or inf),
+            header=_HEADERS[listener.proxy_protocol.send],
+        )
+
+    def _way(self, name: str) -> Way:
+        config = self.config.upstreams[name]
+        return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
+
+
+# What tells an endpoint whose connection it gets.
+_HEADERS = {"off": None, "v1": v1, "v2": v2}

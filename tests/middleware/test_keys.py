@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.middleware.limits.keys import LimitKey, Missing, key_of, network
+from gateway.middleware.limits.keys import LimitKey, Missing, key_of
+from gateway.ranges import network
 from gateway.wire import read_request
 from tests.listeners.site import get
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import lru_cache, partial
-from ipaddress import IPv6Address, ip_address
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
 from gateway.middleware.identity.claims import claim
 from gateway.middleware.template import Template, claim_text, part
+from gateway.ranges import network
 from gateway.wire import RequestHead, parameter
 
 # Of a request, the name of its account; b"" where it has none, or no more than a part of it.
@@ -86,18 +86,3 @@ def _claimed(path: str, exchange: Any, head: RequestHead) -> bytes:
 
 def _client(prefix: int, exchange: Any, head: RequestHead) -> bytes:
     return network(exchange.client, prefix)
-
-
-@lru_cache(maxsize=4096)
-def network(address: str, prefix: int) -> bytes:
-    """Whom an address belongs to: an IPv4 address as it is, of an IPv6 one the network of this many bits, for whoever
-    has one address of it has all (RFC 6177: a site gets a /64 at least). What is no address stays what it is."""
-    try:
-        known = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address.encode()
-    if isinstance(known, IPv6Address):
-        if known.ipv4_mapped is not None:
-            return str(known.ipv4_mapped).encode()
-        return b"%b/%d" % (str(IPv6Address(int(known) >> (128 - prefix) << (128 - prefix))).encode(), prefix)
-    return str(known).encode()

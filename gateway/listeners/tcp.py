@@ -1,0 +1,355 @@
+"""A TCP listener: what a client sends goes to an endpoint of an upstream, and back, unread.
+
+A connection is accepted, sent on its way (by the name in its TLS ClientHello, where there are routes), connected to the
+first endpoint that can be reached, and relayed. Until then no more of it is read than comes with the first look: who
+sends before there is an endpoint waits. For all of that it has one task and no timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from gateway.client_hello import HelloReader, NoHello
+from gateway.errors import Busy, DescriptorsExhausted, NoEndpoint, UpstreamError
+from gateway.listeners.identity import plain
+from gateway.listeners.listener import Entry
+from gateway.listeners.sni import Names
+from gateway.metrics.plan import UPSTREAM_RETRIES
+from gateway.peek import is_dead, waiting
+from gateway.proxy_protocol import Address
+from gateway.ranges import UNIX
+from gateway.relay import Bounds, End, Relay, reset
+from gateway.session import Session
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.lease import Lease
+from gateway.upstream.upstream import Upstream
+
+log = logging.getLogger("gateway")
+
+GONE = "client_gone"
+DRAINED = "drain_timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where connections go. by_client: the upstream's balancer goes by the client's address."""
+
+    upstream: Upstream
+    by_client: bool
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class TcpEntry(Entry):
+    """One TCP listener. Times in seconds.
+
+    way: for what no name leads elsewhere; names: the routes of TLS connections. header: makes what tells an endpoint
+    whose connection it gets, of the client's address and the one it came to.
+    """
+
+    ended: Callable[[Session], None]  # told once of each connection
+    way: Way | None
+    names: Names[Way]
+    hello_timeout: float
+    idle_timeout: float
+    bounds: Bounds
+    header: Callable[[Address | None, Address | None], bytes] | None
+
+
+class TcpConnection(asyncio.Protocol):
+    """A client's connection, from accept to close."""
+
+    __slots__ = (
+        "_ended", "_held", "_is_under_way", "_paused", "_peer", "_reader", "_relay", "_rest", "_server_state", "_task",
+        "_transport", "closed", "deadline", "entry", "look", "session",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        entry: TcpEntry,
+        peer: Address | None = None,
+        _loop: Any = None,
+    ) -> None:
+        """peer: the client's address, where a proxy in front has told it."""
+        self.entry = entry
+        self.closed = False
+        self.deadline = 0.0
+        self.look = 0
+        self._server_state = server_state
+        self._peer = peer
+        self._reader: HelloReader | None = None
+        self._rest = b""  # what came before there was an endpoint
+        self._ended = False  # the client has finished sending
+        self._paused = False
+        self._held: bytes | None = None  # its place among those of the same client
+        self._relay: Relay | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_under_way = False  # it has begun
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: Any) -> None:
+        entry = self.entry
+        self._transport = transport
+        peer = self._peer or transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            address, port = peer[:2]
+            self._peer = address, port = plain(address), port
+        else:
+            address, port = UNIX, 0
+        self.session = Session(entry, address, port, monotonic())
+        self._server_state.connections.add(self)
+        entry.connections.add(self)
+        cells = entry.cells
+        cells[entry.accepted_cell] += 1
+        cells[entry.open_cell] += 1
+        if not self._is_admitted(address):
+            self._refuse("connection_limit_reached")
+        elif entry.names:
+            self._reader = HelloReader()
+            entry.wheel.arm(self, self.session.started + entry.hello_timeout)
+        else:
+            self._set_out(entry.way)
+
+    def _is_admitted(self, address: str) -> bool:
+        entry = self.entry
+        if not entry.admission.admits(self, self._server_state.connections):
+            return False
+        if entry.crowd is None:
+            return True
+        self._held = entry.crowd.enter(address)
+        return self._held is not None
+
+    def data_received(self, data: bytes) -> None:
+        self._rest = self._rest + data if self._rest else data
+        if self._reader is not None:
+            self._read_hello(self._reader, data)
+        elif not self._paused:
+            self._pause()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        if self._reader is None:
+            return True  # it may still be answered
+        if self._rest:
+            self._set_out(self.entry.way)
+            return True
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Also from the relay, which has the transport by then."""
+        entry = self.entry
+        self.closed = True
+        self.deadline = 0.0
+        self._reader = None
+        self._server_state.connections.discard(self)
+        entry.connections.discard(self)
+        entry.cells[entry.open_cell] -= 1
+        if self._held is not None and entry.crowd is not None:
+            entry.crowd.leave(self._held)
+        if self._task is None:
+            self._end(GONE)
+            entry.ended(self.session)
+        elif self._relay is None and self._is_under_way:
+            self._task.cancel()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._transport.pause_reading()
+
+    # Where it goes.
+
+    def _read_hello(self, reader: HelloReader, data: bytes) -> None:
+        way = self.entry.way
+        try:
+            hello = reader.feed(data)
+            if hello is None:
+                return
+            self.session.sni = hello.sni
+            way = self.entry.names.find(hello.sni) or way
+        except NoHello:
+            pass  # something else is spoken
+        self._pause()
+        self._set_out(way)
+
+    def overdue(self) -> None:
+        """Nothing, or not the whole first message, has come in time. Where others speak first nothing is right."""
+        if self._rest or self.entry.way is None:
+            self._refuse("hello_timeout")
+        else:
+            self._set_out(self.entry.way)
+
+    def _set_out(self, way: Way | None) -> None:
+        self._reader = None
+        self.deadline = 0.0
+        if way is None:
+            self._refuse("no_route")
+            return
+        self._task = self.entry.loop.create_task(self._carry(way), name="tunnel")
+        self._server_state.tasks.add(self._task)
+
+    async def _carry(self, way: Way) -> None:
+        self._is_under_way = True
+        session = self.session
+        session.upstream = way.upstream.name
+        reason = GONE
+        try:
+            if not self.closed:
+                reason = await self._reach(way)
+        except UpstreamError as error:
+            reason = error.reason
+        except asyncio.CancelledError:
+            pass
+        except Exception:
+            log.exception("listener %s: a connection failed", self.entry.name)
+            reason = "proxy_internal_error"
+        finally:
+            self._server_state.tasks.discard(self._task)
+            self._end(reason)
+            self.entry.ended(session)
+
+    async def _reach(self, way: Way) -> str:
+        """Connect to the first endpoint that can be reached, and relay until it is over. Returns how it ended, and
+        raises UpstreamError when there is no connection."""
+        upstream, session = way.upstream, self.session
+        key = session.client.encode() if way.by_client else b""
+        tried: tuple[Endpoint, ...] = ()
+        failure: UpstreamError | None = None
+        while not (self._paused and is_dead(self._transport)):  # the event loop doesn't look while it isn't read
+            try:
+                lease = await _leased(upstream, key, tried)
+            except NoEndpoint:
+                if failure is not None:
+                    raise failure from None  # says more than that none is left
+                raise
+            endpoint = lease.endpoint
+            session.endpoint = endpoint.name
+            try:
+                with lease:
+                    far = await endpoint.pool.aside(_Far)
+                    try:
+                        lease.connected()
+                        session.connect_time = monotonic() - lease.began
+                        return await self._join(far)
+                    finally:
+                        far.transport.abort()
+                        endpoint.pool.aside_over()
+            except DescriptorsExhausted:
+                raise
+            except UpstreamError as error:
+                failure = error
+            tried = (*tried, endpoint)
+            session.retries += 1
+            self.entry.cells[endpoint.cells + UPSTREAM_RETRIES] += 1
+        return GONE
+
+    async def _join(self, far: _Far) -> str:
+        entry, session = self.entry, self.session
+        if entry.header is not None:
+            here = self._transport.get_extra_info("sockname")
+            far.transport.write(entry.header(self._peer, here[:2] if isinstance(here, tuple) else None))
+        relay = self._relay = Relay(entry.wheel, entry.idle_timeout, entry.bounds)
+        entry.cells[entry.tunnels_cell] += 1
+        try:
+            await relay.run(self._detached(), far.detached())
+        finally:
+            entry.cells[entry.tunnels_cell] -= 1
+            session.bytes_in, session.bytes_out = relay.sent
+        return relay.reason
+
+    def _detached(self) -> End:
+        rest, self._rest = self._rest, b""
+        if not (self._paused or self._ended or self.closed):
+            self._transport.pause_reading()
+        return End(self._transport, rest, self._ended, self.closed)
+
+    # Ends.
+
+    def _refuse(self, reason: str) -> None:
+        """It goes nowhere. It is told when it is lost."""
+        self.deadline = 0.0
+        self._reader = None
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        """Close it, unless it is closed; by a reset where something it has sent is lost."""
+        self.session.reason = self.session.reason or reason
+        if self.closed:
+            return
+        if self._rest:
+            reset(self._transport)
+        else:
+            self._transport.close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has yet to say where it wants to go."""
+        return self._reader is not None and not self._rest
+
+    @property
+    def idle_since(self) -> float:
+        return self.session.started
+
+    def close_if_idle(self) -> bool:
+        if self.closed or not self.idle or waiting(self._transport):
+            return False
+        self._refuse("connection_limit_reached")
+        return True
+
+    def drain(self) -> None:
+        if self.entry.closes_tunnels:
+            self.abort()
+
+    def abort(self) -> None:
+        """The time to drain is over."""
+        if self.closed:
+            return
+        self.session.reason = self.session.reason or DRAINED
+        if self._relay is not None:
+            self._relay.end(DRAINED)
+        else:
+            reset(self._transport)
+
+
+class _Far(asyncio.Protocol):
+    """The endpoint's side until it is relayed: keeps what comes before."""
+
+    __slots__ = ("_ended", "_lost", "_rest", "transport")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._ended = False
+        self._lost = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = True
+
+    def detached(self) -> End:
+        if not (self._ended or self._lost):
+            self.transport.pause_reading()
+        return End(self.transport, self._rest, self._ended, self._lost)
+
+
+async def _leased(upstream: Upstream, key: bytes, tried: tuple[Endpoint, ...]) -> Lease:
+    """Raises UpstreamError."""
+    try:
+        return upstream.lease(key, tried, even_ejected=True)
+    except Busy as busy:
+        return await upstream.wait(key, tried, None, busy, even_ejected=True)
