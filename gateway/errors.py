@@ -43,6 +43,18 @@ class Refused(GatewayError):
         self.reason = reason
 
 
+class EgressDenied(GatewayError):
+    """A client may not go where it wants to, or has used up what it may use. Nothing was dialled.
+
+    rule: what forbids it, such as "deny 10.0.0.0/8"; reason: a code of the table in `reasons.py`.
+    """
+
+    def __init__(self, rule: str, message: str, reason: str = "egress_denied") -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.reason = reason
+
+
 class UpstreamError(GatewayError):
     """An exchange with an endpoint failed.
 
@@ -61,9 +73,22 @@ class UpstreamError(GatewayError):
 
 
 class ConnectFailed(UpstreamError):
-    """Refused, unreachable, or the name does not resolve. Nothing was sent."""
+    """Refused, unreachable, or the name does not resolve. Nothing was sent.
+
+    errno: what the kernel said, None when it wasn't the kernel.
+    """
 
     reason = "connection_refused"
+
+    def __init__(self, endpoint: str, message: str, *, errno: int | None = None) -> None:
+        super().__init__(endpoint, message)
+        self.errno = errno
+
+
+class NameUnknown(UpstreamError):
+    """The name of a destination has no address, or nobody can say which. Nothing was sent."""
+
+    reason = "dns_error"
 
 
 class ConnectTimeout(UpstreamError):

@@ -121,6 +121,12 @@ REASONS: dict[str, Reason] = {
     "file_not_found": Reason("destination_not_found", "There is no such file.", (404,), True, "static"),
     "precondition_failed": Reason(_DENIED, "The file is not the one that was meant.", (412,), True, "static"),
     "file_changed": Reason("", "The file became shorter while it was sent, or could not be read.", (), True, "static"),
+    # Where a client of a proxy wants to go.
+    "egress_denied": Reason(
+        "destination_ip_prohibited", "Nobody may go there through this proxy.", (403,), True, ends_sessions=True
+    ),
+    "tunnel_limit": Reason(_DENIED, "You have as many tunnels open as you may.", (429,), True, ends_sessions=True),
+    "dns_error": Reason("dns_error", "The name of the server has no address.", (502,), True, ends_sessions=True),
     # The endpoint.
     "connection_refused": Reason(
         "connection_refused", "The server behind the gateway can't be reached.", (502,), True, ends_sessions=True

@@ -140,7 +140,7 @@ async def dial_with(
             if sources is not None:
                 sources.ports.begin(why)
             raise PortsExhausted(endpoint.name, why) from None
-        raise ConnectFailed(endpoint.name, why) from None
+        raise ConnectFailed(endpoint.name, why, errno=error.errno) from None
     return made
 
 

@@ -16,13 +16,12 @@ from typing import Any
 
 import dns.asyncresolver
 import dns.exception
-import dns.name
-import dns.nameserver
 import dns.resolver
 
 from gateway.config.upstreams import Endpoint, Upstream
 from gateway.errors import DiscoveryError
 from gateway.upstream.discovery.discovery import Discovery, Found
+from gateway.upstream.nameservers import NameServers
 
 _PATIENCE = 1.0  # seconds with one resolver before the next is asked
 _LIFETIME = 5.0  # seconds for one question, all resolvers and repetitions together
@@ -31,7 +30,6 @@ _CONFIRM = 5.0  # seconds between two questions while something holds that was n
 _FIRST = 1.0  # seconds after which to ask again when nothing was ever answered; doubled each time
 _SOONEST = 1.0
 _MOST_UNDER_WAY = 32  # questions at once
-_MOST_ALIASES = 8
 _KINDS = {"any": ("A", "AAAA"), "ipv4": ("A",), "ipv6": ("AAAA",)}
 _LOOPBACK = {"A": "127.0.0.1", "AAAA": "::1"}
 _HOSTS = Path("/etc/hosts")
@@ -66,7 +64,7 @@ class Dns(Discovery):
         self._refresh = max(_SOONEST, config.refresh)
         self._hosts_file = hosts
         self._hosts: dict[str, list[str]] = {}
-        self._servers = [_server(text) for text in config.resolver]
+        self._servers = NameServers(config.resolver)
         self._questions: dict[tuple[str, str], _Question] = {}
         self._asked: set[tuple[str, str]] = set()
         self._turn = asyncio.Semaphore(_MOST_UNDER_WAY)
@@ -153,7 +151,7 @@ class Dns(Discovery):
         self._asked.add((name, kind))
         try:
             async with self._turn:
-                answer, ttl = await self._resolved(resolver, name, kind)
+                answer, ttl = await self._servers.ask(resolver, name, kind, _LIFETIME)
         except dns.resolver.NXDOMAIN:
             return _missed(question, f"{name} does not exist", now)
         except dns.exception.Timeout:
@@ -169,32 +167,12 @@ class Dns(Discovery):
         now.ttls.append(ttl)
         return records
 
-    async def _resolved(
-        self, resolver: dns.asyncresolver.Resolver, name: str, kind: str
-    ) -> tuple[dns.resolver.Answer, float]:
-        """The answer, and for how long it holds. A resolver follows aliases (CNAME) itself, a name server does not."""
-        asked: dns.name.Name | str = name
-        ttl = float("inf")
-        for _ in range(_MOST_ALIASES):
-            answer = await resolver.resolve(
-                asked, kind, raise_on_no_answer=False, lifetime=_LIFETIME, search=not self._servers
-            )
-            ttl = min(ttl, answer.chaining_result.minimum_ttl)
-            if answer.rrset is not None or answer.canonical_name == answer.qname:
-                break
-            asked = answer.canonical_name
-        return answer, ttl
-
     def _resolver(self) -> dns.asyncresolver.Resolver:
-        """Made anew each time, so that another /etc/resolv.conf is followed. Raises DiscoveryError."""
+        """Raises DiscoveryError."""
         try:
-            resolver = dns.asyncresolver.Resolver(configure=not self._servers)
+            return self._servers.resolver(_PATIENCE)
         except dns.resolver.NoResolverConfiguration:
             raise DiscoveryError("/etc/resolv.conf names no resolver", min(self._refresh, _CONFIRM)) from None
-        if self._servers:
-            resolver.nameservers = self._servers
-        resolver.timeout = _PATIENCE
-        return resolver
 
 
 def _missed(question: _Question, sentence: str, now: _Round) -> tuple[_Record, ...]:
@@ -228,12 +206,6 @@ def _record(kind: str, data: Any) -> _Record:
 
 def _endpoint(address: str, weight: int, backup: bool) -> Endpoint:
     return Endpoint.model_validate({"address": address, "weight": weight, "backup": backup})
-
-
-def _server(text: str) -> dns.nameserver.Nameserver:
-    """A resolver as the configuration writes it."""
-    address, _, port = text.rpartition(":") if text.startswith("[") or text.count(":") == 1 else (text, "", "")
-    return dns.nameserver.Do53Nameserver(address.removeprefix("[").removesuffix("]"), int(port or 53))
 
 
 def _read_hosts(path: Path) -> dict[str, list[str]]:
