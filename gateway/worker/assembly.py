@@ -248,6 +248,7 @@ def assemble(
         yield
         for layer in layers:
             await layer.close()
+        entries.close()
         clients.close()
         for upstream in upstreams.values():
             upstream.close()
@@ -263,6 +264,8 @@ def assemble(
         wheel=wheel,
         clock=clock,
         ledger=common.ledger,
+        via=via,
+        absent=common.absent,
         upstreams=upstreams,
         admission=Admission(cells, most),
         finished=finished if redact is None else partial(_finished, finished, redact),

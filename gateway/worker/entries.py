@@ -9,17 +9,25 @@ from typing import Any
 
 from gateway.config import Config
 from gateway.config import listeners as configured
+from gateway.config.upstreams import UpstreamTimeouts
+from gateway.errors import Absent
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.crowd import Crowd
+from gateway.listeners.egress import Egress
+from gateway.listeners.forward import ForwardProxy
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
 from gateway.listeners.sni import Names
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
+from gateway.middleware.identity.challenge import challenge
+from gateway.middleware.identity.verifier import Verifier
 from gateway.pages import load_pages
+from gateway.proxy.answers import Answers
+from gateway.proxy.destinations import Destinations
 from gateway.proxy_protocol import v1, v2
 from gateway.refusals import Style
 from gateway.relay import Bounds
@@ -27,6 +35,7 @@ from gateway.scoreboard import Cells
 from gateway.session import Session
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
+from gateway.wire import Pair, read_proxied
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +54,11 @@ class Entries:
     admission: Admission
     finished: Callable[[Exchange], None]
     ended: Callable[[Session], None]
+    via: bytes  # our name
+    own: tuple[str, ...] = ()
+    absent: Callable[[Absent], None] | None = None
+    closing: list[Callable[[], None]] = field(default_factory=list)
+    egresses: dict[str | None, Egress] = field(default_factory=dict)
     made: list[Entry] = field(default_factory=list)
     datagrams: list[Datagrams] = field(default_factory=list)
 
@@ -54,6 +68,8 @@ class Entries:
                 self.made.append(self._http(listener))
             case configured.TcpListener():
                 self.made.append(self._tcp(listener))
+            case configured.ForwardListener():
+                self.made.append(self._forward(listener))
 
     def _common(self, listener: configured.Listener) -> dict[str, Any]:
         """What every kind of `Entry` has."""
@@ -91,6 +107,69 @@ class Entries:
             strict_paths=listener.path_policy == "reject",
         )
 
+    def _forward(self, listener: configured.ForwardListener) -> HttpEntry:
+        timeouts = UpstreamTimeouts().model_copy(
+            update={
+                "connect": listener.connect_timeout,
+                "response": listener.response_timeout,
+                "idle": listener.idle_timeout,
+                "tunnel_idle": listener.idle_timeout,
+            }
+        )
+        destinations = Destinations(listener.name, self.via, timeouts, self.wheel, self.cells)
+        self.closing.append(destinations.close)
+        app = ForwardProxy(
+            egress=self._egress(listener.egress),
+            onward=destinations,
+            users=self._users(listener.auth),
+            challenge=_challenge(listener.auth),
+            via=self.via,
+            wheel=self.wheel,
+            cells=self.cells,
+            connect_timeout=listener.connect_timeout,
+            idle_timeout=listener.idle_timeout,
+            bandwidth=listener.bandwidth,
+        )
+        return HttpEntry(
+            **self._common(listener),
+            protocol=Http1Connection,
+            app=Answers(app),
+            limits=listener.limits,
+            timeouts=listener.timeouts,
+            clock=self.clock,
+            finished=self.finished,
+            introducer=Introducer(listener.forwarded, Trust(), "http"),
+            style=Style(reason_header=listener.reason_header),
+            strict_paths=False,
+            read=read_proxied,
+        )
+
+    def _egress(self, name: str | None) -> Egress:
+        """One for all listeners that name it."""
+        made = self.egresses.get(name)
+        if made is None:
+            config = configured.Egress() if name is None else self.config.egress[name]
+            made = self.egresses[name] = Egress(name or "-", config, self.ledger, self.own)
+            self.closing.append(made.close)
+        return made
+
+    def _users(self, auth: configured.Auth | None) -> Verifier | None:
+        if auth is None:
+            return None
+        try:
+            verifier = Verifier(auth.htpasswd)
+        except Absent as absent:
+            if self.absent is None:
+                raise
+            self.absent(absent)
+            return None
+        self.closing.append(verifier.close)
+        return verifier
+
+    def close(self) -> None:
+        for close in self.closing:
+            close()
+
     def _tcp(self, listener: configured.TcpListener) -> TcpEntry:
         routes = self.config.tcp_routes_of(listener.name)
         return TcpEntry(
@@ -108,6 +187,13 @@ class Entries:
     def _way(self, name: str) -> Way:
         config = self.config.upstreams[name]
         return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
+
+
+def _challenge(auth: configured.Auth | None) -> list[Pair]:
+    """What a client of a proxy is told that has to say who it is."""
+    if auth is None:
+        return []
+    return [(b"proxy-authenticate", value) for _, value in challenge("Basic", realm=auth.realm, charset="UTF-8")]
 
 
 # What tells an endpoint whose connection it gets.
