@@ -62,7 +62,8 @@ _NOT_OURS = (
 
 @dataclass(slots=True)
 class Birth:
-    """Everything a child inherits. `sockets`: the listening sockets of its slot, by listener name."""
+    """Everything a child inherits. `sockets`: the listening sockets of its slot, by listener name; `own`: where the
+    gateway listens, all of it, as "[::]:80"."""
 
     role: Role
     slot: int
@@ -80,6 +81,7 @@ class Birth:
     close_foreign: Callable[[], None]  # closes this process' copies of what belongs to other children
     findings: Findings = field(default_factory=Findings)
     documents: Documents = field(default_factory=Documents)
+    own: tuple[str, ...] = ()
 
     @property
     def cells(self) -> Cells:

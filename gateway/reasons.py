@@ -13,6 +13,37 @@ _DENIED = "http_request_denied"
 OTHER = "other"
 
 
+# What of an egress forbids something, as it is counted; logs and messages say it more exactly: "deny 10.0.0.0/8". The
+# kinds of addresses, which are forbidden where there is no `allow`, are those of `listeners/verdict.py`.
+EGRESS_RULES = (
+    "deny",
+    "port",
+    "not in allow",
+    "own listener",
+    "metadata",
+    "loopback",
+    "unspecified",
+    "private",
+    "unique-local",
+    "shared",
+    "link-local",
+    "site-local",
+    "documentation",
+    "benchmark",
+    "multicast",
+    "broadcast",
+    "local NAT64",
+    "IPv4-compatible",
+    "reserved",
+    "max_tunnels_per_client",
+    "max_tunnels_per_user",
+    "bytes_per_client",
+    "bytes_per_user",
+    "time_per_client",
+    "time_per_user",
+)
+
+
 class Reason(NamedTuple):
     """error: the error type of RFC 9209, section 2.3, "" for what no client is told of. text: one sentence for people.
     statuses: what is answered, the usual one first; none for what comes too late for an answer. routed: whether it

@@ -336,6 +336,10 @@ class TcpRoute(Section):
     """Where they go."""
 
 
+# What the egress of listeners that name none is called, in metrics and where it counts something.
+NO_EGRESS = "-"
+
+
 class Egress(Section):
     """Where clients of a forward proxy may go. Judged is the address that is dialled, after its name was looked up; and
     the gateway's own listeners are never one."""

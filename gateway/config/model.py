@@ -54,7 +54,15 @@ from gateway.config.fields import (
     Workers,
 )
 from gateway.config.layers import Layer, Layers, Standing, standing
-from gateway.config.listeners import AnyListener, Egress, HttpListener, TcpRoute
+from gateway.config.listeners import (
+    NO_EGRESS,
+    AnyListener,
+    Egress,
+    ForwardListener,
+    HttpListener,
+    Socks5Listener,
+    TcpRoute,
+)
 from gateway.config.section import Section, or_table
 from gateway.config.upstreams import Upstream
 from gateway.config.values import parse_duration as _time
@@ -374,6 +382,12 @@ class Config(Section):
     def http_listeners(self) -> tuple[HttpListener, ...]:
         """Those whose requests go to routes."""
         return tuple(one for one in self.listeners if isinstance(one, HttpListener))
+
+    @property
+    def egresses(self) -> dict[str, Egress]:
+        """Those that listeners name, and that of listeners which name none."""
+        names = (one.egress for one in self.listeners if isinstance(one, ForwardListener | Socks5Listener))
+        return {name or NO_EGRESS: self.egress[name] if name is not None else Egress() for name in names}
 
     def tcp_routes_of(self, listener: str) -> tuple[TcpRoute, ...]:
         """Those that are for a listener."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -42,13 +42,16 @@ class Egress:
         config: configured.Egress,
         ledger: Ledger,
         own: Iterable[str] = (),
+        denied: Callable[[str], None] = lambda rule: None,
         resolver: Resolver | None = None,
     ) -> None:
-        """own: where the gateway itself listens, as "127.0.0.1:80" or "[::]:80"."""
+        """own: where the gateway itself listens, as "127.0.0.1:80" or "[::]:80". denied: told the rule of each
+        denial."""
         self.name = name
         self._verdict = Verdict(config, own)
         self._resolver = resolver or resolver_of(config.resolver)
         self._ledger = ledger
+        self._denied = denied
         self._duration = config.max_duration or inf
         self._most = config.max_bytes or inf
         window = int(config.window * _SECOND)
@@ -65,7 +68,7 @@ class Egress:
         the name takes to be looked up; the caller sees to the deadline."""
         rule = self._verdict.on_port(port)
         if rule:
-            raise _denied(host, port, rule)
+            raise self._denial(host, port, rule)
         name = _readable(host)
         address = _address(name)
         addresses = await self._resolver.addresses(name) if address is None else (address,)
@@ -76,18 +79,27 @@ class Egress:
                 passed.append(TcpAddress(one, port))
             rule = rule or found
         if not passed:
-            raise _denied(host, port, rule)
+            raise self._denial(host, port, rule)
         return passed
+
+    def _denial(self, host: str, port: int, rule: str) -> EgressDenied:
+        self._denied(rule)
+        return EgressDenied(rule, f"{host} port {port} is denied ({rule})")
 
     def enter(self, client: str, user: str = "", is_tunnel: bool = True) -> Ticket:
         """Leave for one more tunnel, which is given back by leaving the ticket. client: its address; user: "" for
-        nobody in particular; is_tunnel: whether it is one, or a request, for which there are quotas only. Raises EgressDenied with the reason `tunnel_limit` or `quota_exhausted`."""
+        nobody in particular; is_tunnel: whether it is one, or a request, for which there are quotas only. Raises
+        EgressDenied with the reason `tunnel_limit` or `quota_exhausted`."""
         accounts = []
         if self._of_client is not None:
             accounts.append((self._of_client, network(client, _PREFIX)))
         if self._of_user is not None and user:
             accounts.append((self._of_user, user.encode()))
-        return Ticket(self._ledger, accounts, self._duration, self._most, is_tunnel)
+        try:
+            return Ticket(self._ledger, accounts, self._duration, self._most, is_tunnel)
+        except EgressDenied as denied:
+            self._denied(denied.rule)
+            raise
 
     def close(self) -> None:
         self._resolver.close()
@@ -185,10 +197,6 @@ class Ticket:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def _denied(host: str, port: int, rule: str) -> EgressDenied:
-    return EgressDenied(rule, f"{host} port {port} is denied ({rule})")
 
 
 def _readable(host: str) -> str:

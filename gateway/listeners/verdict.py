@@ -56,8 +56,7 @@ _KINDS = tuple((name, Ranges(networks)) for name, networks in _SPECIAL)
 # Of IPv6 nothing but this was given to anybody; and the prefix of NAT64, which is judged by what is inside.
 _GIVEN = Ranges(("2000::/3", "64:ff9b::/96"))
 
-# All that a rule can be, without its particulars: "deny" and "port" are followed by which.
-RULES = ("deny", "port", NOT_ALLOWED, OWN, *dict.fromkeys(name for name, _ in _SPECIAL))
+KINDS = tuple(dict.fromkeys(name for name, _ in _SPECIAL))
 
 _Address = IPv4Address | IPv6Address
 

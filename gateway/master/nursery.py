@@ -104,6 +104,7 @@ class Nursery:
             close_foreign=close_foreign,
             findings=generation.findings,
             documents=generation.documents,
+            own=tuple(listening.bound for listening in others),
         )
         # What lives now is shared with every child: the collector must not write into it and so make it private.
         gc.collect()

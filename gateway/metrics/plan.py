@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 
 from gateway.config import Config
 from gateway.config.upstreams import Upstream
+from gateway.reasons import EGRESS_RULES, REASONS
 from gateway.reasons import OTHER as OTHER_REASON
-from gateway.reasons import REASONS
 from gateway.scoreboard import SEAT_CELLS, Fact, Mark
 
 # Upper bounds in seconds: Prometheus' defaults, with 1 and 2.5 ms before them since a proxy's own share is below 1 ms.
@@ -58,6 +58,7 @@ CELLS = {
     "layer": 5,
     "session": 3,
     "ending": 1,
+    "denial": 1,
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
@@ -84,6 +85,7 @@ LABELS = {
     "layer": ("route", "layer"),
     "session": ("listener",),
     "ending": ("listener", "reason"),
+    "denial": ("egress", "rule"),
 }
 OTHER = "__other__"
 EVERY_ROUTE = "*"  # the route of a layer around all of them
@@ -173,6 +175,9 @@ class Plan:
             if not listener.IS_HTTP:
                 for code in ("", OTHER_REASON, *(code for code, one in REASONS.items() if one.ends_sessions)):
                     self.block("ending", listener.name, code)
+        for name in config.egresses:
+            for rule in EGRESS_RULES:
+                self.block("denial", name, rule)
         for code, reason in REASONS.items():
             if not reason.kind or reason.kind in around:
                 self.block("refusal", NO_ROUTE, code)

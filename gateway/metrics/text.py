@@ -126,10 +126,14 @@ def _sessions(out: list[str], plan: Plan, totals: list[int]) -> None:
         _family(out, name, "counter", text)
         for labels, start in _known(plan, "session", totals):
             _line(out, name, labels, totals[start + offset])
-    _family(out, "session_endings_total", "counter", "How they ended; no reason: both sides were done.")
-    for key, start in plan.blocks["ending"].items():
-        if totals[start]:
-            _line(out, "session_endings_total", zip(p.LABELS["ending"], key, strict=True), totals[start])
+    for kind, name, text in (
+        ("ending", "session_endings_total", "How they ended; no reason: both sides were done."),
+        ("denial", "egress_denials_total", "What clients of proxies were denied, by rule."),
+    ):
+        _family(out, name, "counter", text)
+        for key, start in plan.blocks[kind].items():
+            if totals[start]:
+                _line(out, name, zip(p.LABELS[kind], key, strict=True), totals[start])
 
 
 def _mirrors(out: list[str], plan: Plan, totals: list[int]) -> None:

@@ -117,13 +117,15 @@ class Assembled:
 @dataclass(slots=True)
 class Common:
     """What all workers of a generation share. plugin: imports what "module:Name" names; without one, plug-ins are left
-    out. absent: told of what layers name and this machine lacks; without one that is an error."""
+    out. absent: told of what layers name and this machine lacks; without one that is an error. own: where the gateway
+    itself listens, as "[::]:80"."""
 
     findings: Findings = field(default_factory=Findings)
     documents: Documents = field(default_factory=Documents)
     ledger: Ledger = field(default_factory=Ledger.create)
     plugin: Callable[[str], Any] = _left_out
     absent: Callable[[Absent], None] | None = None
+    own: tuple[str, ...] = ()
 
 
 def assemble(
@@ -256,6 +258,7 @@ def assemble(
     app = GatewayApp(front, lifespan)
     clock = Clock()
     most = sum(one.pool.max_connections * (len(one.endpoints) or MOST) for one in config.upstreams.values())
+    most += sum(one.most_connections for one in config.listeners if not one.DATAGRAMS and not isinstance(one, HttpListener))
     entries = Entries(
         config=config,
         app=app,
@@ -265,6 +268,7 @@ def assemble(
         clock=clock,
         ledger=common.ledger,
         via=via,
+        own=common.own,
         absent=common.absent,
         upstreams=upstreams,
         admission=Admission(cells, most),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Any
 
 from gateway.config import Config
 from gateway.config import listeners as configured
+from gateway.config.listeners import NO_EGRESS
 from gateway.config.upstreams import UpstreamTimeouts
-from gateway.errors import Absent
+from gateway.errors import Absent, StartError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
@@ -29,6 +31,7 @@ from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.destinations import Destinations
 from gateway.proxy_protocol import v1, v2
+from gateway.reasons import EGRESS_RULES
 from gateway.refusals import Style
 from gateway.relay import Bounds
 from gateway.scoreboard import Cells
@@ -52,17 +55,27 @@ class Entries:
     ledger: Ledger
     upstreams: Mapping[str, Upstream]
     admission: Admission
+    own: tuple[str, ...]  # where the gateway itself listens, as "[::]:80"
+    absent: Callable[[Absent], None] | None  # told of what this machine lacks; without it that is an error
     finished: Callable[[Exchange], None]
     ended: Callable[[Session], None]
     via: bytes  # our name
-    own: tuple[str, ...] = ()
-    absent: Callable[[Absent], None] | None = None
-    closing: list[Callable[[], None]] = field(default_factory=list)
-    egresses: dict[str | None, Egress] = field(default_factory=dict)
     made: list[Entry] = field(default_factory=list)
     datagrams: list[Datagrams] = field(default_factory=list)
+    _destinations: list[Destinations] = field(default_factory=list)
+    _egresses: dict[str, Egress] = field(default_factory=dict)
+    _users: dict[str, Verifier] = field(default_factory=dict)  # by file
 
     def add(self, listener: configured.Listener) -> None:
+        """Raises StartError."""
+        try:
+            self._add(listener)
+        except Absent as error:
+            if self.absent is None:
+                raise
+            self.absent(error)
+
+    def _add(self, listener: configured.Listener) -> None:
         match listener:
             case configured.HttpListener():
                 self.made.append(self._http(listener))
@@ -70,6 +83,38 @@ class Entries:
                 self.made.append(self._tcp(listener))
             case configured.ForwardListener():
                 self.made.append(self._forward(listener))
+
+    def close(self) -> None:
+        """Nobody will connect any more."""
+        for destinations in self._destinations:
+            destinations.close()
+        for egress in self._egresses.values():
+            egress.close()
+        for users in self._users.values():
+            users.close()
+
+    def _egress(self, name: str | None) -> Egress:
+        """The guard of that name, one for all listeners that name it."""
+        name = name or NO_EGRESS
+        known = self._egresses.get(name)
+        if known is None:
+            at = {rule: self.plan.block("denial", name, rule) for rule in EGRESS_RULES}
+            count = partial(_count_denial, self.cells, at)
+            known = Egress(name, self.config.egresses[name], self.ledger, self.own, count)
+            self._egresses[name] = known
+        return known
+
+    def _verifier(self, name: str, auth: configured.Auth | None) -> Verifier | None:
+        """Who may use the listener of that name; None for anybody. Raises StartError."""
+        if auth is None:
+            return None
+        known = self._users.get(auth.htpasswd)
+        if known is None:
+            try:
+                known = self._users[auth.htpasswd] = Verifier(auth.htpasswd)
+            except StartError as error:
+                raise type(error)(f"listeners.{name}.auth: {error}") from None
+        return known
 
     def _common(self, listener: configured.Listener) -> dict[str, Any]:
         """What every kind of `Entry` has."""
@@ -117,11 +162,11 @@ class Entries:
             }
         )
         destinations = Destinations(listener.name, self.via, timeouts, self.wheel, self.cells)
-        self.closing.append(destinations.close)
+        self._destinations.append(destinations)
         app = ForwardProxy(
             egress=self._egress(listener.egress),
             onward=destinations,
-            users=self._users(listener.auth),
+            users=self._verifier(listener.name, listener.auth),
             challenge=_challenge(listener.auth),
             via=self.via,
             wheel=self.wheel,
@@ -143,32 +188,6 @@ class Entries:
             strict_paths=False,
             read=read_proxied,
         )
-
-    def _egress(self, name: str | None) -> Egress:
-        """One for all listeners that name it."""
-        made = self.egresses.get(name)
-        if made is None:
-            config = configured.Egress() if name is None else self.config.egress[name]
-            made = self.egresses[name] = Egress(name or "-", config, self.ledger, self.own)
-            self.closing.append(made.close)
-        return made
-
-    def _users(self, auth: configured.Auth | None) -> Verifier | None:
-        if auth is None:
-            return None
-        try:
-            verifier = Verifier(auth.htpasswd)
-        except Absent as absent:
-            if self.absent is None:
-                raise
-            self.absent(absent)
-            return None
-        self.closing.append(verifier.close)
-        return verifier
-
-    def close(self) -> None:
-        for close in self.closing:
-            close()
 
     def _tcp(self, listener: configured.TcpListener) -> TcpEntry:
         routes = self.config.tcp_routes_of(listener.name)
@@ -198,3 +217,8 @@ def _challenge(auth: configured.Auth | None) -> list[Pair]:
 
 # What tells an endpoint whose connection it gets.
 _HEADERS = {"off": None, "v1": v1, "v2": v2}
+
+
+def _count_denial(cells: Cells, at: Mapping[str, int], rule: str) -> None:
+    """rule: as logs have it, with its particulars."""
+    cells[at[rule] if rule in at else at[rule.partition(" ")[0]]] += 1

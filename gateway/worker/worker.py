@@ -68,7 +68,7 @@ class _Worker:
             running_wheel(),
             finished,
             offset,
-            Common(birth.findings, birth.documents, birth.ledger, Plugins(config.process.python_path)),
+            Common(birth.findings, birth.documents, birth.ledger, Plugins(config.process.python_path), own=birth.own),
             session_recorder(
                 self._cells, birth.plan, self._access.write_session if self._access is not None else None
             ),
