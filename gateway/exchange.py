@@ -20,6 +20,7 @@ class Exchange:
         "_claims",
         "attempts",
         "begun",
+        "bounds",
         "bytes_in",
         "bytes_out",
         "client",
@@ -38,10 +39,12 @@ class Exchange:
         "retries",
         "reused",
         "route",
+        "rule",
         "started",
         "status",
         "target",
         "trace",
+        "tunnelled",
         "unsent",
         "user",
         "verified",
@@ -68,6 +71,9 @@ class Exchange:
         self.reason = OK  # why it went wrong, where it did
         self.refused: Any = None  # why the listener takes no (more of the) body: something with a status and a reason
         self.unsent = b""  # the whole body, taken from the client for an endpoint that turned out not to be there
+        self.rule = ""  # what of an egress forbade it: "deny 10.0.0.0/8"
+        self.bounds: Any = None  # of what may become a tunnel
+        self.tunnelled = False  # another protocol is spoken from here on
         self.request_id = ""  # what a person quotes to have this one found; only some have one
         self.trace = ""  # the trace-id of W3C Trace Context, 32 hexadecimal digits
         # What the layers of an onion tell each other.

@@ -186,8 +186,9 @@ class Attempt(msgspec.Struct):
     duration_us: int
 
 
-class Line(msgspec.Struct):
-    """A line of the JSON access log. Times in microseconds, sizes in bytes of body."""
+class Line(msgspec.Struct, omit_defaults=True):
+    """A line of the JSON access log. Times in microseconds, sizes in bytes of body. `rule` is there only where what an
+    egress says of a destination forbade it."""
 
     time: str
     client: str
@@ -211,6 +212,7 @@ class Line(msgspec.Struct):
     request_id: str
     trace: str
     user: str
+    rule: str = ""
 
 
 class SessionLine(msgspec.Struct):
@@ -358,6 +360,7 @@ class AccessLog:
             x.request_id,
             x.trace,
             x.user,
+            x.rule,
         )
 
     def common_line(self, x: Exchange, now: float, duration: float) -> msgspec.Raw:

@@ -76,6 +76,9 @@ REASONS: dict[str, Reason] = {
     "version_not_supported": Reason(_REQUEST, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", (505,)),
     "target_malformed": Reason(_REQUEST, "The request target has characters that can't stand in one.", (400,)),
     "target_form_not_served": Reason(_REQUEST, "A request target of this form is not served here.", (400, 405)),
+    "scheme_not_served": Reason(_REQUEST, "Only http is forwarded here; for all else there is CONNECT.", (501,)),
+    "destination_invalid": Reason(_REQUEST, "The request target names no host and port.", (400,)),
+    "connect_with_body": Reason(_REQUEST, "CONNECT has no body, and so no field that frames one.", (400,)),
     "bare_line_ending": Reason(_REQUEST, "A line of the head ends with CR or LF alone.", (400,)),
     "control_character": Reason(_REQUEST, "The head holds a control character.", (400,)),
     "header_field_malformed": Reason(_REQUEST, "A line of the head is not a header field.", (400,)),
@@ -116,6 +119,9 @@ REASONS: dict[str, Reason] = {
     "no_route": Reason("destination_not_found", "Nothing is served at this address.", (404,), ends_sessions=True),
     "method_not_allowed": Reason(_DENIED, "This method is not allowed here.", (405,)),
     "loop_detected": Reason("proxy_loop_detected", "The request came by this gateway before.", (508,), True),
+    # A forward proxy's clients.
+    "proxy_auth_required": Reason(_DENIED, "A user name and password are needed for this proxy.", (407,)),
+    "proxy_credentials_invalid": Reason(_DENIED, "The user name or password for this proxy is wrong.", (407,)),
     # The layers around a route.
     "middleware_failed": Reason("proxy_internal_error", "A policy of the gateway failed.", (500,), True),
     "hook_timeout": Reason("proxy_internal_error", "A plug-in took too long.", (500,), True, "hooks"),

@@ -97,7 +97,7 @@ MAY_KNOW: dict[str, set[str]] = {
 
 # Rooms that are built up file by file, from the bottom: each file may import those before it and no others.
 FILE_BY_FILE = {
-    "wire": ("grammar", "names", "lines", "fields", "framing", "heads", "chunked", "messages"),
+    "wire": ("grammar", "names", "lines", "fields", "framing", "heads", "proxied", "chunked", "messages"),
 }
 
 # Where a foreign library may be imported. "*" in a pattern does not stop at folders.

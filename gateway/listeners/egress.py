@@ -86,16 +86,17 @@ class Egress:
         self._denied(rule)
         return EgressDenied(rule, f"{host} port {port} is denied ({rule})")
 
-    def enter(self, client: str, user: str = "") -> Ticket:
+    def enter(self, client: str, user: str = "", is_tunnel: bool = True) -> Ticket:
         """Leave for one more tunnel, which is given back by leaving the ticket. client: its address; user: "" for
-        nobody in particular. Raises EgressDenied with the reason `tunnel_limit` or `quota_exhausted`."""
+        nobody in particular; is_tunnel: whether it is one, or a request, for which there are quotas only. Raises
+        EgressDenied with the reason `tunnel_limit` or `quota_exhausted`."""
         accounts = []
         if self._of_client is not None:
             accounts.append((self._of_client, network(client, _PREFIX)))
         if self._of_user is not None and user:
             accounts.append((self._of_user, user.encode()))
         try:
-            return Ticket(self._ledger, accounts, self._duration, self._most)
+            return Ticket(self._ledger, accounts, self._duration, self._most, is_tunnel)
         except EgressDenied as denied:
             self._denied(denied.rule)
             raise
@@ -146,7 +147,12 @@ class Ticket:
     __slots__ = ("_accounts", "_duration", "_held", "_ledger", "_most")
 
     def __init__(
-        self, ledger: Ledger, accounts: list[tuple[_Caps, bytes]], duration: float = inf, most: float = inf
+        self,
+        ledger: Ledger,
+        accounts: list[tuple[_Caps, bytes]],
+        duration: float = inf,
+        most: float = inf,
+        is_tunnel: bool = True,
     ) -> None:
         """accounts: caps, and for whom. Raises EgressDenied."""
         self._ledger = ledger
@@ -159,7 +165,7 @@ class Ticket:
             if ledger.owed(key, now) >= quota.depth:
                 raise EgressDenied(quota.name, f"{quota.name} is used up", "quota_exhausted")
         for caps, whom in accounts:
-            if caps.most is None:
+            if caps.most is None or not is_tunnel:
                 continue
             key = caps.key + whom
             if not ledger.holds.take(key, caps.most):

@@ -23,7 +23,7 @@ from gateway.peek import untaken, waiting
 from gateway.ranges import UNIX
 from gateway.refusals import Style, accept_in, refuse
 from gateway.relay import End, reset
-from gateway.wire import Fields, WireError, read_request, refusal
+from gateway.wire import Fields, WireError, refusal, without_userinfo
 
 # Pipelined bytes kept while a request is being answered.
 _PIPELINE_HIGH = 64 * 1024
@@ -216,7 +216,7 @@ class Http1Connection(asyncio.Protocol):
         try:
             if len(data) > entry.unchecked:
                 self._check_size(data)
-            found = read_request(data, self._fields)
+            found = entry.read(data, self._fields)
             if found is None:
                 refused = refusal(data, entry.max_line, entry.max_head, entry.max_fields)
                 if refused is not None:
@@ -353,6 +353,8 @@ class Http1Connection(asyncio.Protocol):
     def detach(self, end: Callable[[str], None]) -> End:
         """Give the transport away to another protocol. end: ends what becomes of it, for a reason."""
         self._end_tunnel = end
+        if self.entry.draining:  # it is told of that no more
+            self.drain()
         self.deadline = 0.0
         rest, self._buffer = self._buffer, b""
         if not (self._paused or self._half_closed):
@@ -400,7 +402,7 @@ class Http1Connection(asyncio.Protocol):
         exchange.reason = refused.reason
         words = data.partition(b"\r\n")[0].split(b" ")
         if len(words) == 3:  # for the log, and whether a body may follow
-            exchange.method, exchange.target = words[:2]
+            exchange.method, exchange.target = words[0], without_userinfo(words[1])
         self.write_refusal(exchange, accept_in(data))
         self.entry.finished(exchange)
         self._linger()

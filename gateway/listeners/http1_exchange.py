@@ -4,7 +4,8 @@ Knows its connection only as something that writes, pauses and is told when all 
 (RFC 9112, section 6): by length where it is known, chunked for HTTP/1.1, by the end of the connection for HTTP/1.0.
 
 Beyond ASGI's own messages `send` takes "http.response.trailers" (ASGI's extension), "http.response.interim" with a
-status from 100 to 199 and headers, and a start with status 101, after which `detach` gives the transport away.
+status from 100 to 199 and headers, a start with status 101, and "http.response.established" for CONNECT; after either
+of these two `detach` gives the transport away.
 """
 
 from __future__ import annotations
@@ -286,6 +287,8 @@ class Http1Exchange(Exchange):
                 self._send_trailers(message["headers"])
             elif kind == "http.response.interim":
                 self._send_interim(message["status"], message["headers"])
+            elif kind == "http.response.established":
+                self._send_established()
             else:
                 raise RuntimeError(f"this listener doesn't know the ASGI message {kind!r}")
         done: Awaitable[None] = self.listener.done
@@ -306,6 +309,13 @@ class Http1Exchange(Exchange):
             self._connection.forgive_body()
             self._connection.watch_body()
             self.wake()
+
+    def _send_established(self) -> None:
+        """Answer CONNECT. What follows is no body, so nothing frames it (RFC 9110, section 9.3.6)."""
+        self._answered = self._complete = self.begun = True
+        self.status = 200
+        date = self.listener.clock.date
+        self._connection.write(b"HTTP/1.1 200 Connection established\r\ndate: %b\r\n\r\n" % date)
 
     def _send_start(self, status: int, headers: Any, trailing: bool) -> None:
         """Make the response head. It leaves with the first body message, as ASGI has it."""
@@ -410,8 +420,9 @@ class Http1Exchange(Exchange):
             self._complete = True
 
     def detach(self, end: Callable[[str], None]) -> End:
-        """After a 101: give the client's transport away. The connection is over when the transport's new protocol
-        passes `connection_lost` on. end: ends the tunnel, for a reason."""
+        """When another protocol is spoken from here on: give the client's transport away. The connection is over when
+        the transport's new protocol passes `connection_lost` on. end: ends the tunnel, for a reason."""
+        self.tunnelled = True
         return self._connection.detach(end)
 
     def probe(self) -> bool:
@@ -472,7 +483,7 @@ def _lines(status: int, headers: Any) -> tuple[bytes, bytes | None, bytes]:
             length = bytes(value)
         elif name == b"date":
             date = value
-        elif name not in HOP_BY_HOP:
+        elif name not in HOP_BY_HOP or (name == b"proxy-authenticate" and status == 407):
             if not is_field(name, value):
                 raise RuntimeError(f"not a header field: {name!r}: {value!r}")
             lines.append(name + b": " + value)

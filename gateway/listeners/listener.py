@@ -16,6 +16,9 @@ from gateway.listeners.identity import Introducer
 from gateway.refusals import Style
 from gateway.scoreboard import Cells
 from gateway.wheel import Wheel
+from gateway.wire import Fields, RequestHead, read_request
+
+Read = Callable[[bytes, Fields | None], tuple[RequestHead, int] | None]
 
 if TYPE_CHECKING:
     from gateway.listeners.preface import Expected
@@ -105,6 +108,7 @@ class HttpEntry(Entry):
     style: Style  # how its refusals look
     strict_paths: bool  # a path that can be read in two ways is refused
     scheme: str = "http"
+    read: Read = read_request  # which forms of a target are requests here
     done: Awaitable[None] = field(init=False)  # what is over already: awaiting it costs next to nothing
     # Copies of what each request reads: pydantic objects are slow to ask.
     max_line: int = 0

@@ -87,12 +87,18 @@ async def reach(
     """The same for a host that a client names; to look it up is part of the time. Raises EgressDenied and NameUnknown,
     too."""
     end = monotonic() + within
+    addresses = await admitted(egress, host, port, within)
+    return await connect(addresses, end - monotonic(), make)
+
+
+async def admitted(egress: Egress, host: str, port: int, within: float) -> list[TcpAddress]:
+    """Where to connect to for a host, found out within so many seconds. Raises EgressDenied, and UpstreamError when
+    there is nowhere."""
     try:
         async with asyncio.timeout(within):
-            addresses = await egress.admit(host, port)
+            return await egress.admit(host, port)
     except TimeoutError:
         raise ConnectTimeout(host, f"not looked up within {round(within, 3):g} s") from None
-    return await connect(addresses, end - monotonic(), make)
 
 
 def _remote(address: TcpAddress) -> Remote:

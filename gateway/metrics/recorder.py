@@ -46,7 +46,7 @@ def recorder(
             cells[at + ROUTE_BYTES_IN] += x.bytes_in
         if x.bytes_out:
             cells[at + ROUTE_BYTES_OUT] += x.bytes_out
-        if x.status != 101:  # how long a tunnel was open says nothing about how long answers take
+        if x.status != 101 and not x.tunnelled:  # how long a tunnel was open says nothing about how long answers take
             cells[histogram + bisect_left(BOUNDS, duration)] += 1
             cells[histogram + _SUM] += int(duration * 1e6)
         first = x.first_byte

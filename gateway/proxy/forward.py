@@ -23,7 +23,6 @@ from gateway.proxy.headers import (
     last_hop,
     traced,
     upgrade_asked,
-    went_round,
     with_prefix,
 )
 from gateway.proxy.onward import Onward
@@ -33,11 +32,10 @@ from gateway.proxy.rewrite import Mapping, Rewrite, mapped_back
 from gateway.proxy.tunnel import Tunnel
 from gateway.scoreboard import Cells
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.group import Group, Turn
 from gateway.upstream.http1 import Connection
-from gateway.upstream.lease import Lease
 from gateway.upstream.lifetime import NEVER
-from gateway.upstream.upstream import Upstream
-from gateway.wire import RequestHead, ResponseHead, cookie, passable_trailers, trailer_section
+from gateway.wire import RequestHead, ResponseHead, cookie, passable_trailers, trailer_section, went_round
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -50,7 +48,7 @@ class Forward:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: Group,
         via: bytes,
         cells: Cells,
         tunnel: Tunnel,
@@ -138,7 +136,7 @@ class Forward:
 
     # Attempts.
 
-    async def _wait(self, key: bytes, course: Course | None, bound: Endpoint | None, busy: Busy) -> Lease:
+    async def _wait(self, key: bytes, course: Course | None, bound: Endpoint | None, busy: Busy) -> Turn:
         """A lease once there is room. Raises UpstreamError."""
         if course is None:
             return await self._upstream.wait(key, (), bound, busy, None, self._is_alone)
@@ -150,16 +148,16 @@ class Forward:
         return lease
 
     async def _race(
-        self, exchange: Any, head: RequestHead, lease: Lease, key: bytes, course: Course, send: Any
+        self, exchange: Any, head: RequestHead, lease: Turn, key: bytes, course: Course, send: Any
     ) -> tuple[bytes | None, Trailers | None]:
         """An attempt, and another beside it if it stays silent."""
-        facts: dict[Lease, tuple[bool, float]] = {}
-        lost: list[tuple[Lease, BaseException]] = []
+        facts: dict[Turn, tuple[bool, float]] = {}
+        lost: list[tuple[Turn, BaseException]] = []
 
-        def second() -> Lease:
+        def second() -> Turn:
             return self._upstream.lease(key, (*course.tried, lease.endpoint))
 
-        async def ask(one: Lease) -> ResponseHead:
+        async def ask(one: Turn) -> ResponseHead:
             connection = await self._connected(exchange, one, course, True)
             facts[one] = exchange.reused, exchange.connect_time
             request = self._onward.head(head, one.endpoint)
@@ -187,13 +185,13 @@ class Forward:
             course.failed = won  # if it is sent away after all
             return await self._pass_on(exchange, head, won, response, send, course)
 
-    def _lost(self, exchange: Any, lease: Lease, error: BaseException) -> Endpoint:
+    def _lost(self, exchange: Any, lease: Turn, error: BaseException) -> Any:
         """Note one of two attempts that did not win; its endpoint."""
         why = error.reason if isinstance(error, UpstreamError) else "overtaken"
         exchange.attempts.append((lease.endpoint.name, why, monotonic() - lease.began))
         return lease.endpoint
 
-    async def _connected(self, exchange: Any, lease: Lease, course: Course | None, repeatable: bool) -> Connection:
+    async def _connected(self, exchange: Any, lease: Turn, course: Course | None, repeatable: bool) -> Connection:
         """A connection for the request: a kept one, unless those have proved bad. Raises UpstreamError."""
         connection = None if course is not None and course.wants_new_connection else lease.take(repeatable)
         if connection is not None:
@@ -209,7 +207,7 @@ class Forward:
         exchange.connect_time = monotonic() - began
         return connection
 
-    async def _dialled(self, lease: Lease, course: Course, now: float) -> Connection:
+    async def _dialled(self, lease: Turn, course: Course, now: float) -> Connection:
         """A new connection within the time of the attempt, and of all attempts."""
         bounds = [bound for bound in (course.within(now, lease.began), course.left(now)) if bound is not None]
         try:
@@ -242,7 +240,7 @@ class Forward:
         exchange: Any,
         head: RequestHead,
         upgrade: bytes,
-        lease: Lease,
+        lease: Turn,
         receive: Any,
         send: Any,
         course: Course | None,
@@ -303,7 +301,7 @@ class Forward:
                     await asyncio.wait([pump])  # two must not listen to the same body
 
     async def _pass_on(
-        self, exchange: Any, head: RequestHead, lease: Lease, response: ResponseHead, send: Any, course: Course | None
+        self, exchange: Any, head: RequestHead, lease: Turn, response: ResponseHead, send: Any, course: Course | None
     ) -> tuple[bytes | None, Trailers | None]:
         """The final response, as `_carry` has it."""
         connection, endpoint = lease.connection, lease.endpoint

@@ -85,11 +85,6 @@ def hops_malformed(head: RequestHead) -> bool:
     return hops is not None and head.method in COUNTED and not (hops.isdigit() and len(hops) < 10)
 
 
-def went_round(head: RequestHead, via: bytes) -> bool:
-    """Whether the request came past here before: our own name is in its Via (RFC 9110, section 7.6.3)."""
-    return any(hop.split()[1:2] == [via] for hop in tokens(head.special.get(b"via", b"")))
-
-
 def upgrade_asked(head: RequestHead, allowed: Collection[bytes] | None) -> bytes:
     """The protocols that the client offers to switch to and may, b"" for none. allowed: tokens in lower case, None for
     any.

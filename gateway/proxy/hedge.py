@@ -16,13 +16,13 @@ from gateway.errors import NoEndpoint, UpstreamError
 from gateway.metrics.plan import GROUP_HEDGED, GROUP_HEDGES_WON
 from gateway.proxy.quantile import Quantile
 from gateway.scoreboard import Cells
-from gateway.upstream.lease import Lease
+from gateway.upstream.group import Turn
 from gateway.wire import ResponseHead
 
 # Second attempts that may be saved up while everything is well, so that a burst of slow answers finds some.
 _SAVED = 10.0
 
-Ask = Callable[[Lease], Awaitable[ResponseHead]]
+Ask = Callable[[Turn], Awaitable[ResponseHead]]
 
 
 class Hedging:
@@ -44,8 +44,8 @@ class Hedging:
         return self._after if self._quantile is None else self._quantile.value
 
     async def race(
-        self, first: Lease, second: Callable[[], Lease], ask: Ask, lost: list[tuple[Lease, BaseException]]
-    ) -> tuple[Lease, ResponseHead]:
+        self, first: Turn, second: Callable[[], Turn], ask: Ask, lost: list[tuple[Turn, BaseException]]
+    ) -> tuple[Turn, ResponseHead]:
         """The lease that won, entered, and its response head. second: takes another lease, or raises UpstreamError.
         lost: gets the others, the last to fail last, each with what it failed with.
 
@@ -81,7 +81,7 @@ class Hedging:
 class _Runner:
     """An attempt on its way to a response head."""
 
-    def __init__(self, lease: Lease, ask: Ask) -> None:
+    def __init__(self, lease: Turn, ask: Ask) -> None:
         self.lease = lease.__enter__()
         self.task: asyncio.Future[ResponseHead] = asyncio.ensure_future(ask(lease))
 

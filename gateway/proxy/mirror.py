@@ -23,7 +23,6 @@ from gateway.proxy.headers import (
     hops_malformed,
     last_hop,
     upgrade_asked,
-    went_round,
     with_prefix,
 )
 from gateway.proxy.onward import Onward
@@ -32,7 +31,7 @@ from gateway.proxy.rewrite import Rewrite
 from gateway.scoreboard import Cells
 from gateway.upstream.http1 import Connection
 from gateway.upstream.upstream import Upstream
-from gateway.wire import Pair, RequestHead, passable_trailers, trailer_section
+from gateway.wire import Pair, RequestHead, passable_trailers, trailer_section, went_round
 
 log = logging.getLogger("gateway.proxy")
 

@@ -20,8 +20,7 @@ from gateway.proxy.tape import Shelf, Tape
 from gateway.scoreboard import Cells
 from gateway.upstream.budget import Budget
 from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.lease import Lease
-from gateway.upstream.upstream import Upstream
+from gateway.upstream.group import Group, Turn
 from gateway.wire import RequestHead, ResponseHead
 
 _chance = Random()
@@ -31,13 +30,13 @@ _chance = Random()
 class Persistence:
     """What a route does when an attempt fails: the settings of its upstream, and what all its requests share.
 
-    group: where in the cells the upstream's own are; total: seconds for all attempts together; fallback: the
-    application that answers when no endpoint is ready.
+    budget: None where the policy allows no attempts; group: where in the cells the upstream's own are; total: seconds
+    for all attempts together; fallback: the application that answers when no endpoint is ready.
     """
 
-    upstream: Upstream
+    upstream: Group
     policy: Policy
-    budget: Budget
+    budget: Budget | None
     shelf: Shelf
     cells: Cells
     group: int
@@ -63,7 +62,7 @@ class Persistence:
         return course
 
     async def goes_on(
-        self, exchange: Any, head: RequestHead, course: Course, lease: Lease, error: UpstreamError
+        self, exchange: Any, head: RequestHead, course: Course, lease: Turn, error: UpstreamError
     ) -> bool:
         """An attempt has failed: whether there is another one, which is made when this returns."""
         pause = self._pause(exchange, head, course, lease, error)
@@ -73,7 +72,7 @@ class Persistence:
         return await self._is_granted(course)
 
     def _pause(
-        self, exchange: Any, head: RequestHead, course: Course, lease: Lease, error: UpstreamError
+        self, exchange: Any, head: RequestHead, course: Course, lease: Turn, error: UpstreamError
     ) -> float | None:
         """The seconds before the attempt after one that failed; None when there is none."""
         endpoint = lease.endpoint
@@ -122,6 +121,7 @@ class Persistence:
     async def _is_granted(self, course: Course) -> bool:
         """Whether the budget allows the attempt that comes now. When it is used up it is asked for a while: retries are
         mostly over soon, and in the end it bounds how many there are at once, not whom they help."""
+        assert self.budget is not None
         patience = monotonic() + self.policy.longest_pause
         while not course.has_budget:
             if self.budget.claim():
@@ -154,7 +154,7 @@ class Persistence:
 
     def end(self, course: Course) -> None:
         """The request is over, however it ended."""
-        if course.has_budget:
+        if course.has_budget and self.budget is not None:
             self.budget.release()
         if course.tape is not None:
             course.tape.let_go()

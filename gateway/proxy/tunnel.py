@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import ConnectionCut, UpgradeFailed
-from gateway.relay import Relay
+from gateway.relay import UNBOUNDED, Relay
 from gateway.scoreboard import Cells
 from gateway.upstream.http1 import Connection
 from gateway.wheel import Wheel
@@ -35,7 +35,7 @@ class Tunnel:
         if connection.closed:
             raise ConnectionCut(name, "closed the connection after its 101", sent=True)
         await send({"type": "http.response.start", "status": 101, "headers": response})
-        relay = Relay(self._wheel, self._idle)
+        relay = Relay(self._wheel, self._idle, exchange.bounds or UNBOUNDED)
         gauge = exchange.listener.tunnels_cell
         self._cells[gauge] += 1
         try:

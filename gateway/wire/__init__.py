@@ -3,9 +3,9 @@
 A line that does not match the grammar is refused, never repaired, except where the RFC tells a proxy to. This room
 knows no routes, no configuration and no connection; who reads says what came before and how much is too much.
 
-The ways in: `read_request` and `read_response` (`refusal` and `is_hopeless` when there is no head yet), `ChunkedBody`,
-and for messages on their way `value_of` and its neighbours. Inside, each file knows only those before it: grammar,
-names, lines, fields, framing, heads, then chunked and messages.
+The ways in: `read_request`, or `read_proxied` in a forward proxy, and `read_response` (`refusal` and `is_hopeless` when
+there is no head yet), `ChunkedBody`, and for messages on their way `value_of` and its neighbours. Inside, each file
+knows only those before it: grammar, names, lines, fields, framing, heads, proxied, then chunked and messages.
 """
 
 from gateway.wire.chunked import ChunkedBody, announced_trailers, passable_trailers, trailer_section
@@ -13,8 +13,9 @@ from gateway.wire.fields import Fields
 from gateway.wire.grammar import WireError, is_authority, is_field, is_method, is_target, tokens
 from gateway.wire.heads import Head, RequestHead, ResponseHead, is_hopeless, read_request, read_response, refusal
 from gateway.wire.lines import Pair
-from gateway.wire.messages import cookie, edited, listed, parameter, reframed, value_of
+from gateway.wire.messages import cookie, edited, listed, parameter, reframed, value_of, went_round
 from gateway.wire.names import HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, SINGLE
+from gateway.wire.proxied import ProxyHead, read_proxied, without_userinfo
 
 __all__ = [
     "HOP_BY_HOP",
@@ -25,6 +26,7 @@ __all__ = [
     "Fields",
     "Head",
     "Pair",
+    "ProxyHead",
     "RequestHead",
     "ResponseHead",
     "WireError",
@@ -39,6 +41,7 @@ __all__ = [
     "listed",
     "parameter",
     "passable_trailers",
+    "read_proxied",
     "read_request",
     "read_response",
     "reframed",
@@ -46,4 +49,6 @@ __all__ = [
     "tokens",
     "trailer_section",
     "value_of",
+    "went_round",
+    "without_userinfo",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from gateway.wire.fields import REQUEST_LEXICON, RESPONSE_LEXICON, Fields
@@ -248,11 +248,13 @@ def _read_status_line(line: bytes) -> tuple[int, int]:
     return min(int(match[1]), 1), int(match[2])
 
 
-def read_request(data: bytes, before: Fields | None = None) -> tuple[RequestHead, int] | None:
+def read_request(
+    data: bytes, before: Fields | None = None, make: Callable[[bytes, Fields], RequestHead] = RequestHead
+) -> tuple[RequestHead, int] | None:
     """The request head at the start of data and where it ends; None while it is not whole.
 
-    before: the fields of the request before this one on the connection. Raises WireError when the head must be refused;
-    what is not whole may be hopeless all the same, and `refusal` says so.
+    before: the fields of the request before this one on the connection. make: what reads the first line. Raises
+    WireError when the head must be refused; what is not whole may be hopeless all the same, and `refusal` says so.
     """
     end = data.find(b"\r\n\r\n")
     if end <= 0:
@@ -260,7 +262,7 @@ def read_request(data: bytes, before: Fields | None = None) -> tuple[RequestHead
     line = data.find(b"\r\n")
     block = data[line + 2 : end]
     fields = before if before is not None and block == before.block else Fields(block, REQUEST_LEXICON)
-    return RequestHead(data[:line], fields), end + 4
+    return make(data[:line], fields), end + 4
 
 
 def read_response(data: bytes, bodyless: bool, before: Fields | None = None) -> tuple[ResponseHead, int] | None:

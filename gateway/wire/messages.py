@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl
 
+from gateway.wire.grammar import tokens
 from gateway.wire.heads import Head, RequestHead, ResponseHead
 from gateway.wire.lines import pairs_of
 
@@ -50,6 +51,11 @@ def cookie(head: RequestHead, name: bytes) -> bytes:
         if known == name:
             return value
     return b""
+
+
+def went_round(head: Head, via: bytes) -> bool:
+    """Whether the message came past here before: our own name is in its Via (RFC 9110, section 7.6.3)."""
+    return any(hop.split()[1:2] == [via] for hop in tokens(head.special.get(b"via", b"")))
 
 
 def parameter(target: bytes, name: bytes) -> bytes | None:

@@ -21,6 +21,7 @@ from starlette.routing import Mount
 from gateway.config import Config
 from gateway.config import model as configured
 from gateway.config.layers import Standing
+from gateway.config.listeners import ForwardListener, Socks5Listener
 from gateway.config.upstreams import Endpoint as EndpointConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.documents import Documents, wanted
@@ -267,6 +268,7 @@ def assemble(
         wheel=wheel,
         clock=clock,
         ledger=common.ledger,
+        via=via,
         own=common.own,
         absent=common.absent,
         upstreams=upstreams,

@@ -11,12 +11,14 @@ from typing import Any
 from gateway.config import Config
 from gateway.config import listeners as configured
 from gateway.config.listeners import NO_EGRESS
+from gateway.config.upstreams import UpstreamTimeouts
 from gateway.errors import Absent, StartError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.crowd import Crowd
 from gateway.listeners.egress import Egress
+from gateway.listeners.forward import ForwardProxy
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
@@ -26,8 +28,11 @@ from gateway.listeners.socks5 import Socks5Connection, Socks5Entry
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
 from gateway.listeners.udp import Sessions
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
+from gateway.middleware.identity.challenge import challenge
 from gateway.middleware.identity.verifier import Verifier
 from gateway.pages import load_pages
+from gateway.proxy.answers import Answers
+from gateway.proxy.destinations import Destinations
 from gateway.proxy_protocol import v1, v2
 from gateway.reasons import EGRESS_RULES, status_of
 from gateway.refusals import Style
@@ -36,6 +41,7 @@ from gateway.scoreboard import Cells
 from gateway.session import Session
 from gateway.upstream.upstream import Upstream
 from gateway.wheel import Wheel
+from gateway.wire import Pair, read_proxied
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,8 +62,10 @@ class Entries:
     absent: Callable[[Absent], None] | None  # told of what this machine lacks; without it that is an error
     finished: Callable[[Exchange], None]
     ended: Callable[[Session], None]
+    via: bytes  # our name
     made: list[Entry] = field(default_factory=list)
     datagrams: list[Datagrams] = field(default_factory=list)
+    _destinations: list[Destinations] = field(default_factory=list)
     _egresses: dict[str, Egress] = field(default_factory=dict)
     _users: dict[str, Verifier] = field(default_factory=dict)  # by file
 
@@ -80,9 +88,13 @@ class Entries:
                 self.datagrams.append(self._udp(listener))
             case configured.Socks5Listener():
                 self.made.append(self._socks5(listener))
+            case configured.ForwardListener():
+                self.made.append(self._forward(listener))
 
     def close(self) -> None:
         """Nobody will connect any more."""
+        for destinations in self._destinations:
+            destinations.close()
         for egress in self._egresses.values():
             egress.close()
         for users in self._users.values():
@@ -166,6 +178,43 @@ class Entries:
             strict_paths=listener.path_policy == "reject",
         )
 
+    def _forward(self, listener: configured.ForwardListener) -> HttpEntry:
+        timeouts = UpstreamTimeouts().model_copy(
+            update={
+                "connect": listener.connect_timeout,
+                "response": listener.response_timeout,
+                "idle": listener.idle_timeout,
+                "tunnel_idle": listener.idle_timeout,
+            }
+        )
+        destinations = Destinations(listener.name, self.via, timeouts, self.wheel, self.cells)
+        self._destinations.append(destinations)
+        app = ForwardProxy(
+            egress=self._egress(listener.egress),
+            onward=destinations,
+            users=self._verifier(listener.name, listener.auth),
+            challenge=_challenge(listener.auth),
+            via=self.via,
+            wheel=self.wheel,
+            cells=self.cells,
+            connect_timeout=listener.connect_timeout,
+            idle_timeout=listener.idle_timeout,
+            bandwidth=listener.bandwidth,
+        )
+        return HttpEntry(
+            **self._common(listener),
+            protocol=Http1Connection,
+            app=Answers(app),
+            limits=listener.limits,
+            timeouts=listener.timeouts,
+            clock=self.clock,
+            finished=self.finished,
+            introducer=Introducer(listener.forwarded, Trust(), "http"),
+            style=Style(reason_header=listener.reason_header),
+            strict_paths=False,
+            read=read_proxied,
+        )
+
     def _tcp(self, listener: configured.TcpListener) -> TcpEntry:
         routes = self.config.tcp_routes_of(listener.name)
         return TcpEntry(
@@ -218,10 +267,17 @@ class Entries:
         return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
 
 
-def _count_denial(cells: Cells, at: Mapping[str, int], rule: str) -> None:
-    """rule: as logs have it, with its particulars."""
-    cells[at[rule] if rule in at else at[rule.partition(" ")[0]]] += 1
+def _challenge(auth: configured.Auth | None) -> list[Pair]:
+    """What a client of a proxy is told that has to say who it is."""
+    if auth is None:
+        return []
+    return [(b"proxy-authenticate", value) for _, value in challenge("Basic", realm=auth.realm, charset="UTF-8")]
 
 
 # What tells an endpoint whose connection it gets.
 _HEADERS = {"off": None, "v1": v1, "v2": v2}
+
+
+def _count_denial(cells: Cells, at: Mapping[str, int], rule: str) -> None:
+    """rule: as logs have it, with its particulars."""
+    cells[at[rule] if rule in at else at[rule.partition(" ")[0]]] += 1

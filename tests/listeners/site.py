@@ -47,10 +47,13 @@ class Site:
         trusted_proxies: list[str] | None = None,
         proxy_protocol: dict[str, Any] | None = None,
         python_path: Sequence[str] = (),
+        listener: dict[str, Any] | None = None,
+        egress: dict[str, Any] | None = None,
         send_buffer: int = 0,
     ) -> None:
         """others: upstreams beside that of the origins, which is "app". middleware: around all routes. sets: of
-        layers. python_path: where plug-ins are. send_buffer: bytes the kernel holds for each client, 0 for its own
+        layers. python_path: where plug-ins are. listener: what it has beside the rest, or instead. egress: that which
+        is called "lan". send_buffer: bytes the kernel holds for each client, 0 for its own
         choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
@@ -61,17 +64,19 @@ class Site:
                         "listen": "127.0.0.1:0",
                         "limits": limits or {},
                         "timeouts": _LONG | (timeouts or {}),
-                        "trusted_proxies": trusted_proxies or [],
+                        **({"trusted_proxies": trusted_proxies} if trusted_proxies is not None else {}),
                         "proxy_protocol": proxy_protocol or {},
+                        **(listener or {}),
                     }
                 ],
+                "egress": {"lan": egress} if egress is not None else {},
                 "upstreams": {
                     **({"app": {"endpoints": endpoints, **(upstream or {})}} if endpoints else {}),
                     **(others or {}),
                 },
                 "middleware": middleware or [],
                 "middleware_sets": sets or {},
-                "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}],
+                "routes": routes if routes is not None else [{"name": "app", "upstream": "app"}] if endpoints else [],
             },
             context=KINDS,
         )

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy import headers
-from gateway.proxy.headers import asking_lines, outbound, upgrade_asked, went_round
-from gateway.wire import HOP_BY_HOP, IDENTITY, RequestHead, read_request
+from gateway.proxy.headers import asking_lines, outbound, upgrade_asked
+from gateway.wire import HOP_BY_HOP, IDENTITY, RequestHead, read_request, went_round
 from tests.upstream.peer import Message
 
 INTRODUCED = b"\r\nx-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: example.com"
