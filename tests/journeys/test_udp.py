@@ -23,6 +23,7 @@ from tests.support.settings import Settings
 from tests.support.waiting import eventually
 
 CLIENTS = 200
+FEW = 40
 
 
 @pytest.fixture
@@ -54,19 +55,18 @@ def kill(one: Gateway, slot: int) -> None:
     eventually(lambda: len(one.pids()) > slot and pid not in one.pids(), "it has a successor")
 
 
-# Balancers that know nothing of clients: what keeps a session where it is must be remembered.
-@pytest.mark.parametrize("balance", ["round_robin", "consistent_hash"])
 def test_reloads_and_scaling_lose_nothing_and_move_nobody(
-    gateway: Start, settings: Settings, namesakes: Namesakes, balance: str
+    gateway: Start, settings: Settings, namesakes: Namesakes
 ) -> None:
-    one = gateway(before(settings, *namesakes.addresses, upstream=f'balance = "{balance}"'))
+    """By a balancer that knows nothing of clients: what keeps a session where it is must be remembered."""
+    one = gateway(before(settings, *namesakes.addresses))
     with Callers(one.address("udp"), CLIENTS) as callers:
         callers.goes_on()
-        for workers in (3, 1, 2):
+        for workers in (3, 1):
             assert one.ask(do="scale", workers=workers)["ok"]
             eventually(lambda wanted=workers: len(one.workers()) == wanted)  # type: ignore[misc]
             callers.goes_on()
-        assert one.reload().returncode == 0
+        assert one.ask(do="reload")["ok"]
         callers.goes_on()
     callers.clean()
     assert all(namesakes.heard)
@@ -103,12 +103,11 @@ def test_an_upgrade_in_place_loses_nothing_and_moves_nobody(
     gateway: Start, settings: Settings, namesakes: Namesakes
 ) -> None:
     one = gateway(before(settings, *namesakes.addresses))
-    with Callers(one.address("udp"), CLIENTS) as callers:
+    with Callers(one.address("udp"), FEW) as callers:
         callers.goes_on()
         one.upgrade()
         callers.goes_on()
     callers.clean()
-    one.settled(2)
 
 
 def test_the_sessions_of_an_endpoint_that_is_gone_go_to_the_others(
@@ -116,10 +115,10 @@ def test_the_sessions_of_an_endpoint_that_is_gone_go_to_the_others(
 ) -> None:
     _, *others = namesakes.addresses
     one = gateway(before(settings, *namesakes.addresses))
-    with Callers(one.address("udp"), CLIENTS) as callers:
+    with Callers(one.address("udp"), FEW) as callers:
         callers.goes_on()
         one.write(before(settings, *others))
-        assert one.reload().returncode == 0
+        assert one.ask(do="reload")["ok"]
         callers.goes_on()
         moved = callers.moved()
         assert all(0 in caller.endpoints for caller in callers.callers if caller.port in moved)
@@ -130,11 +129,11 @@ def test_the_sessions_of_an_endpoint_that_is_gone_go_to_the_others(
 def test_a_listener_that_is_removed_and_comes_back(gateway: Start, settings: Settings, namesakes: Namesakes) -> None:
     more = udp(namesakes.addresses[1], name="other")
     one = gateway(before(settings, *namesakes.addresses))
-    with Callers(one.address("udp"), 20) as callers:
+    with Callers(one.address("udp"), 10) as callers:
         callers.goes_on()
-        for extra in (more, "", more):
+        for extra in (more, "", more):  # the second time its socket still has somebody who drains
             one.write(settings.but(workers=2, more=udp(*namesakes.addresses) + extra))
-            assert one.reload().returncode == 0
+            assert one.ask(do="reload")["ok"]
             if extra:
                 with Callers(one.address("other"), 5) as others:
                     others.goes_on(2)
@@ -199,7 +198,7 @@ def test_each_datagram_says_whose_it_is(gateway: Start, settings: Settings) -> N
 @pytest.fixture
 def resolver() -> Iterator[DnsServer]:
     with DnsServer() as server:
-        for number in range(50):
+        for number in range(20):
             server.records[f"n{number}.app.test", "A"] = [f"10.0.0.{number}"]
         yield server
 
@@ -216,10 +215,10 @@ def dig(address: str, *names: str) -> list[str]:
 
 def test_dig_asks_a_resolver_over_a_reload(gateway: Start, settings: Settings, resolver: DnsServer) -> None:
     one = gateway(before(settings, resolver.address, listener="max_responses = 1"))
-    names = [f"n{number}.app.test" for number in range(50)]
-    addresses = [f"10.0.0.{number}" for number in range(50)]
+    names = [f"n{number}.app.test" for number in range(20)]
+    addresses = [f"10.0.0.{number}" for number in range(20)]
     assert dig(one.address("udp"), *names) == addresses
-    assert one.reload().returncode == 0
+    assert one.ask(do="reload")["ok"]
     assert dig(one.address("udp"), *names) == addresses
     assert tunnels(one) == 0  # each was over with its answer
     assert resolver.asked["n7.app.test", "A"] == 2
@@ -228,7 +227,7 @@ def test_dig_asks_a_resolver_over_a_reload(gateway: Start, settings: Settings, r
 def test_dnspython_asks_a_resolver(gateway: Start, settings: Settings, resolver: DnsServer) -> None:
     one = gateway(before(settings, resolver.address))
     host, _, port = one.address("udp").rpartition(":")
-    for number in range(50):
+    for number in range(20):
         query = dns.message.make_query(f"n{number}.app.test", "A")
         answer = dns.query.udp(query, host, timeout=10, port=int(port))
         assert [item.address for rrset in answer.answer for item in rrset] == [f"10.0.0.{number}"]

@@ -13,7 +13,7 @@ from types import TracebackType
 from tests.support.waiting import eventually
 
 _STEP = 0.005  # seconds between two looks of the clients at their watches
-_PAUSE = 0.05  # of a client between an answer and its next question
+_PAUSE = 0.1  # of a client between an answer and its next question
 _PATIENCE = 3.0  # seconds in which an answer comes on a busy machine, unless it is lost
 
 
@@ -138,7 +138,7 @@ class Callers:
                 caller.asked_at = 0.0
                 caller.next_at = time.monotonic() + _PAUSE
 
-    def goes_on(self, answers: int = 5) -> None:
+    def goes_on(self, answers: int = 2) -> None:
         """Wait until each of them has had so many more answers."""
         had = [caller.answers for caller in self.callers]
         eventually(
