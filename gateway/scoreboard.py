@@ -73,7 +73,6 @@ class Fact(IntEnum):
     UPSTREAM_OPEN = 9
     LAG = 10  # microseconds the last beat came late
     BASE_REQUESTS = 11  # REQUESTS when the seat was taken
-    TUNNELS = 12  # connections that carry another protocol than HTTP, and sessions of datagrams
     COUNTERS = 32
     REQUESTS = 32
     LOG_DROPPED = 33  # lines of the access log that nobody took
@@ -172,7 +171,7 @@ class Scoreboard:
         seat = self.seat(number)
         for cell in gauges:
             seat[cell] = 0
-        for fact in (Fact.PID, Fact.STATE, Fact.ROLE, Fact.OPEN, Fact.BUSY, Fact.UPSTREAM_OPEN, Fact.TUNNELS):
+        for fact in (Fact.PID, Fact.STATE, Fact.ROLE, Fact.OPEN, Fact.BUSY, Fact.UPSTREAM_OPEN):
             seat[fact] = 0
 
 

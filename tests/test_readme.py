@@ -43,9 +43,16 @@ def test_the_example_of_an_upstream_is_accepted_and_can_be_meant(tmp_path: Path)
     assert list(loaded.upstreams) == ["app"] and not warnings
 
 
+def test_the_example_of_datagrams_is_accepted_and_can_be_meant(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(_examples()[3])
+    loaded, warnings = load_and_lint(path)
+    assert [listener.kind for listener in loaded.listeners] == ["udp"] and not warnings
+
+
 def test_the_example_of_layers_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
-    path.write_text('[[listeners]]\nname = "web"\nlisten = ":8080"\n' + _examples()[3])
+    path.write_text('[[listeners]]\nname = "web"\nlisten = ":8080"\n' + _examples()[4])
     loaded, warnings = load_and_lint(path, {}, KINDS)
     assert [len(loaded.onion(route)) for route in (None, *loaded.routes)] == [2, 6, 1] and not warnings
 
@@ -58,7 +65,7 @@ def test_every_kind_of_layer_is_named() -> None:
 
 def _examples() -> list[str]:
     examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     return examples
 
 

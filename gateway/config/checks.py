@@ -167,6 +167,15 @@ def _streams(data: dict[str, Any], listeners: list[_Item], routes: list[_Item]) 
             yield Problem(path, 'a listener of kind "tcp" needs an upstream, or tcp_routes')
         if one.get("kind") == "udp" and str(one.get("listen")).startswith("unix:"):
             yield Problem((*path, "listen"), "datagrams are taken from UDP only, not from a unix socket")
+    upstreams = data.get("upstreams", {})
+    for name in {str(one.get("upstream")): None for _, one in listeners if one.get("kind") == "udp"}:
+        upstream = upstreams.get(name) if isinstance(upstreams, dict) else None
+        endpoints = upstream.get("endpoints") if isinstance(upstream, dict) else None
+        for index, endpoint in enumerate(endpoints if isinstance(endpoints, list) else ()):
+            address = endpoint.get("address") if isinstance(endpoint, dict) else endpoint
+            if isinstance(address, str) and address.startswith("unix:"):
+                message = "datagrams are sent by UDP only, not to a unix socket"
+                yield Problem(("upstreams", name, "endpoints", index), message)
 
 
 def _believed(listeners: list[_Item]) -> Iterator[Problem]:

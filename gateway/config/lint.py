@@ -27,6 +27,7 @@ def lint(config: Config) -> list[Problem]:
         *_made_twice(config),
         *_weak_cookies(config),
         *_claims_of_nobody(config),
+        *_not_for_datagrams(config),
     ]
 
 
@@ -279,3 +280,37 @@ def _unverified(config: Config, at: KeyPath, layers: Layers, is_known: bool) -> 
                 what = f"{shown(item)} counts by {shown(key)}" if isinstance(item, str) else f"counts by {shown(key)}"
                 message = f"{what}, but no jwt layer is outside of it: no request has such a claim"
                 yield Problem(path if isinstance(item, str) else (*path, "key"), message)
+
+
+# What only requests, or connections, have.
+_OF_REQUESTS = ("host", "timeouts", "pool", "retry", "hedge", "queue")
+
+
+def _not_for_datagrams(config: Config) -> Iterator[Problem]:
+    """What is said of an upstream and means nothing for the datagrams that are all it gets."""
+    for listener in config.listeners:
+        if not isinstance(listener, UdpListener):
+            continue
+        upstream = config.upstreams[listener.upstream]
+        path: KeyPath = ("upstreams", listener.upstream)
+        if listener.upstream in _asked_by_others(config, listener):
+            continue
+        for key in _OF_REQUESTS:
+            if key in upstream.model_fields_set:
+                yield Problem((*path, key), f"not used: all that comes here are datagrams of {listener.name}")
+
+
+def _asked_by_others(config: Config, listener: UdpListener) -> set[str]:
+    """The upstreams that get something else, too, or datagrams of a listener before this one."""
+    names = {name for route in config.routes for name in (*route.upstreams, *_mirrored(route))}
+    names.update(route.upstream for route in config.tcp_routes)
+    for one in config.listeners:
+        if one is listener:
+            break
+        if isinstance(one, UdpListener):
+            names.add(one.upstream)
+    return names | {one.upstream for one in config.listeners if isinstance(one, TcpListener) and one.upstream}
+
+
+def _mirrored(route: Route) -> tuple[str, ...]:
+    return (route.mirror.upstream,) if route.mirror is not None else ()

@@ -119,6 +119,5 @@ def _process(seat: Cells) -> dict[str, Any]:
         "resident_bytes": memory,
         "connections": seat[Fact.OPEN],
         "busy": seat[Fact.BUSY],
-        "tunnels": seat[Fact.TUNNELS],
         "requests": seat[Fact.REQUESTS] - seat[Fact.BASE_REQUESTS],
     }

@@ -15,7 +15,6 @@ from gateway import child
 from gateway.child import Birth
 from gateway.listeners.http import Door
 from gateway.log import AccessLog
-from gateway.metrics.plan import TUNNELS_OPEN
 from gateway.metrics.recorder import recorder, session_recorder
 from gateway.scoreboard import Fact, State
 from gateway.worker.assembly import Assembled, Common, assemble, running_wheel
@@ -45,8 +44,6 @@ class _Worker:
         self._door: Door
         self._made: Assembled
         self._last_beat = 0
-        plan = birth.plan
-        self._tunnels = [plan.block("tunnels", one.name) + TUNNELS_OPEN for one in birth.config.listeners]
 
     async def live(self) -> None:
         birth = self._birth
@@ -148,7 +145,6 @@ class _Worker:
             connections += len(entry.connections)
             cells[entry.idle_cell] = sum(connection.idle for connection in entry.connections)
         cells[Fact.OPEN] = connections
-        cells[Fact.TUNNELS] = sum([cells[at] for at in self._tunnels])
         if self._access is not None and self._access.dropped:
             cells[Fact.LOG_DROPPED] += self._access.dropped
             self._access.dropped = 0

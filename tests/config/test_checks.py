@@ -258,6 +258,29 @@ def test_a_proxy_header_that_nobody_may_send(kind: str, accept: str) -> None:
     assert asked(accept=accept, **{"from": ["unix"]}) == asked(accept="off") == asked() == []
 
 
+def test_datagrams_are_taken_from_udp_and_sent_by_udp() -> None:
+    data = {
+        "listeners": [{"name": "dns", "kind": "udp", "listen": "unix:/run/dns.sock", "upstream": "dns"}],
+        "upstreams": {"dns": {"endpoints": ["127.0.0.1:53", "unix:/a", {"address": "unix:/b"}]}},
+    }
+    assert told(data) == [
+        "('listeners', 0, 'listen') datagrams are taken from UDP only, not from a unix socket",
+        "('upstreams', 'dns', 'endpoints', 1) datagrams are sent by UDP only, not to a unix socket",
+        "('upstreams', 'dns', 'endpoints', 2) datagrams are sent by UDP only, not to a unix socket",
+    ]
+
+
+def test_udp_and_tcp_have_ports_of_their_own() -> None:
+    def one(name: str, kind: str) -> dict[str, object]:
+        return {"name": name, "kind": kind, "listen": ":53", "upstream": "dns"}
+
+    data = {"upstreams": {"dns": {"endpoints": ["127.0.0.1:53"]}}}
+    assert told({**data, "listeners": [one("a", "tcp"), one("b", "udp")]}) == []
+    assert told({**data, "listeners": [one("a", "udp"), one("b", "udp")]}) == [
+        "('listeners', 1, 'listen') :53 is already taken by listeners[0], which listens on :53"
+    ]
+
+
 def passing(*names: str, **more: object) -> dict[str, object]:
     return {"name": f"r{names}", "sni": list(names), "upstream": "db", **more}
 

@@ -377,6 +377,24 @@ def test_a_limit_by_a_claim_that_somebody_verifies() -> None:
     assert onions([], [BY_CLAIM | {"key": "header:jwt"}], [BY_CLAIM | {"key": "{client_ip}{{jwt:sub}}"}]) == []
 
 
+DNS = {"name": "dns", "kind": "udp", "listen": ":53", "upstream": "app"}
+
+
+def told_of_datagrams(upstream: dict[str, Any], *routes: dict[str, Any]) -> list[str]:
+    made = {"upstreams": {"app": {"endpoints": ["10.0.0.1:53"], **upstream}}, "listeners": [WEB, DNS]}
+    config = Config.model_validate({**made, "routes": list(routes)})
+    return [f"{problem.path} {problem.message}" for problem in lint(config)]
+
+
+def test_what_means_nothing_for_datagrams() -> None:
+    upstream = {"retry": {"attempts": 1}, "pool": {}, "max_requests": 9, "outlier": {}}
+    assert told_of_datagrams(upstream) == [
+        "('upstreams', 'app', 'pool') not used: all that comes here are datagrams of dns",
+        "('upstreams', 'app', 'retry') not used: all that comes here are datagrams of dns",
+    ]
+    assert told_of_datagrams(upstream, {"name": "r", "upstream": "app"}) == []
+
+
 TCP = {"name": "tcp", "kind": "tcp", "listen": "127.0.0.1:7001", "upstream": "db"}
 
 

@@ -503,3 +503,118 @@ def test_an_inherited_socket_is_handed_on(opened: Open) -> None:
         with contextlib.closing(adopt(old)) as new:
             assert new.address == SystemdAddress("web")
             assert new.listening == [2]
+
+
+# Datagrams
+
+
+UDP = TcpAddress("127.0.0.1", 0)
+
+
+def send(listening: Listening, clients: list[socket.socket]) -> None:
+    for number, client in enumerate(clients):
+        client.sendto(b"%d" % number, ("127.0.0.1", port_of(listening)))
+
+
+def waiting(listening: Listening, slot: int) -> list[int]:
+    """Whose datagrams a slot's socket has; they are read."""
+    found: list[int] = []
+    while listening.queued(slot):
+        found.append(int(listening.socket(slot).recv(10)))
+    return found
+
+
+@pytest.fixture
+def clients() -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(60)]
+
+
+def test_every_slot_has_its_own_socket_for_datagrams(opened: Open, clients: list[socket.socket]) -> None:
+    listening = opened(UDP, datagrams=True)
+    assert listening.takes_datagrams and not listening.shared
+    first, second = listening.socket(0), listening.socket(1)
+    assert first.type is second.type is socket.SOCK_DGRAM
+    assert first.getsockname() == second.getsockname() == ("127.0.0.1", port_of(listening))
+    assert not first.getblocking() and not first.get_inheritable()
+    assert first.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > 212_992
+    for slot in (0, 1):
+        listening.listen(slot)
+    listening.set_backlog(7)
+    assert listening.steer({0, 1})
+    send(listening, clients)
+    assert sorted(waiting(listening, 0) + waiting(listening, 1)) == list(range(60))
+
+
+def test_what_waits_for_a_slot_is_read_by_whoever_has_it_next(opened: Open, clients: list[socket.socket]) -> None:
+    listening = opened(UDP, datagrams=True)
+    listening.socket(0)
+    listening.socket(1)
+    listening.steer({0, 1})
+    send(listening, clients)
+    listening.steer({0})
+    send(listening, clients)
+    with listening.socket(1).dup() as successor:  # as a worker has it
+        assert successor.recv(10)
+    in_second = waiting(listening, 1)
+    assert 0 < len(in_second) < 59
+    listening.close_slot(1)
+    assert listening.slots == [0]
+    listening.steer({0})
+    assert len(waiting(listening, 0)) + len(in_second) + 1 == 120
+
+
+def test_datagrams_and_connections_share_a_port(opened: Open) -> None:
+    streams = opened(UDP)
+    address = TcpAddress("127.0.0.1", port_of(streams))
+    assert port_of(opened(address, datagrams=True)) == address.port
+    assert refused(address, datagrams=True) == "address already in use"
+
+
+def test_nobody_joins_the_datagrams_of_somebody_else() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        theirs.bind(("127.0.0.1", 0))
+        address = TcpAddress("127.0.0.1", theirs.getsockname()[1])
+        assert refused(address, datagrams=True) == "address already in use"
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::"])
+def test_where_any_address_may_be_asked_each_datagram_says_which(opened: Open, host: str) -> None:
+    listening = opened(TcpAddress(host, 0), datagrams=True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"?", ("127.0.0.9", port_of(listening)))
+        _, told, _, _ = listening.socket(0).recvmsg(10, 64)
+        assert socket.inet_aton("127.0.0.9") in told[0][2]
+
+
+def test_datagrams_go_on_across_an_upgrade(opened: Open, clients: list[socket.socket]) -> None:
+    old = opened(UDP, datagrams=True)
+    for slot in (0, 1, 2):
+        old.socket(slot)
+    old.steer({0, 2})
+    send(old, clients)
+    with contextlib.closing(adopt(old)) as new:
+        assert new.takes_datagrams and (new.bound, new.slots, new.key) == (old.bound, old.slots, old.key)
+        send(new, clients)
+        assert new.queued(1) == 0
+        assert len(waiting(new, 0)) + len(waiting(new, 2)) == 120
+        new.steer({0, 1, 2})
+        send(new, clients)
+        assert all(waiting(new, slot) for slot in (0, 1, 2))
+
+
+def test_an_inherited_socket_for_datagrams_is_shared(opened: Open, clients: list[socket.socket]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
+        theirs.bind(("127.0.0.1", 0))
+        listening = opened(FdAddress(theirs.fileno()), datagrams=True)
+        assert listening.takes_datagrams and listening.shared
+        assert listening.socket(0) is listening.socket(1)
+        listening.listen(0)
+        assert listening.listening == [0, 1]
+        send(listening, clients)
+        assert waiting(listening, 1) == list(range(60))
+        assert refused(FdAddress(theirs.fileno())).endswith("is not a bound or listening stream socket")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert refused(FdAddress(server.fileno()), datagrams=True).endswith("is not a bound datagram socket")

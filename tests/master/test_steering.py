@@ -11,7 +11,18 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.master import steering
-from gateway.master.steering import Group, admit, attach, detach, program, queued, refuse
+from gateway.master.steering import (
+    DatagramGroup,
+    Group,
+    admit,
+    attach,
+    attach_program,
+    by_client,
+    detach,
+    program,
+    queued,
+    refuse,
+)
 
 BACKLOG = 512  # more than any test queues up
 FAMILIES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
@@ -313,3 +324,115 @@ def run(code: bytes, word: int) -> int:
                 return value
             case _:
                 pytest.fail(f"unknown instruction {operation:#x}")
+
+
+# Datagrams.
+
+
+class Datagrams:
+    """The sockets of a UDP address and clients that send to it."""
+
+    def __init__(self, stack: contextlib.ExitStack, family: int, host: str, clients: int = 120) -> None:
+        self.stack, self.family, self.host, self.port = stack, family, host, 0
+        self.group = DatagramGroup()
+        self.sockets: dict[int, socket.socket] = {}
+        self.clients = [stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(clients)]
+
+    def add(self, *slots: int) -> None:
+        for slot in slots:
+            sock = self.stack.enter_context(socket.socket(self.family, socket.SOCK_DGRAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((self.host, self.port))
+            sock.setblocking(False)
+            self.port = sock.getsockname()[1]
+            self.sockets[slot] = sock
+            self.group.add(slot, sock)
+
+    def remove(self, slot: int) -> None:
+        self.group.remove(slot)
+        self.sockets.pop(slot).close()
+
+    def sent(self) -> dict[int, int]:
+        """Each client sends one: which slot has it, by the client's number. Nothing is lost, nothing comes twice."""
+        for number, client in enumerate(self.clients):
+            client.sendto(b"%d" % number, (self.host, self.port))
+        found: dict[int, int] = {}
+        for slot, sock in self.sockets.items():
+            while True:
+                try:
+                    number = int(sock.recv(10))
+                except BlockingIOError:
+                    break
+                assert number not in found
+                found[number] = slot
+        assert len(found) == len(self.clients)
+        return found
+
+
+@pytest.fixture(params=FAMILIES, ids=["IPv4", "IPv6"])
+def datagrams(request: pytest.FixtureRequest) -> Iterator[Datagrams]:
+    with contextlib.ExitStack() as stack:
+        yield Datagrams(stack, *request.param)
+
+
+def test_a_client_has_one_slot_and_each_slot_has_clients(datagrams: Datagrams) -> None:
+    datagrams.add(0, 1, 2)
+    assert datagrams.group.steer({0, 1, 2})
+    first = datagrams.sent()
+    assert first == datagrams.sent()
+    assert all(list(first.values()).count(slot) > 20 for slot in range(3))
+
+
+def test_the_clients_of_a_slot_that_reads_stay_there_whoever_else_does(datagrams: Datagrams) -> None:
+    datagrams.add(0, 1, 2)
+    datagrams.group.steer({0, 1, 2})
+    usual = datagrams.sent()
+    for gone in range(3):
+        left = {0, 1, 2} - {gone}
+        datagrams.group.steer(left)
+        now = datagrams.sent()
+        assert set(now.values()) == left
+        assert all(now[client] == slot for client, slot in usual.items() if slot != gone)
+        datagrams.group.steer({0, 1, 2})
+        assert datagrams.sent() == usual
+
+
+def test_one_that_is_only_bound_gets_nothing(datagrams: Datagrams) -> None:
+    datagrams.add(0)
+    datagrams.group.steer({0})
+    datagrams.add(1, 2)
+    assert set(datagrams.sent().values()) == {0}
+    datagrams.group.steer({0, 2})
+    assert set(datagrams.sent().values()) == {0, 2}
+
+
+def test_while_nobody_reads_all_have_what_will_be_theirs(datagrams: Datagrams) -> None:
+    datagrams.add(0, 1)
+    datagrams.group.steer({0, 1})
+    usual = datagrams.sent()
+    datagrams.group.steer(set())
+    assert datagrams.sent() == usual
+
+
+def test_any_walk_of_slots_that_come_and_go_keeps_the_order_of_the_kernel(datagrams: Datagrams) -> None:
+    walk = random.Random(21)
+    datagrams.add(0)
+    for _ in range(40):
+        inside = datagrams.group.slots
+        if len(inside) > 1 and walk.random() < 0.5:
+            datagrams.remove(walk.choice(inside))
+        elif len(inside) < 6:
+            datagrams.add(walk.choice([slot for slot in range(6) if slot not in inside]))
+        inside = datagrams.group.slots
+        reading = set(walk.sample(inside, walk.randint(1, len(inside))))
+        assert datagrams.group.steer(reading)
+        assert set(datagrams.sent().values()) == reading
+
+
+def test_the_program_of_the_largest_group_is_one_that_the_kernel_takes() -> None:
+    longest = max(len(by_client(range(128), reading)) for reading in (range(128), range(127), range(64)))
+    assert longest // 8 <= 4096  # BPF_MAXINSNS
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("127.0.0.1", 0))
+        assert attach_program(sock, by_client(range(128), range(127)))
