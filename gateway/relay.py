@@ -176,7 +176,9 @@ class Relay:
 
     def lost(self) -> None:
         """A side is closed for good."""
-        if all(side.lost for side in self._sides or ()) and not self._over.done():
+        assert self._sides is not None
+        one, two = self._sides
+        if one.lost and two.lost and not self._over.done():
             self._over.set_result(None)
 
 

@@ -25,6 +25,7 @@ from gateway.proxy_protocol import Address
 from gateway.ranges import UNIX
 from gateway.relay import Bounds, End, Relay, reset
 from gateway.session import Session
+from gateway.upstream.dial import too_late
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.lease import Lease
 from gateway.upstream.upstream import Upstream
@@ -64,8 +65,8 @@ class TcpConnection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_ended", "_held", "_is_under_way", "_paused", "_peer", "_reader", "_relay", "_rest", "_server_state", "_task",
-        "_transport", "closed", "deadline", "entry", "look", "session",
+        "_ended", "_held", "_is_dialling", "_is_under_way", "_paused", "_peer", "_reader", "_relay", "_rest",
+        "_server_state", "_task", "_transport", "closed", "deadline", "entry", "look", "session",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +93,7 @@ class TcpConnection(asyncio.Protocol):
         self._relay: Relay | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_under_way = False  # it has begun
+        self._is_dialling = False
 
     # What the event loop calls.
 
@@ -180,8 +182,12 @@ class TcpConnection(asyncio.Protocol):
         self._set_out(way)
 
     def overdue(self) -> None:
-        """Nothing, or not the whole first message, has come in time. Where others speak first nothing is right."""
-        if self._rest or self.entry.way is None:
+        """What was waited for has not come in time: an endpoint; the first message, or the whole of it. To say nothing
+        is right where others speak first."""
+        if self._is_dialling and self._task is not None:
+            self._is_dialling = False
+            self._task.cancel()
+        elif self._rest or self.entry.way is None:
             self._refuse("hello_timeout")
         else:
             self._set_out(self.entry.way)
@@ -222,7 +228,7 @@ class TcpConnection(asyncio.Protocol):
         key = session.client.encode() if way.by_client else b""
         tried: tuple[Endpoint, ...] = ()
         failure: UpstreamError | None = None
-        while not (self._paused and is_dead(self._transport)):  # the event loop doesn't look while it isn't read
+        while True:
             try:
                 lease = await _leased(upstream, key, tried)
             except NoEndpoint:
@@ -233,7 +239,7 @@ class TcpConnection(asyncio.Protocol):
             session.endpoint = endpoint.name
             try:
                 with lease:
-                    far = await endpoint.pool.aside(_Far)
+                    far = await self._dial(endpoint)
                     try:
                         lease.connected()
                         session.connect_time = monotonic() - lease.began
@@ -245,18 +251,36 @@ class TcpConnection(asyncio.Protocol):
                 raise
             except UpstreamError as error:
                 failure = error
+            if self._paused and is_dead(self._transport):  # the event loop doesn't look while it isn't read
+                return GONE
             tried = (*tried, endpoint)
             session.retries += 1
             self.entry.cells[endpoint.cells + UPSTREAM_RETRIES] += 1
-        return GONE
+
+    async def _dial(self, endpoint: Endpoint) -> _Far:
+        """Raises UpstreamError. The wheel cancels it when it takes too long: a timer each would cost more than all the
+        rest here."""
+        entry, pool = self.entry, endpoint.pool
+        self._is_dialling = True
+        entry.wheel.arm(self, monotonic() + pool.patience)
+        try:
+            return await pool.aside(entry.loop, _Far)
+        except asyncio.CancelledError:
+            if self._is_dialling or self.closed or self._task is None:
+                raise
+            self._task.uncancel()
+            raise too_late(endpoint, pool.patience) from None
+        finally:
+            self._is_dialling = False
+            self.deadline = 0.0
 
     async def _join(self, far: _Far) -> str:
         entry, session = self.entry, self.session
         if entry.header is not None:
             here = self._transport.get_extra_info("sockname")
             far.transport.write(entry.header(self._peer, here[:2] if isinstance(here, tuple) else None))
-        relay = self._relay = Relay(entry.wheel, entry.idle_timeout, entry.bounds)
         entry.cells[entry.tunnels_cell] += 1
+        relay = self._relay = Relay(entry.wheel, entry.idle_timeout, entry.bounds)
         try:
             await relay.run(self._detached(), far.detached())
         finally:

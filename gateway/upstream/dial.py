@@ -15,7 +15,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gateway.config.values import TcpAddress, UnixAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, PortsExhausted
@@ -97,38 +97,41 @@ async def dial(
     def make() -> Connection:
         return Connection(endpoint, wheel, response, idle)
 
-    return await dial_with(make, endpoint, connect, tls, sources)
+    try:
+        async with asyncio.timeout(connect):
+            return await dial_with(asyncio.get_running_loop(), make, endpoint, tls, sources)
+    except TimeoutError:
+        raise too_late(endpoint, connect) from None
+
+
+def too_late(endpoint: Remote, connect: float) -> ConnectTimeout:
+    return ConnectTimeout(endpoint.name, f"no connection within {round(connect, 3):g} s")
 
 
 async def dial_with(
+    loop: asyncio.AbstractEventLoop,
     make: Callable[[], _Made],
     endpoint: Remote,
-    connect: float,
     tls: Tls | None = None,
     sources: Sources | None = None,
 ) -> _Made:
-    """The same for any protocol: what `make` makes, connected."""
+    """What `make` makes, connected. How long that may take is the caller's business."""
     if _descriptors.lasts:
         raise DescriptorsExhausted(endpoint.name, _descriptors.why)
     if sources is not None and sources.ports.lasts:
         raise PortsExhausted(endpoint.name, sources.ports.why)
-    loop = asyncio.get_running_loop()
     context, name = tls or (None, None)
+    address = endpoint.address
     try:
-        async with asyncio.timeout(connect):
-            if isinstance(endpoint.address, UnixAddress):
-                _, made = await loop.create_unix_connection(
-                    make, endpoint.address.path, ssl=context, server_hostname=name
-                )
-            else:
-                more: dict[str, Any] = {"host": endpoint.address.host, "port": endpoint.address.port}
-                if sources:
-                    more = {"sock": await _connected(loop, endpoint.address, sources)}
-                transport, made = await loop.create_connection(make, **more, ssl=context, server_hostname=name)
-                sock = transport.get_extra_info("socket")
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except TimeoutError:
-        raise ConnectTimeout(endpoint.name, f"no connection within {round(connect, 3):g} s") from None
+        if isinstance(address, UnixAddress):
+            _, made = await loop.create_unix_connection(make, address.path, ssl=context, server_hostname=name)
+        elif sources:
+            sock = await _connected(loop, address, sources)
+            _, made = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+        else:
+            _, made = await loop.create_connection(
+                make, address.host, address.port, ssl=context, server_hostname=name
+            )
     except ssl.SSLError as error:
         raise ConnectFailed(endpoint.name, trouble(error)) from None
     except OSError as error:

@@ -135,10 +135,15 @@ class Pool:
         connection.busy = connection.counted = True
         return connection
 
-    async def aside(self, make: Callable[[], Aside]) -> Aside:
+    @property
+    def patience(self) -> float:
+        """Seconds that dialling may take."""
+        return self._timeouts[0]
+
+    async def aside(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Aside]) -> Aside:
         """A connection of another protocol than HTTP: it is none of those that are kept and counted here, but dialled
-        as they are. It is given back by `aside_over`. Raises UpstreamError."""
-        made = await dial_with(make, self._endpoint, self._timeouts[0], self._tls, self._sources)
+        as they are, and its end is told to `aside_over`. The caller gives up after `patience`. Raises UpstreamError."""
+        made = await dial_with(loop, make, self._endpoint, self._tls, self._sources)
         series = self._series
         series[self._endpoint.cells + UPSTREAM_OPENED] += 1
         series[self._endpoint.cells + UPSTREAM_OPEN] += 1
