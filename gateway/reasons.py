@@ -127,9 +127,16 @@ REASONS: dict[str, Reason] = {
     "scope_missing": Reason(_DENIED, "The token does not allow this.", (403,), True, "jwt"),
     "keys_unavailable": Reason("proxy_internal_error", "Tokens can't be verified just now.", (503,), True, "jwt"),
     "credentials_missing": Reason(_DENIED, "A user name and password are needed here.", (401,), True, "basic_auth"),
-    "credentials_wrong": Reason(_DENIED, "The user name or password is wrong.", (401,), True, "basic_auth"),
+    "credentials_wrong": Reason(
+        _DENIED, "The user name or password is wrong.", (401,), True, "basic_auth", ends_sessions=True
+    ),
     "auth_busy": Reason(
-        "connection_limit_reached", "Too many passwords are being checked already.", (503,), True, "basic_auth"
+        "connection_limit_reached",
+        "Too many passwords are being checked already.",
+        (503,),
+        True,
+        "basic_auth",
+        ends_sessions=True,
     ),
     "api_key_missing": Reason(_DENIED, "A key is needed here.", (401,), True, "api_key"),
     "api_key_unknown": Reason(_DENIED, "The key is not known.", (401,), True, "api_key"),
@@ -244,6 +251,12 @@ REASONS: dict[str, Reason] = {
     "quota_exhausted": Reason(
         _DENIED, "What you may use in this time is used up.", (403,), True, ends_sessions=True
     ),
+    "socks_version": Reason("", "What is spoken is not SOCKS 5.", (), ends_sessions=True),
+    "socks_malformed": Reason("", "A message of the SOCKS handshake can't be read.", (), ends_sessions=True),
+    "socks_method": Reason("", "The client can't say who it is in the way that is wanted.", (), ends_sessions=True),
+    "socks_command": Reason("", "This can't be asked for here.", (), ends_sessions=True),
+    "socks_address_type": Reason("", "There is no such type of address in SOCKS.", (), ends_sessions=True),
+    "handshake_timeout": Reason("", "A step of the handshake took too long.", (), ends_sessions=True),
     "hello_timeout": Reason("", "The first message took too long to arrive.", (), ends_sessions=True),
 }
 

@@ -36,6 +36,7 @@ GROUND = {
     "peek",
     "child",
     "client_hello",
+    "socks",
     "reasons",
     "refusals",
     "pages",
@@ -64,6 +65,7 @@ MAY_KNOW: dict[str, set[str]] = {
     # The ground: each thing on it stands alone, or on what is named here.
     "answer": {"reasons", "refusals"},
     "client_hello": {"errors"},
+    "socks": {"errors"},
     "child": {"config", "documents", "errors", "findings", "ledger", "log", "metrics", "scoreboard"},
     "blame": set(),
     "plugins": {"reasons", "wire"},
@@ -134,6 +136,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 # Clock and chance are arguments here, and nothing waits: what these decide depends only on what they are given.
 PURE = (
     "client_hello.py",
+    "socks.py",
     "config/lint.py",
     "errors.py",
     "exchange.py",

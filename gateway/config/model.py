@@ -61,6 +61,7 @@ from gateway.config.listeners import (
     ForwardListener,
     HttpListener,
     Socks5Listener,
+    TcpListener,
     TcpRoute,
 )
 from gateway.config.section import Section, or_table
@@ -382,6 +383,12 @@ class Config(Section):
     def http_listeners(self) -> tuple[HttpListener, ...]:
         """Those whose requests go to routes."""
         return tuple(one for one in self.listeners if isinstance(one, HttpListener))
+
+    @property
+    def most_tunnels(self) -> int:
+        """Connections of a worker's clients each of which may need another one, beside those that upstreams keep."""
+        kinds = TcpListener | ForwardListener | Socks5Listener
+        return sum(one.most_connections for one in self.listeners if isinstance(one, kinds))
 
     @property
     def egresses(self) -> dict[str, Egress]:

@@ -22,7 +22,7 @@ from gateway.errors import EgressDenied, NameUnknown
 from gateway.ledger import Ledger
 from gateway.listeners.resolver import Resolver, literal, resolver_of
 from gateway.listeners.verdict import Verdict
-from gateway.ranges import network
+from gateway.ranges import network, read, written
 from gateway.relay import Bounds
 
 _PREFIX = 64  # the bits of an IPv6 address that tell clients apart
@@ -76,7 +76,7 @@ class Egress:
         for one in addresses:
             found = self._verdict.on_address(one, port, is_ours)
             if not found:
-                passed.append(TcpAddress(one, port))
+                passed.append(TcpAddress(one if "%" in one else written(read(one)), port))
             rule = rule or found
         if not passed:
             raise self._denial(host, port, rule)

@@ -117,7 +117,8 @@ def announce(generation: Generation) -> None:
         upstream_connections_per_worker=sum(
             len(generation.findings.members(name, upstream)) * upstream.pool.max_connections
             for name, upstream in config.upstreams.items()
-        ),
+        )
+        + config.most_tunnels,
         backlogs={listener.name: listener.backlog for listener in config.listeners},
         somaxconn=somaxconn(),
     ):

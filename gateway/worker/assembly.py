@@ -21,7 +21,6 @@ from starlette.routing import Mount
 from gateway.config import Config
 from gateway.config import model as configured
 from gateway.config.layers import Standing
-from gateway.config.listeners import ForwardListener, Socks5Listener
 from gateway.config.upstreams import Endpoint as EndpointConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.documents import Documents, wanted
@@ -259,8 +258,7 @@ def assemble(
     app = GatewayApp(front, lifespan)
     clock = Clock()
     most = sum(one.pool.max_connections * (len(one.endpoints) or MOST) for one in config.upstreams.values())
-    proxies = [one for one in config.listeners if isinstance(one, ForwardListener | Socks5Listener)]
-    most += sum(one.most_connections for one in proxies)  # each client of theirs may need one to where it goes
+    most += config.most_tunnels
     entries = Entries(
         config=config,
         app=app,

@@ -23,6 +23,7 @@ from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
 from gateway.listeners.sni import Names
+from gateway.listeners.socks5 import Socks5Connection, Socks5Entry
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
 from gateway.metrics.plan import LISTENER_ACCEPTED, LISTENER_IDLE, LISTENER_OPEN, TUNNELS_OPEN, Plan
 from gateway.middleware.identity.challenge import challenge
@@ -83,6 +84,8 @@ class Entries:
                 self.made.append(self._tcp(listener))
             case configured.ForwardListener():
                 self.made.append(self._forward(listener))
+            case configured.Socks5Listener():
+                self.made.append(self._socks5(listener))
 
     def close(self) -> None:
         """Nobody will connect any more."""
@@ -203,9 +206,28 @@ class Entries:
             header=_HEADERS[listener.proxy_protocol.send],
         )
 
+    def _socks5(self, listener: configured.Socks5Listener) -> Socks5Entry:
+        return Socks5Entry(
+            **self._common(listener),
+            protocol=Socks5Connection,
+            ended=self.ended,
+            users=self._verifier(listener.name, listener.auth),
+            egress=self._egress(listener.egress),
+            takes_datagrams=listener.udp_associate,
+            handshake_timeout=listener.handshake_timeout,
+            connect_timeout=listener.connect_timeout,
+            idle_timeout=listener.idle_timeout,
+            bandwidth=listener.bandwidth,
+        )
+
     def _way(self, name: str) -> Way:
         config = self.config.upstreams[name]
         return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
+
+
+def _count_denial(cells: Cells, at: Mapping[str, int], rule: str) -> None:
+    """rule: as logs have it, with its particulars."""
+    cells[at[rule] if rule in at else at[rule.partition(" ")[0]]] += 1
 
 
 def _challenge(auth: configured.Auth | None) -> list[Pair]:
@@ -217,8 +239,3 @@ def _challenge(auth: configured.Auth | None) -> list[Pair]:
 
 # What tells an endpoint whose connection it gets.
 _HEADERS = {"off": None, "v1": v1, "v2": v2}
-
-
-def _count_denial(cells: Cells, at: Mapping[str, int], rule: str) -> None:
-    """rule: as logs have it, with its particulars."""
-    cells[at[rule] if rule in at else at[rule.partition(" ")[0]]] += 1
