@@ -87,6 +87,8 @@ def tls_origin(folder: Path) -> Iterator[tuple[str, str]]:
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("content-length", str(len(HELLO)))
