@@ -21,7 +21,6 @@ from starlette.routing import Mount
 from gateway.config import Config
 from gateway.config import model as configured
 from gateway.config.layers import Standing
-from gateway.config.listeners import ForwardListener, Socks5Listener
 from gateway.config.upstreams import Endpoint as EndpointConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.documents import Documents, wanted

@@ -7,6 +7,7 @@ its first request; after that it answers as it should.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.fuzz import opinions
@@ -76,24 +77,24 @@ def run(loop: Loop, data: bytes) -> tuple[list[Request], list[Response]]:
             upstream.close()
         loop.settle()
     theirs = opinions.requests(bytes(site.sent))
-    _each_once(origin.requests, theirs)
+    each_once(origin.requests, theirs, _same)
     heard = _answers(bytes(site.heard), theirs)
     if sum(response.status >= 200 for response in heard) > len(theirs) + 1:
         raise Finding("more answers than requests")
     return origin.requests, heard
 
 
-def _each_once(got: list[Request], theirs: list[Request]) -> None:
+def each_once(got: list[Request], theirs: list[Request], same: Callable[[Request, Request], bool]) -> None:
     """Raises Finding unless the origin got the client's requests in their order; a repetition may only follow at
-    once, for a retry."""
+    once, for a retry. same: whether what the origin got is what the client sent."""
     place = -1
     for request in got:
-        if place >= 0 and _same(request, theirs[place]):
-            if place + 1 < len(theirs) and _same(request, theirs[place + 1]):
+        if place >= 0 and same(request, theirs[place]):
+            if place + 1 < len(theirs) and same(request, theirs[place + 1]):
                 place += 1
             continue
         place += 1
-        while place < len(theirs) and not _same(request, theirs[place]):
+        while place < len(theirs) and not same(request, theirs[place]):
             place += 1
         if place >= len(theirs):
             raise Finding(f"no client sent this to the origin: {request}; others read {theirs}")

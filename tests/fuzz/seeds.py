@@ -188,3 +188,55 @@ CHUNKS: tuple[bytes, ...] = (
     b"0\r\n: z\r\n\r\n",
     b"0\r\nx: y\n\r\n",
 )
+
+_FOR_A = b"GET http://a/ HTTP/1.1\r\n" + _H + b"\r\n"
+_FOR_B = b"GET http://b:81/x?y HTTP/1.1\r\n" + _H + b"\r\n"
+_TO_A = b"CONNECT a:443 HTTP/1.1\r\n" + _H + b"\r\n"
+_POST_A = b"POST http://a/ HTTP/1.1\r\n" + _H
+_WEBSOCKET = b"connection: upgrade\r\nupgrade: websocket\r\n"
+
+FORWARD: tuple[bytes, ...] = (
+    _FOR_A,
+    _FOR_A + _FOR_B + _FOR_A,
+    _FOR_A + b"\xffE",
+    _FOR_A + b"\xffX",
+    b"GET http://A HTTP/1.1\r\n" + _H + b"\r\nGET http://[2001:db8::1]:8080/ HTTP/1.1\r\n" + _H + b"\r\n",
+    b"GET http://192.0.2.3:80?q HTTP/1.0\r\nproxy-connection: keep-alive\r\n\r\n" + _FOR_A,
+    b"GET http://a:/ HTTP/1.1\r\n" + _H + b"proxy-connection: close\r\n\r\n" + _FOR_A,
+    b"GET http://a/ HTTP/1.1\r\n" + _H + b"proxy-authorization: Basic YTpi\r\nvia: 1.1 c\r\n\r\n" + _FOR_B,
+    b"OPTIONS http://a HTTP/1.1\r\n" + _H + b"max-forwards: 3\r\n\r\n" + _FOR_A,
+    b"TRACE http://a/ HTTP/1.1\r\n" + _H + b"max-forwards: 0\r\n\r\n",
+    b"GET http://nowhere/ HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"GET http://127.0.0.1/ HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"GET http://0x7f.1/ HTTP/1.1\r\n" + _H + b"\r\nHEAD http://a/ HTTP/1.1\r\n" + _H + b"\r\n",
+    _POST_A + b"content-length: 5\r\n\r\nhe\xff|llo" + _FOR_B,
+    _POST_A + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-t: u\r\n\r\n" + _FOR_B,
+    _POST_A + b"content-length: 5\r\nexpect: 100-continue\r\n\r\n\xff|hello\xffO" + _ANSWERS[21],
+    _POST_A + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + _FOR_A,
+    _TO_A,
+    _TO_A + b"\xff|hello\xff|you\xffE\xffOhi",
+    _TO_A + b"early" + _FOR_A + b"\xffX",
+    _TO_A + b"\xffE\xffOhi\xffE",
+    _TO_A + b"\xff|hello\xffL\xffL\xffL\xffOhi\xffX",
+    _TO_A + b"\xffF\xff|hello\xffL\xffT\xffO" + b"x" * 500 + b"\xff*\xffE",
+    _FOR_A + _TO_A + _FOR_B,
+    b"CONNECT a:443 HTTP/1.0\r\n\r\nhello",
+    b"CONNECT nowhere:443 HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"CONNECT 127.0.0.1:443 HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"CONNECT [2001:db8::1]:443 HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"CONNECT a HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"CONNECT a:443/ HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"CONNECT u@a:443 HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"CONNECT a:443 HTTP/1.1\r\n" + _H + b"content-length: 5\r\n\r\nhello" + _FOR_A,
+    b"CONNECT a:443 HTTP/1.1\r\n" + _H + b"content-length: 0\r\n\r\n" + _FOR_A,
+    b"CONNECT a:443 HTTP/1.1\r\n" + _H + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n" + _FOR_A,
+    b"GET http://a/ws HTTP/1.1\r\n" + _H + _WEBSOCKET + b"\r\nframes\xffO" + _ANSWERS[23],
+    b"GET http://a/ws HTTP/1.1\r\n" + _H + _WEBSOCKET + b"\r\n" + _FOR_B,
+    _GET,
+    b"GET http://u:p@a/ HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"GET https://a/ HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    b"GET http://a\x80/ HTTP/1.1\r\n" + _H + b"\r\n",
+    b"GET http:/a/ HTTP/1.1\r\n" + _H + b"\r\n",
+    b"OPTIONS * HTTP/1.1\r\n" + _H + b"\r\n" + _FOR_A,
+    *(_FOR_A + _FOR_B + b"\xffO" + answer for answer in _ANSWERS),
+)

@@ -25,15 +25,29 @@ _PATIENCE = 60  # seconds that pass without anybody doing anything, after which 
 _MOST_HELD = 256 * 1024 + 8 * 1024
 
 
-@lru_cache(maxsize=1)
-def _config() -> Config:
-    return Config.model_validate(
-        {
-            "listeners": [{"name": "web", "listen": "127.0.0.1:0", "limits": LIMITS, "timeouts": TIMEOUTS}],
-            "upstreams": {"app": {"endpoints": ["192.0.2.3:80"], "timeouts": UPSTREAM}},
-            "routes": [{"name": "app", "upstream": "app"}],
-        }
-    )
+_LISTENER = {"name": "web", "listen": "127.0.0.1:0", "limits": LIMITS, "timeouts": TIMEOUTS}
+REVERSE = Config.model_validate(
+    {
+        "listeners": [_LISTENER],
+        "upstreams": {"app": {"endpoints": ["192.0.2.3:80"], "timeouts": UPSTREAM}},
+        "routes": [{"name": "app", "upstream": "app"}],
+    }
+)
+FORWARD = Config.model_validate(
+    {
+        "listeners": [
+            {
+                **_LISTENER,
+                "kind": "forward",
+                "egress": "lan",
+                "connect_timeout": "1s",
+                "response_timeout": "3s",
+                "idle_timeout": "5s",
+            }
+        ],
+        "egress": {"lan": {"allow": ["192.0.2.0/24"], "ports": ["1-65535"]}},
+    }
+)
 
 
 _USED = Fact.SERIES + 2000  # cells that the configurations here have any use for
@@ -57,13 +71,13 @@ def fresh_board() -> Scoreboard:
 class Site:
     """One client's connection, in front of `app` or, without one, of the proxy. told: the exchanges that are over."""
 
-    def __init__(self, loop: Loop, app: Any = None) -> None:
+    def __init__(self, loop: Loop, app: Any = None, config: Config = REVERSE) -> None:
         plan = Plan()
-        plan.cover(_config())
+        plan.cover(config)
         self.told: list[Exchange] = []
         board = fresh_board()
         self.cells = board.seat(1)
-        made = assemble(_config(), plan, board, self.cells, wheel(loop), self.told.append)
+        made = assemble(config, plan, board, self.cells, wheel(loop), self.told.append)
         made.clock.date = b"Sun, 06 Nov 1994 08:49:37 GMT"
         [self.entry] = made.http_entries
         self.entry.begin(loop)
@@ -108,6 +122,8 @@ class Site:
             raise Finding(f"after {_PATIENCE} s in which nothing came the connection is still open")
         if self.state.tasks or self.state.connections or self.entry.connections:
             raise Finding("the connection is gone, and something of it is left")
+        if self.cells[self.entry.tunnels_cell]:
+            raise Finding("a tunnel is counted as open that is not")
         if self.cells[self.entry.open_cell]:
             raise Finding("a connection is counted as open that is not")
         for upstream in self.upstreams.values():

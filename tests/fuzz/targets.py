@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fuzz import chunks, hello, preface, proxy, response, seeds, server, tokens
+from tests.fuzz import chunks, forward, hello, preface, proxy, response, seeds, server, tokens
 from tests.fuzz.loop import Loop
 
 
@@ -23,6 +23,7 @@ TARGETS = {
     for one in (
         Target("server", server.run, seeds.SERVER),
         Target("proxy", proxy.run, seeds.PROXY),
+        Target("forward", forward.run, seeds.FORWARD),
         Target("response", response.run, seeds.RESPONSE),
         Target("chunks", chunks.run, seeds.CHUNKS),
         Target("tokens", tokens.run, tokens.SEEDS),

@@ -18,7 +18,16 @@ from tests.fuzz.loop import Finding, Loop, running
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, Target
 
-MUTATIONS = {"server": 2000, "proxy": 1000, "response": 500, "chunks": 2000, "tokens": 2000, "hello": 2000, "preface": 2000}
+MUTATIONS = {
+    "server": 2000,
+    "proxy": 1000,
+    "forward": 1000,
+    "response": 500,
+    "chunks": 2000,
+    "tokens": 2000,
+    "hello": 2000,
+    "preface": 2000,
+}
 
 
 @pytest.fixture
@@ -82,6 +91,7 @@ def any_tlvs(header: bytes, at: int) -> None:
 KINDER: dict[str, tuple[object, str, object]] = {
     "server": (heads, "request_length", length_first),
     "proxy": (heads, "request_length", length_first),
+    "forward": (heads, "request_length", length_first),
     "response": (heads, "response_length", length_first),
     "chunks": (chunked, "_SIZE_LINE", re.compile(rb"([0-9A-Fa-f]{1,15})\r?\n")),
     "tokens": (jose, "decode64", any_base64),
