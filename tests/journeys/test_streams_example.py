@@ -27,7 +27,17 @@ class Database:
 
     def __init__(self, name: bytes) -> None:
         self.name = name
-        self.origin: Origin
+        self.origin = Origin(self)
+        self._is_up = False
+
+    async def start(self) -> None:
+        await self.origin.__aenter__()
+        self._is_up = True
+
+    async def stop(self) -> None:
+        if self._is_up:
+            self._is_up = False
+            await self.origin.__aexit__(None, None, None)
 
     async def __call__(self, peer: Peer) -> None:
         await peer.send(self.name + b"\n")
@@ -58,6 +68,12 @@ class Example:
         self.gateway = gateway
         self.databases = databases
         self.web = web
+        self.peers: list[Peer] = []
+
+    async def dial(self, listener: str) -> Peer:
+        peer = await dial(self.port(listener))
+        self.peers.append(peer)
+        return peer
 
     def port(self, listener: str) -> int:
         return int(self.gateway.address(listener).rpartition(":")[2])
@@ -83,11 +99,14 @@ Check = Callable[[Example], Awaitable[None]]
 
 
 async def tcp(example: Example) -> None:
-    peers = [await dial(example.port("tcp")) for _ in range(6)]
-    names = Counter([await peer.reader.readline() for peer in peers])
+    peers, names = [], Counter[bytes]()
+    for number in range(6):
+        peer = await example.dial("tcp")
+        await peer.send(b"query %d\n" % number)  # no PROXY header
+        names[await peer.reader.readline()] += 1
+        peers.append(peer)
     assert names == {b"db1\n": 3, b"db2\n": 3}  # the fewest connections, of all workers together
     for number, peer in enumerate(peers):
-        await peer.send(b"query %d\n" % number)
         assert await peer.reader.readline() == b"query %d\n" % number
         peer.writer.write_eof()
         assert await peer.reader.read() == b""
@@ -100,7 +119,7 @@ async def tcp(example: Example) -> None:
 
 
 async def a_proxy_in_front(example: Example) -> None:
-    peer = await dial(example.port("tcp"))
+    peer = await example.dial("tcp")
     await peer.send(b"PROXY TCP4 203.0.113.7 203.0.113.1 4711 5432\r\nquery\n")
     assert (await peer.reader.readline()).startswith(b"db") and await peer.reader.readline() == b"query\n"
     peer.close()
@@ -110,10 +129,11 @@ async def a_proxy_in_front(example: Example) -> None:
 
 async def probes(example: Example) -> None:
     first, second = example.databases
-    await first.origin.__aexit__(None, None, None)
+    await first.stop()
     await example.until(lambda: condition(example.gateway, first.origin.address) == "down")
     for _ in range(4):
-        peer = await dial(example.port("tcp"))
+        peer = await example.dial("tcp")
+        await peer.send(b"query\n")
         assert await peer.reader.readline() == second.name + b"\n"
         peer.close()
 
@@ -166,7 +186,7 @@ async def socks(example: Example) -> None:
 async def socks_datagrams(example: Example) -> None:
     loop = asyncio.get_running_loop()
     transport, names = await loop.create_datagram_endpoint(Names, ("127.0.0.1", 0))
-    control = await dial(example.port("socks"))
+    control = await example.dial("socks")
     await control.send(b"\5\1\2")
     assert await control.reader.readexactly(2) == b"\5\2"
     await control.send(b"\1\3ann\6secret")
@@ -189,17 +209,17 @@ async def as_many_tunnels_as_allowed(example: Example) -> None:
     head = b"CONNECT %b HTTP/1.1\r\nhost: %b\r\nproxy-authorization: Basic YW5uOnNlY3JldA==\r\n\r\n"
     peers = []
     for _ in range(64):
-        peer = await dial(example.port("forward"))
+        peer = await example.dial("forward")
         await peer.send(head % (f"{host}:{port}".encode(), host.encode()))
         assert (await peer.head()).status == 200
         peers.append(peer)
-    peer = await dial(example.port("forward"))
+    peer = await example.dial("forward")
     await peer.send(head % (f"{host}:{port}".encode(), host.encode()))
     refused = await peer.response()
     assert refused.status in (403, 429) and b"tunnel_limit" in refused[b"proxy-status"]
     peers[0].close()
     await example.until(lambda: len(example.logged("forward")) >= 2)
-    peer = await dial(example.port("forward"))
+    peer = await example.dial("forward")
     await peer.send(head % (f"{host}:{port}".encode(), host.encode()))
     assert (await peer.head()).status == 200
 
@@ -216,7 +236,8 @@ def test_the_example(gateway: Start, tmp_path: Path, check: Check) -> None:
         async with AsyncExitStack() as stack:
             databases = [Database(b"db1"), Database(b"db2")]
             for one in databases:
-                one.origin = await stack.enter_async_context(Origin(one))
+                await one.start()
+                stack.push_async_callback(one.stop)
             web = await stack.enter_async_context(Origin(page))
             transport, names = await asyncio.get_running_loop().create_datagram_endpoint(Names, ("127.0.0.1", 0))
             stack.callback(transport.close)
@@ -225,6 +246,11 @@ def test_the_example(gateway: Start, tmp_path: Path, check: Check) -> None:
             env |= {"DNS_1": f"127.0.0.1:{names.port}", "RUN_DIR": str(tmp_path / "g0"), "HTPASSWD": str(users)}
             env["EGRESS_ALLOW"] = "127.0.0.0/8"
             started = await asyncio.to_thread(gateway, EXAMPLE.read_text(), tmp_path / "g0", env=env)
-            await check(Example(started, databases, web))
+            example = Example(started, databases, web)
+            try:
+                await check(example)
+            finally:
+                for peer in example.peers:
+                    peer.close()
 
     run()
