@@ -175,8 +175,8 @@ class TcpListener(Listener):
     proxy_protocol: Passing = Passing()
     """Whether a proxy in front says whose connection it hands on, and whether the endpoint is told."""
     hello_timeout: Duration = _time("10s")
-    """With `tcp_routes`: how long the client's first message may take. Who sends no TLS ClientHello, or nothing at all in
-    this time, goes to `upstream`; who has sent a part of one by then is cut off."""
+    """With `tcp_routes`: how long the client's first message may take. Who sends no TLS ClientHello, or nothing at all
+    in this time, goes to `upstream`; who has sent a part of one by then is cut off."""
 
     @property
     def most_connections(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fuzz import chunks, preface, proxy, response, seeds, server, tokens
+from tests.fuzz import chunks, hello, preface, proxy, response, seeds, server, tokens
 from tests.fuzz.loop import Loop
 
 
@@ -26,6 +26,7 @@ TARGETS = {
         Target("response", response.run, seeds.RESPONSE),
         Target("chunks", chunks.run, seeds.CHUNKS),
         Target("tokens", tokens.run, tokens.SEEDS),
+        Target("hello", hello.run, hello.SEEDS),
         Target("preface", preface.run, preface.SEEDS),
     )
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import proxy_protocol
+from gateway import client_hello, proxy_protocol
 from gateway.middleware.identity import jose
 from gateway.wire import chunked, heads
 from tests.fuzz.__main__ import NAMES, shrunk
@@ -18,7 +18,15 @@ from tests.fuzz.loop import Finding, Loop, running
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, Target
 
-MUTATIONS = {"server": 2000, "proxy": 1000, "response": 500, "chunks": 2000, "tokens": 2000, "preface": 2000}
+MUTATIONS = {
+    "server": 2000,
+    "proxy": 1000,
+    "response": 500,
+    "chunks": 2000,
+    "tokens": 2000,
+    "hello": 2000,
+    "preface": 2000,
+}
 
 
 @pytest.fixture
@@ -85,6 +93,7 @@ KINDER: dict[str, tuple[object, str, object]] = {
     "response": (heads, "response_length", length_first),
     "chunks": (chunked, "_SIZE_LINE", re.compile(rb"([0-9A-Fa-f]{1,15})\r?\n")),
     "tokens": (jose, "decode64", any_base64),
+    "hello": (client_hello, "_NAME", re.compile(b".*", re.DOTALL)),
     "preface": (proxy_protocol, "_check_tlvs", any_tlvs),
 }
 
