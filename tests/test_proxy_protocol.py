@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy_protocol import (
-    LONGEST_V1,
-    LONGEST_V2,
     Address,
     Header,
     Malformed,
@@ -24,7 +22,7 @@ from gateway.proxy_protocol import (
 )
 from gateway.ranges import unmapped
 
-UNKNOWN = Header(None, None)
+LONGEST_V1, LONGEST_V2 = 107, 4096
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 FOUR = bytes([192, 0, 2, 1, 198, 51, 100, 2]) + struct.pack("!HH", 56324, 443)
 SIX = bytes.fromhex("20010db8000000000000000000000001 20010db8000000000000000000000002") + struct.pack("!HH", 1, 65535)

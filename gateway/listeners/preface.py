@@ -44,8 +44,8 @@ class Preface(asyncio.Protocol):
     the protocol that it makes is, and counts it as accepted."""
 
     __slots__ = (
-        "_client", "_data", "_expected", "_inner", "_make", "_port", "_server_state", "_started", "_transport",
-        "closed", "deadline", "entry", "idle_since", "look",
+        "_client", "_data", "_drained", "_expected", "_inner", "_make", "_port", "_server_state", "_started",
+        "_transport", "closed", "deadline", "entry", "idle_since", "look",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +62,7 @@ class Preface(asyncio.Protocol):
         self._make = make
         self._inner: Any = None  # what it was handed to
         self._data = b""
+        self._drained = False  # the worker leaves
 
     # What the event loop calls.
 
@@ -147,6 +148,8 @@ class Preface(asyncio.Protocol):
         self._inner = inner
         transport.set_protocol(inner)
         inner.connection_made(transport)
+        if self._drained:
+            inner.drain()
         if rest and not transport.is_closing():
             inner.data_received(rest)
 
@@ -186,7 +189,8 @@ class Preface(asyncio.Protocol):
         return True
 
     def drain(self) -> None:
-        """Nothing: it was accepted, and is served when its header is there."""
+        """It was accepted, and is handed on when its header is there, to who knows what to do then."""
+        self._drained = True
 
     def abort(self) -> None:
         """The time to drain is over."""

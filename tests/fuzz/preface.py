@@ -19,7 +19,7 @@ from gateway.proxy_protocol import Address
 from gateway.scoreboard import Fact
 from tests.fuzz.acts import END, LATE, LOST, SPLIT, acts
 from tests.fuzz.loop import Finding, Line, Loop, wheel
-from tests.fuzz.site import fresh_board, holds
+from tests.fuzz.site import holds
 
 _TIMEOUT = 2.0
 _PATIENCE = 4  # seconds, after which nobody waits for a header any more
@@ -194,7 +194,7 @@ class _Rig:
     """One connection."""
 
     def __init__(self, loop: Loop, is_required: bool) -> None:
-        cells = fresh_board().seat(1)
+        cells: Any = [0] * (Fact.SERIES + 4)
         self.loop = loop
         self.state = ServerState()
         self.made: list[_Inner] = []

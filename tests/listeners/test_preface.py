@@ -44,8 +44,9 @@ def accepted(site: Site) -> int:
 
 
 async def cut(site: Site, client: Peer, reason: str, status: int) -> None:
-    """It is told once why, with the address of its own, and nothing is answered."""
-    assert await client.ends() == b""
+    """It is reset, and told once why, with the address of its own."""
+    with pytest.raises(ConnectionResetError):
+        await client.reader.read()
     exchange = await site.exchange()
     assert (exchange.reason, exchange.status, exchange.client) == (reason, status, "127.0.0.1")
     assert site.told.empty() and accepted(site) == 1
@@ -307,8 +308,10 @@ async def test_who_was_put_on_the_list_of_the_idle_stays_on_it() -> None:
         client = await site.client()
         await waiting(site)
         one = lone(site)
+        since = one.idle_since
         await client.send(V1 + get())
         await client.response()
+        assert one.idle_since != since, "who remembers it as idle since then must find that it is not"
         assert one.close_if_idle() and await client.ends() == b""
 
 
@@ -327,6 +330,9 @@ class Inner(asyncio.Protocol):
         if self._closes:
             transport.abort()
 
+    def drain(self) -> None:
+        self._heard.append("drain")
+
     def data_received(self, data: bytes) -> None:
         self._heard.append(data)
 
@@ -344,7 +350,7 @@ class Behind:
 
     def __init__(self, accept: str, path: Path | None = None, closes: bool = False) -> None:
         self.heard: list[Any] = []
-        self._site = Site(routes=[{"name": "all", "respond": {}}], proxy_protocol=rules(accept))
+        self.site = Site(routes=[{"name": "all", "respond": {}}], proxy_protocol=rules(accept))
         self._is_required = accept == "require"
         self._path = path
         self._inner = partial(Inner, self.heard, closes)
@@ -352,7 +358,7 @@ class Behind:
         self._server: asyncio.Server
 
     async def __aenter__(self) -> Behind:
-        site = await self._site.__aenter__()
+        site = await self.site.__aenter__()
         expected = Expected(Trust(["127.0.0.1", "unix"]), self._is_required, 60.0, self._refused)
         make = partial(Preface, site.entry, expected, site.state, self._inner)
         loop = asyncio.get_running_loop()
@@ -387,7 +393,7 @@ class Behind:
         self._server.close()
         for client in self._clients:
             client.writer.transport.abort()
-        await self._site.__aexit__(kind, error, at)
+        await self.site.__aexit__(kind, error, at)
 
 
 @pytest.mark.parametrize("header", [V1, V2])
@@ -418,6 +424,17 @@ async def test_a_reset_behind_the_header() -> None:
         await until(lambda: behind.heard)
         client.reset()
         assert await behind.told() == [("peer", TOLD), "made", "reset"]
+
+
+@live
+async def test_one_that_was_told_to_drain_tells_it_on() -> None:
+    async with Behind("require") as behind:
+        client = await behind.client(V1[:-1])
+        await waiting(behind.site)
+        lone(behind.site).drain()
+        await client.send(V1[-1:] + b"hello")
+        client.writer.write_eof()
+        assert await behind.told() == [("peer", TOLD), "made", "drain", b"hello", "eof", "lost"]
 
 
 @pytest.mark.parametrize(("accept", "data", "peer"), [("require", V1 + b"hello", TOLD), ("optional", b"", None)])
