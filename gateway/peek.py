@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import fcntl
 import select
+import socket
 import struct
 import termios
 from typing import Any
+
+
+def peer_of(transport: Any) -> tuple[str, int] | None:
+    """Who is on the other side, None for a unix socket and for one that is gone already. uvloop's own "peername" makes
+    three system calls and a Python object for it."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family == socket.AF_UNIX:
+        return None
+    borrowed = socket.SocketType(sock.family, socket.SOCK_STREAM, 0, sock.fileno())
+    try:
+        found: tuple[str, int] = borrowed.getpeername()[:2]
+        return found
+    except OSError:
+        return None
+    finally:
+        borrowed.detach()
 
 
 def waiting(transport: Any) -> bool:
@@ -29,6 +46,17 @@ def is_dead(transport: Any) -> bool:
     poll = select.poll()
     poll.register(fd, 0)  # errors and hang-ups are told without being asked for
     return bool(poll.poll(0))
+
+
+def is_reset(transport: Any) -> bool:
+    """Whether the connection has failed: a reset. Where both have finished sending `is_dead` says yes, though what the
+    peer has sent may still wait to be read."""
+    fd = _fd(transport)
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def has_finished(transport: Any) -> bool:
