@@ -1,15 +1,18 @@
 """Both ends of relayed connections, as programs: ``python -m bench.ends origin`` and ``... load PORT``.
 
 The origin does what the first byte of a connection says: ECHO answers it, FILL sends for as long as somebody takes it.
+At the same port it sends datagrams back as they come.
 The load takes a command a line and answers each with a line of JSON (`Seen`):
 
     bulk CONNECTIONS SECONDS         takes what FILL sends
     connections AT_ONCE SECONDS      opens, gets one byte echoed, closes; over and over
     hold CONNECTIONS                 opens so many, has a byte echoed on each, and keeps them
+    datagrams CLIENTS SECONDS        each sends one and waits for it to come back; over and over
 """
 
 import asyncio
 import contextlib
+import select
 import socket
 import sys
 import threading
@@ -23,6 +26,8 @@ ECHO, FILL = b"e", b"f"
 PIECE = bytes(256 * 1024)
 OPENING = 50  # connections that are opened at once to be held
 PATIENCE = 30.0  # seconds for any single byte
+DATAGRAM = bytes(64)
+SILENCE = 0.5  # seconds after which datagrams are taken for lost
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -65,9 +70,31 @@ class Origin(asyncio.Protocol):
         self.filling = False
 
 
+def both() -> tuple[socket.socket, socket.socket]:
+    """A port for connections and for datagrams."""
+    while True:
+        sock = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            datagrams.bind(sock.getsockname())
+        except OSError:
+            sock.close()
+            datagrams.close()
+        else:
+            datagrams.setblocking(False)
+            return sock, datagrams
+
+
+def send_back(datagrams: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            datagrams.sendto(*datagrams.recvfrom(65535))
+
+
 async def originate() -> None:
-    sock = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    sock, datagrams = both()
     print(sock.getsockname()[1], flush=True)
+    asyncio.get_running_loop().add_reader(datagrams, send_back, datagrams)
     server = await asyncio.get_running_loop().create_server(Origin, sock=sock, backlog=4096)
     await server.serve_forever()
 
@@ -100,6 +127,35 @@ def bulk(port: int, connections: int, seconds: float) -> Seen:
     for thread in threads:
         thread.join()
     return Seen(sum(counts), time.monotonic() - began, sum(failed))
+
+
+def datagrams(port: int, clients: int, seconds: float) -> Seen:
+    """When nothing comes back any more, all send again, and each is an error."""
+    with contextlib.ExitStack() as stack:
+        epoll = stack.enter_context(select.epoll())
+        socks = {}
+        for _ in range(clients):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.connect(("127.0.0.1", port))
+            sock.setblocking(False)
+            epoll.register(sock, select.EPOLLIN)
+            socks[sock.fileno()] = sock
+        for sock in socks.values():
+            sock.send(DATAGRAM)
+        began = time.monotonic()
+        count = errors = 0
+        while time.monotonic() < began + seconds:
+            ready = [fd for fd, _ in epoll.poll(SILENCE)]
+            for fd in ready:
+                try:
+                    count += len(socks[fd].recv(len(DATAGRAM))) == len(DATAGRAM)
+                except OSError:
+                    errors += 1
+            if not ready:
+                errors += clients
+            for fd in ready or socks:
+                socks[fd].send(DATAGRAM)
+        return Seen(count, time.monotonic() - began, errors)
 
 
 class Client(asyncio.Protocol):
@@ -170,6 +226,8 @@ async def load(port: int) -> None:
         match line.split():
             case ["bulk", number, seconds]:
                 seen = await loop.run_in_executor(None, bulk, port, int(number), float(seconds))
+            case ["datagrams", number, seconds]:
+                seen = await loop.run_in_executor(None, datagrams, port, int(number), float(seconds))
             case ["connections", number, seconds]:
                 seen = await connections(port, int(number), float(seconds))
             case ["hold", number]:

@@ -1,7 +1,7 @@
-"""What relaying costs: bulk, new connections and open tunnels through the gateway's TCP listener, HAProxy and nginx.
+"""What relaying costs: bulk, new connections and open tunnels through the gateway's TCP listener, HAProxy and nginx;
+datagrams through its UDP listener and nginx.
 
-Each measure is an entry of `MEASURES`: a function of a running proxy and a load. Datagrams would be one more, with a
-load of their own.
+Each measure is an entry of `MEASURES`: a function of a running proxy and a load.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from bench.serving import Site, serving
 REFERENCE = "haproxy"
 BULK_CONNECTIONS = 4
 AT_ONCE = 20
+SENDERS = 100
 WARM_TUNNELS, OPEN_TUNNELS = 100, 5000
 
 
@@ -118,19 +119,31 @@ def tunnels(proxy: Running) -> Figures:
     return seen.count / seen.seconds, (after - before) / 1024 / max(1, seen.count), seen.errors + warm.errors
 
 
+def datagrams(proxy: Running) -> Figures:
+    proxy.ask(f"datagrams {SENDERS} {proxy.plan.seconds / 4}")
+    seen, cpu = proxy.counted(f"datagrams {SENDERS} {proxy.plan.seconds}")
+    return seen.count / seen.seconds, cpu / seen.count * 1e6, seen.errors
+
+
 @dataclass(frozen=True)
 class Measure:
-    """title: for people; rate, cost: what the columns say."""
+    """title: for people; rate, cost: what the columns say. reference: what the others are compared with; without: peers
+    that know no such thing."""
 
     title: str
     rate: str
     cost: str
     run: Callable[[Running], Figures]
+    reference: str = REFERENCE
+    without: tuple[str, ...] = ()
 
 
 MEASURES = {
     "bulk": Measure(f"Bulk, {BULK_CONNECTIONS} connections", "GB/s", "CPU s/GB", bulk),
     "connections": Measure(f"New connections, {AT_ONCE} at once", "conn/s", "CPU us/conn", connections),
+    "datagrams": Measure(
+        f"Datagrams there and back, {SENDERS} clients", "in a second", "CPU us each", datagrams, "nginx", ("haproxy",)
+    ),
     "tunnels": Measure("Open tunnels, each used once", "opened/s", "KiB each", tunnels),
 }
 
@@ -155,6 +168,8 @@ def streams(plan: Plan, tell: Callable[[str], None]) -> StreamReport:
         for round_, name, peer in itertools.product(range(1, plan.rounds + 1), MEASURES, versions):
             if name == "tunnels" and round_ > 1:
                 continue  # memory is the same each time
+            if peer in MEASURES[name].without:
+                continue
             what = f"round {round_}, {name}, {peer}"
             try:
                 with _running(peer, at.room(f"{round_}-{name}-{peer}"), plan) as proxy:
@@ -171,7 +186,10 @@ def streams(plan: Plan, tell: Callable[[str], None]) -> StreamReport:
         versions={**versions, **libraries()},
         rounds=plan.rounds,
         seconds=plan.seconds,
-        measures={name: rows([one for one in samples if one.measure == name]) for name in MEASURES},
+        measures={
+            name: rows([one for one in samples if one.measure == name], measure.reference)
+            for name, measure in MEASURES.items()
+        },
         notes=notes,
         samples=samples,
     )
@@ -212,9 +230,9 @@ def echoes(port: int) -> str:
 # From samples to words. Pure.
 
 
-def rows(samples: Sequence[Sample]) -> list[Row]:
+def rows(samples: Sequence[Sample], reference: str = REFERENCE) -> list[Row]:
     """The table of one measure, cheapest first."""
-    base = {one.round: one for one in samples if one.peer == REFERENCE}
+    base = {one.round: one for one in samples if one.peer == reference}
     table = []
     for peer in dict.fromkeys(one.peer for one in samples):
         own = [one for one in samples if one.peer == peer]
@@ -265,7 +283,7 @@ def as_text(report: StreamReport) -> str:
     parts = [f"{report.date}, commit {report.commit}; {runs}\n{facts}\n{versions}"]
     for name, table in report.measures.items():
         measure = MEASURES[name]
-        head = ("", measure.rate, f"x {REFERENCE}", measure.cost, f"x {REFERENCE}", "errors")
+        head = ("", measure.rate, f"x {measure.reference}", measure.cost, f"x {measure.reference}", "errors")
         lines = []
         for row in table:
             rate, cost = f"{row.rate:,.4g}", f"{row.cost:,.3g}"

@@ -28,6 +28,12 @@ kind = "tcp"
 listen = "127.0.0.1:{port}"
 upstream = "app"
 
+[[listeners]]
+name = "udp"
+kind = "udp"
+listen = "127.0.0.1:{port}"
+upstream = "app"
+
 [upstreams.app]
 balance = "round_robin"
 endpoints = ["127.0.0.1:{origin}"]
@@ -68,6 +74,11 @@ stream {{
     listen 127.0.0.1:{port} backlog=4096;
     proxy_pass 127.0.0.1:{origin};
     proxy_timeout 600s;
+  }}
+  server {{
+    listen 127.0.0.1:{port} udp;
+    proxy_pass 127.0.0.1:{origin};
+    proxy_timeout 30s;
   }}
 }}
 """

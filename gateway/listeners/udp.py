@@ -65,6 +65,8 @@ _RENEWED = 0.5
 _PKTINFO = 8  # linux/in.h
 _ROOM = socket.CMSG_SPACE(20)  # struct in6_pktinfo
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_NO_PORT = (errno.EADDRINUSE, errno.EAGAIN, errno.EADDRNOTAVAIL)
+_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.ENOBUFS)  # ENOSPC: fs.epoll.max_user_watches
 # The kernel has no room at the moment. Nobody is to blame, and who lost a datagram sends it again.
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 
@@ -374,9 +376,6 @@ class Sessions:
     ) -> Flow | None:
         """None: it can't be had, and the datagram is dropped. asked: the address of ours that it came to, as the kernel
         tells it; tried: endpoints that did not take it."""
-        flows = self._flows
-        if len(flows) >= self._most:
-            self._end(next(iter(flows.values())), DISPLACED)
         flow = Flow(self, who, address, _plain(address[0]), now)
         if self._crowd is not None:
             counted = self._crowd.enter(flow.client)
@@ -397,6 +396,9 @@ class Sessions:
         if self._tells:
             here = (local, self._here[1]) if local else self._here
             flow.header = proxy_protocol.v2((flow.client, flow.port), here, is_udp=True)
+        flows = self._flows
+        if len(flows) >= self._most:
+            self._end(next(iter(flows.values())), DISPLACED)
         flows[who] = flow
         cells = self._cells
         cells[self._accepted] += 1
@@ -445,13 +447,11 @@ class Sessions:
         flow.fd = flow.sock.fileno()
         flow.send, flow.recv = flow.sock.send, flow.sock.recv
         self._by_fd[flow.fd] = flow
-        if self._epoll is not None:
-            self._epoll.register(flow.fd, select.EPOLLIN)
         if flow.key:
             self._remember(flow, now)
 
     def _socket(self, endpoint: Endpoint) -> socket.socket:
-        """A socket that is connected to it. Raises UpstreamError."""
+        """A socket that is connected to it, in the epoll. Raises UpstreamError."""
         place = self._whereabouts.of(endpoint.address)
         if place is None:
             raise ConnectFailed(endpoint.name, "its name is not known")
@@ -464,12 +464,16 @@ class Sessions:
                 if source:
                     sock.bind((source, 0))
                 sock.connect(where)
+                if self._epoll is not None:
+                    self._epoll.register(sock.fileno(), select.EPOLLIN)
             except OSError as error:
                 why = f"cannot send to it ({error.strerror or error})"
                 if sock is not None:
                     sock.close()
-                    if error.errno in (errno.EADDRINUSE, errno.EAGAIN, errno.EADDRNOTAVAIL):
+                    if error.errno in _NO_PORT:
                         raise PortsExhausted(endpoint.name, why) from None
+                    if error.errno in _NO_ROOM:
+                        raise DescriptorsExhausted(endpoint.name, why) from None
                     raise ConnectFailed(endpoint.name, why) from None
                 if error.errno not in _NO_DESCRIPTOR or not self._flows:
                     raise DescriptorsExhausted(endpoint.name, why) from None

@@ -75,7 +75,7 @@ def test_both_ends(tmp_path: Path) -> None:
         port = int(next_line(origin, log))
         assert echoes(port) == ""
         with answering((sys.executable, "-m", "bench.ends", "load", str(port)), log) as load:
-            for command in ("bulk 2 0.1", "connections 3 0.1", "hold 60"):
+            for command in ("bulk 2 0.1", "connections 3 0.1", "datagrams 3 0.1", "hold 60"):
                 assert load.stdin is not None
                 load.stdin.write(f"{command}\n")
                 load.stdin.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -13,7 +12,6 @@ import dns.message
 import dns.query
 import pytest
 
-from gateway.proxy_protocol import read
 from tests.support.access_log import lines
 from tests.support.datagrams import Callers, Namesakes
 from tests.support.dns_server import DnsServer
@@ -172,26 +170,6 @@ def test_a_gateway_that_stops_waits_for_no_idle_session(
     assert {line["reason"] for line in lines(one.folder / "access.log")} == {""}
 
 
-def test_each_datagram_says_whose_it_is(gateway: Start, settings: Settings) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
-        endpoint.settimeout(10)
-        endpoint.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{endpoint.getsockname()[1]}"
-        one = gateway(before(settings, address, listener='proxy_protocol = { send = "v2" }'))
-        host, _, port = one.address("udp").rpartition(":")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(10)
-            client.connect((host, int(port)))
-            for number in range(3):
-                client.send(b"%d" % number)
-                asked, peer = endpoint.recvfrom(1000)
-                header, end = read(asked) or pytest.fail("no header")
-                assert (header.source, header.destination) == (client.getsockname(), (host, int(port)))
-                assert asked[end:] == b"%d" % number
-                endpoint.sendto(asked[end:], peer)
-                assert client.recv(100) == b"%d" % number
-
-
 # DNS.
 
 
@@ -213,7 +191,7 @@ def dig(address: str, *names: str) -> list[str]:
     return ran.stdout.split()
 
 
-def test_dig_asks_a_resolver_over_a_reload(gateway: Start, settings: Settings, resolver: DnsServer) -> None:
+def test_dig_and_dnspython_ask_a_resolver_over_a_reload(gateway: Start, settings: Settings, resolver: DnsServer) -> None:
     one = gateway(before(settings, resolver.address, listener="max_responses = 1"))
     names = [f"n{number}.app.test" for number in range(20)]
     addresses = [f"10.0.0.{number}" for number in range(20)]
@@ -222,12 +200,7 @@ def test_dig_asks_a_resolver_over_a_reload(gateway: Start, settings: Settings, r
     assert dig(one.address("udp"), *names) == addresses
     assert tunnels(one) == 0  # each was over with its answer
     assert resolver.asked["n7.app.test", "A"] == 2
-
-
-def test_dnspython_asks_a_resolver(gateway: Start, settings: Settings, resolver: DnsServer) -> None:
-    one = gateway(before(settings, resolver.address))
     host, _, port = one.address("udp").rpartition(":")
-    for number in range(20):
-        query = dns.message.make_query(f"n{number}.app.test", "A")
-        answer = dns.query.udp(query, host, timeout=10, port=int(port))
-        assert [item.address for rrset in answer.answer for item in rrset] == [f"10.0.0.{number}"]
+    query = dns.message.make_query("n7.app.test", "A")
+    answer = dns.query.udp(query, host, timeout=10, port=int(port))
+    assert [item.address for rrset in answer.answer for item in rrset] == ["10.0.0.7"]

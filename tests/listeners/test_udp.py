@@ -214,6 +214,18 @@ async def test_a_client_has_so_many_sessions_and_no_more(caplog: pytest.LogCaptu
 
 
 @live
+async def test_who_may_have_no_more_displaces_nobody() -> None:
+    with Endpoint() as endpoint, Client() as first, Client() as second:
+        async with DatagramSite(endpoint, listener={"max_connections_per_client": 1, "max_sessions": 1}) as site:
+            first.send(b"?", site.address)
+            await endpoint.answer()
+            await first.read()
+            second.send(b"?", site.address)
+            await until(lambda: site.refused == 1)
+            assert site.ended.empty() and site.open == 1
+
+
+@live
 async def test_where_nobody_listens_another_endpoint_is_asked() -> None:
     with Endpoint() as endpoint, Client() as client:
         async with DatagramSite(nobody(), endpoint) as site:
