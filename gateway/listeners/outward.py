@@ -11,7 +11,7 @@ from gateway.config.values import TcpAddress
 from gateway.errors import ConnectTimeout, DescriptorsExhausted, UpstreamError
 from gateway.listeners.egress import Egress
 from gateway.relay import End
-from gateway.upstream.dial import dial_with
+from gateway.upstream.dial import dial_with, too_late
 from gateway.upstream.remote import Remote
 
 _LEAST = 0.25  # seconds for an attempt, however many addresses there are (RFC 8305, section 5)
@@ -70,12 +70,17 @@ async def connect(
     for place, address in enumerate(addresses):
         left = end - monotonic()
         share = min(left, max(left / (len(addresses) - place), _LEAST))
+        remote = _remote(address)
         try:
-            made = await dial_with(make, _remote(address), share)
+            async with asyncio.timeout(share):
+                made = await dial_with(asyncio.get_running_loop(), make, remote)
         except DescriptorsExhausted:
             raise
         except UpstreamError as error:
             failure = error
+            continue
+        except TimeoutError:
+            failure = too_late(remote, share)
             continue
         return made.transport, made, address
     raise failure
@@ -87,12 +92,18 @@ async def reach(
     """The same for a host that a client names; to look it up is part of the time. Raises EgressDenied and NameUnknown,
     too."""
     end = monotonic() + within
+    addresses = await admitted(egress, host, port, within)
+    return await connect(addresses, end - monotonic(), make)
+
+
+async def admitted(egress: Egress, host: str, port: int, within: float) -> list[TcpAddress]:
+    """Where to connect to for a host, found out within so many seconds. Raises EgressDenied, and UpstreamError when
+    there is nowhere."""
     try:
         async with asyncio.timeout(within):
-            addresses = await egress.admit(host, port)
+            return await egress.admit(host, port)
     except TimeoutError:
         raise ConnectTimeout(host, f"not looked up within {round(within, 3):g} s") from None
-    return await connect(addresses, end - monotonic(), make)
 
 
 def _remote(address: TcpAddress) -> Remote:
