@@ -405,17 +405,17 @@ async def test_the_address_that_passed_is_the_one_that_is_dialled() -> None:
         await peer.ends()
 
     async with Origin(handler) as good, Origin(handler, host="127.0.0.2", port=good.port) as bad:
-        with Shifting(["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2", "127.0.0.1"]) as server:
-            with guard(allow=["127.0.0.1"], resolver=server.address) as one:
-                outcomes = []
-                for _ in range(9):
-                    try:
-                        transport, _, address = await reach(one, "shift.test", good.port, 10.0, Held)
-                        assert transport.get_extra_info("peername")[0] == address.host
-                        transport.abort()
-                        outcomes.append(address.host)
-                    except EgressDenied as denied:
-                        outcomes.append(denied.rule)
+        server = Shifting(["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2", "127.0.0.1"])
+        with server, guard(allow=["127.0.0.1"], resolver=server.address) as one:
+            outcomes = []
+            for _ in range(9):
+                try:
+                    transport, _, address = await reach(one, "shift.test", good.port, 10.0, Held)
+                    assert transport.get_extra_info("peername")[0] == address.host
+                    transport.abort()
+                    outcomes.append(address.host)
+                except EgressDenied as denied:
+                    outcomes.append(denied.rule)
         await until(lambda: good.accepted == 6)
         assert outcomes == ["127.0.0.1", NOT_ALLOWED, "127.0.0.1"] * 3
         assert bad.accepted == 0
@@ -619,9 +619,9 @@ def test_without_caps_nothing_is_held_and_nothing_charged() -> None:
 
 def test_bounds_of_a_tunnel() -> None:
     with guard(max_bytes="1MiB", max_duration="1h", bytes_per_user="1GiB") as one:
-        with one.enter("10.0.0.1", "ann") as ticket:
-            assert ticket.bounds(1000.0)[:3] == (3600.0, 1000.0, 1 << 20)
-            assert ticket.bounds().charge == ticket.charge
+        ticket = one.enter("10.0.0.1", "ann")
+        assert ticket.bounds(1000.0)[:3] == (3600.0, 1000.0, 1 << 20)
+        assert ticket.bounds().charge == ticket.charge
 
 
 @pytest.mark.parametrize("whom", ["client", "user"])
@@ -629,7 +629,8 @@ def test_a_quota_of_bytes(whom: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = monotonic_ns()
     monkeypatch.setattr("gateway.ledger.monotonic_ns", lambda: now)
     monkeypatch.setattr(module, "monotonic_ns", lambda: now)
-    with guard(**{f"bytes_per_{whom}": "1000B", "window": "100s"}) as one:
+    quota: dict[str, Any] = {f"bytes_per_{whom}": "1000B"}
+    with guard(window="100s", **quota) as one:
         other = ("10.0.0.2", "ann") if whom == "client" else ("10.0.0.1", "bob")
         with one.enter("10.0.0.1", "ann") as first, one.enter("10.0.0.1", "ann") as second:
             assert first.charge(400, 7.0) and second.charge(600, 7.0)  # to the last byte
