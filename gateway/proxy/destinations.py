@@ -17,8 +17,8 @@ from gateway.scoreboard import Cells
 from gateway.upstream.destination import Destination, no_series
 from gateway.wheel import Wheel
 
-# Destinations to which a worker keeps connections. A browser visits a dozen hosts for a page; what is beyond this is
-# dialled anew, as everything would be without.
+# Destinations to which a worker keeps connections. A browser visits a dozen hosts for a page: enough for a hundred
+# people; what is beyond this is dialled anew, as everything would be without.
 _MOST = 1024
 # Nothing is sent a second time for a client who can do so itself, and knows better; what was not sent, or met a kept
 # connection as it was closed, goes on all the same.

@@ -23,7 +23,9 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.remote import Remote
 from gateway.wheel import Wheel
 
-_CONFIG = PoolConfig()
+# A reverse proxy has a handful of endpoints, this may have a thousand destinations: what is kept of each is what a few
+# browsers ask for at once (six connections for a host), and not for longer than it takes to read a page.
+_CONFIG = PoolConfig().model_copy(update={"max_idle": 32, "idle_timeout": 30.0})
 
 
 def no_series() -> Cells:

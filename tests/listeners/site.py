@@ -52,9 +52,8 @@ class Site:
         send_buffer: int = 0,
     ) -> None:
         """others: upstreams beside that of the origins, which is "app". middleware: around all routes. sets: of
-        layers. python_path: where plug-ins are. listener: what it has beside the rest, or instead. egress: that which
-        is called "lan". send_buffer: bytes the kernel holds for each client, 0 for its own
-        choice."""
+        layers. python_path: where plug-ins are. listener: further keys of it, perhaps of another kind. egress: that
+        which is called "lan". send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {

@@ -188,16 +188,18 @@ def test_copies_are_counted_by_what_became_of_them(board: Scoreboard) -> None:
     }
 
 
+@pytest.mark.parametrize(("status", "tunnelled", "code"), [(101, False, "1xx"), (200, True, "2xx")])
 def test_a_tunnel_is_one_request_and_no_duration(
-    board: Scoreboard, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    board: Scoreboard, plan: Plan, monkeypatch: pytest.MonkeyPatch, status: int, tunnelled: bool, code: str
 ) -> None:
     cells = board.take(0, plan.gauges())
-    tunnel = over(101, 0.25, route=route_of(plan), bytes_in=5, bytes_out=7, reason="tunnel_idle_timeout")
+    tunnel = over(status, 0.25, route=route_of(plan), bytes_in=5, bytes_out=7, reason="tunnel_idle_timeout")
+    tunnel.tunnelled = tunnelled
     counting(cells, plan, monkeypatch)(tunnel, 3600.0)
     cells[plan.block("tunnels", "web") + TUNNELS_OPEN] = 4
     found = samples(board, plan)
     labels = {"listener": "web", "route": "r", "upstream": "app"}
-    assert found["gateway_requests_total"] == {of(**labels, code="1xx"): 1}
+    assert found["gateway_requests_total"] == {of(**labels, code=code): 1}
     assert found["gateway_response_bytes_total"][of(**labels)] == 7
     assert found["gateway_request_duration_seconds_count"][of(route="r")] == 0
     assert found["gateway_request_duration_seconds_sum"][of(route="r")] == 0
