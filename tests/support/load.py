@@ -70,8 +70,8 @@ class Load:
     """gets, posts: kept connections of each method. fresh: callers that make a connection for each request. pages: what
     is got, in turns.
 
-    pause: seconds between two requests of a caller, more or less: ten callers ask some 700 times a second, and leave the
-    machine to those who reload. A context manager; `stop` returns the report.
+    pause: seconds between two requests of a caller, more or less: ten callers ask some 700 times a second, and leave
+    the machine to those who reload. A context manager; `stop` returns the report.
     """
 
     def __init__(
