@@ -136,6 +136,7 @@ def test_a_reload_says_what_changed(gateway: Start, settings: Settings) -> None:
 
 def test_a_reload_that_moves_the_logs(gateway: Start, settings: Settings, origin: Origin) -> None:
     """Whoever drains writes to the end where he always wrote, also when the logs are reopened meanwhile."""
+    settings = settings.but(process={"drain_timeout": "60s"})  # commands take their time on a busy machine
     one = gateway(settings.but(log={"access": "access.log", "error": "error.log"}))
     with Client(one.address()) as client:
         rest = client.send_most("/echo", b"late")
