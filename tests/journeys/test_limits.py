@@ -24,6 +24,7 @@ from tests.support.origin import Origin
 from tests.support.settings import Settings
 from tests.support.waiting import eventually
 
+_SECONDS = 10.0
 # By path: requests per second, and burst. Together far less than four processes ask for on a busy machine.
 _RATES = {"/20": (20, 20), "/60": (60, 30), "/150": (150, 75)}
 
@@ -33,16 +34,14 @@ def _limited(path: str, layer: str, rest: str = "respond = { status = 200 }") ->
     return f'[[routes]]\nname = "r{name}"\npath = "{path}"\nmiddleware = [{layer}]\n{rest}\n'
 
 
-@pytest.mark.parametrize(("workers", "seconds"), [(1, 5), (2, 5), (4, 10)])
-def test_what_is_admitted_is_rate_times_time_and_burst(
-    gateway: Start, settings: Settings, workers: int, seconds: int
-) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_what_is_admitted_is_rate_times_time_and_burst(gateway: Start, settings: Settings, workers: int) -> None:
     layers = [
         _limited(path, f'{{ kind = "rate_limit", rate = "{rate}/s", burst = {burst} }}')
         for path, (rate, burst) in _RATES.items()
     ]
     one = gateway(settings.but(workers=workers, more="\n".join(layers)))
-    counts = by_processes(4, one.address(), seconds, [*_RATES])
+    counts = by_processes(4, one.address(), _SECONDS, [*_RATES])
     # The kernel gave out 16 connections: most workers had their part in it.
     assert len([worker for worker in one.workers() if worker.requests]) > workers // 2
     for path, (rate, burst) in _RATES.items():
@@ -51,7 +50,7 @@ def test_what_is_admitted_is_rate_times_time_and_burst(
         # And when it refused one less than one was left, so all that had come by then was used, but for what came while
         # the account was full: in the first moment, until everybody asked.
         longest = max(count.last_heard for count in counts) - min(count.first_sent for count in counts)
-        shortest = max(count.refused[path] for count in counts) - min(count.first_heard[path] for count in counts)
+        shortest = max(count.refused[path] for count in counts) - max(count.first_heard[path] for count in counts)
         assert 0.99 * (burst + rate * shortest) <= admitted <= burst + rate * longest
         assert shortest > 0.9 * longest, "the machine was too busy to ask for more than was to be had"
 
