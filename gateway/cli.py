@@ -22,8 +22,8 @@ from gateway.config.files import control_path, find
 from gateway.config.problems import closest
 from gateway.errors import Absent, GatewayError
 from gateway.master.control import ask
-from gateway.master.upgrade import is_rehearsal, unlike_the_running_one
-from gateway.middleware import KINDS, MIDDLEWARE
+
+# What only some commands need is imported by them: one that asks the master a question is to answer soon.
 
 _FILE = click.option(
     "-c",
@@ -50,6 +50,7 @@ def _guarded(work: Callable[[], Any]) -> Any:
 
 def _load(path: str | None) -> tuple[Path, Config]:
     """The file, and what it says. What that names and this machine lacks makes no difference to what it says."""
+    from gateway.middleware import KINDS
     from gateway.worker.assembly import check
 
     found = find(path)
@@ -60,6 +61,7 @@ def _load(path: str | None) -> tuple[Path, Config]:
 
 def _checked(path: str | None, is_rehearsal: bool) -> tuple[Path, Config, list[str]]:
     """The same with warnings: of what it can't mean, and, where it is not about to be run, of what is not here."""
+    from gateway.middleware import KINDS
     from gateway.worker.assembly import check
     from gateway.worker.plugins import Plugins
 
@@ -81,6 +83,7 @@ def main() -> None:
 def run(path: str | None) -> None:
     """Start in the foreground."""
     from gateway.master.master import Master
+    from gateway.middleware import KINDS
     from gateway.observer.observer import run_observer
     from gateway.scoreboard import Role
     from gateway.worker.assembly import check
@@ -100,6 +103,8 @@ def run(path: str | None) -> None:
 def check(path: str | None, strict: bool) -> None:
     """Read the configuration and say all that is wrong with it. What is right but can't be meant, and files and
     plug-ins that are not on this machine, are warned of."""
+    from gateway.master.upgrade import is_rehearsal, unlike_the_running_one
+
     refused = unlike_the_running_one(os.environ)
     if refused:
         _fail(refused)
@@ -122,6 +127,8 @@ def config(path: str | None) -> None:
 @main.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of the configuration file."""
+    from gateway.middleware import KINDS
+
     click.echo(schema(KINDS), nl=False)
 
 
@@ -130,7 +137,7 @@ def print_schema() -> None:
 @click.option("--markdown", "as_markdown", is_flag=True, help="All kinds with their options, as conf/middleware.md.")
 def middleware(kind: str | None, as_markdown: bool) -> None:
     """List the kinds of layers that can stand around routes, or say what one of them does and may be told."""
-    from gateway.middleware import reference
+    from gateway.middleware import MIDDLEWARE, reference
 
     if as_markdown:
         click.echo(reference.markdown(MIDDLEWARE), nl=False)

@@ -16,7 +16,7 @@ from gateway.config.document import INCLUDE
 from gateway.config.layers import Kinds
 from gateway.config.listeners import LISTENERS
 from gateway.config.model import Config
-from gateway.config.section import Section
+from gateway.config.section import Section, documented
 from gateway.config.values import HIDDEN, Secret, without_credentials
 
 _REFERENCE = r"\$\{"  # a string with a reference to the environment may become anything
@@ -89,7 +89,7 @@ def restored(data: Any, kinds: Kinds, marks: Iterable[Mark] = ()) -> Config | No
 
 def schema(kinds: Kinds) -> str:
     """The JSON Schema of a configuration file, for editors. Also true of files before their `${NAME}` are expanded."""
-    described = _with_written_defaults(Config.model_json_schema(schema_generator=_Untitled), Config)
+    described = _in_words(Config.model_json_schema(schema_generator=_Untitled), Config)
     described = _with_kinds(described, kinds, layers.SCHEMA, "Layer")
     found = _open(_with_kinds(described, LISTENERS, listeners.SCHEMA, "Listener"))
     found["properties"][INCLUDE] = {
@@ -152,7 +152,7 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
 
 def options_schema(options: type[Section]) -> dict[str, Any]:
     """The JSON Schema of one kind of layer or listener."""
-    described = _with_written_defaults(options.model_json_schema(schema_generator=_Untitled), options)
+    described = _in_words(options.model_json_schema(schema_generator=_Untitled), options)
     kind = described["properties"].pop("kind")
     described["properties"] = {"kind": kind, **described["properties"]}
     needed = [name for name in described.get("required", ()) if name != "kind"]
@@ -160,8 +160,9 @@ def options_schema(options: type[Section]) -> dict[str, Any]:
     return described
 
 
-def _with_written_defaults(found: dict[str, Any], root: type[Section]) -> dict[str, Any]:
-    """The schema of root with defaults such as "30s", where pydantic gives the number that it stands for."""
+def _in_words(found: dict[str, Any], root: type[Section]) -> dict[str, Any]:
+    """The schema of root with what stands below the fields, and with defaults such as "30s", where pydantic gives the
+    number that it stands for."""
     for section in _sections(Section):
         definition = found if section is root else found.get("$defs", {}).get(section.__name__)
         if definition is None or (section is not root and section.__module__ not in _modules(root)):
@@ -169,9 +170,15 @@ def _with_written_defaults(found: dict[str, Any], root: type[Section]) -> dict[s
         # A section that may be a bare string is described by the last of its forms.
         table = definition["anyOf"][-1] if "anyOf" in definition else definition
         written = section.model_construct().model_dump(warnings=False)
-        for name, described in table["properties"].items():
+        texts = documented(section)
+        for name, field in section.model_fields.items():
+            key = field.alias or name
+            described = table["properties"][key]
             if described.get("default") is not None:
-                described["default"] = written[name]
+                described["default"] = written[key]
+            if text := texts.get(name):
+                described.setdefault("description", text)
+                table["properties"][key] = dict(sorted(described.items()))
     return found
 
 

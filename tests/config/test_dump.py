@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from gateway.config import Config
 from gateway.config.document import INCLUDE
 from gateway.config.dump import effective, restored, schema
-from gateway.config.section import Section
+from gateway.config.section import Section, documented
 from gateway.middleware import KINDS
 
 from .test_load import WRONG
@@ -71,8 +71,9 @@ def sections() -> list[type[Section]]:
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
 def test_every_field_is_described(section: type[Section]) -> None:
-    for name, field in section.model_fields.items():
-        assert field.description and field.description.endswith("."), name
+    texts = documented(section)
+    for name in section.model_fields:
+        assert texts[name].endswith("."), name
     assert section.__doc__ and section.model_config["extra"] == "forbid" and section.model_config["frozen"]
 
 

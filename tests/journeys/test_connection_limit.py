@@ -116,8 +116,8 @@ def test_half_a_head_is_not_idle(gateway: Start, settings: Settings, stack: Exit
 def test_nothing_is_lost_under_load(gateway: Start, settings: Settings, stack: ExitStack) -> None:
     """Callers that come back at once are never the ones that have been idle for longest."""
     one = gateway(settings.but(more=LIMIT % 30))
-    with Load(one.address()) as load:
-        for _ in range(300):
+    with Load(one.address(), pause=0.003) as load:
+        for _ in range(150):
             [idler] = connected(stack, one, 1)
             assert idler.get().body == HELLO
         load.goes_on()

@@ -25,8 +25,8 @@ from tests.support.settings import Settings
 from tests.support.waiting import eventually
 
 _SECONDS = 10.0
-# By path: requests per second, and burst.
-_RATES = {"/20": (20, 20), "/100": (100, 50), "/300": (300, 150)}
+# By path: requests per second, and burst. Together far less than four processes ask for on a busy machine.
+_RATES = {"/20": (20, 20), "/60": (60, 30), "/150": (150, 75)}
 
 
 def _limited(path: str, layer: str, rest: str = "respond = { status = 200 }") -> str:
@@ -50,7 +50,7 @@ def test_what_is_admitted_is_rate_times_time_and_burst(gateway: Start, settings:
         # And when it refused one less than one was left, so all that had come by then was used, but for what came while
         # the account was full: in the first moment, until everybody asked.
         longest = max(count.last_heard for count in counts) - min(count.first_sent for count in counts)
-        shortest = max(count.refused[path] for count in counts) - min(count.first_heard[path] for count in counts)
+        shortest = max(count.refused[path] for count in counts) - max(count.first_heard[path] for count in counts)
         assert 0.99 * (burst + rate * shortest) <= admitted <= burst + rate * longest
         assert shortest > 0.9 * longest, "the machine was too busy to ask for more than was to be had"
 
@@ -194,7 +194,9 @@ def _requests(one: Gateway, pid: int) -> int:
 
 def _held(settings: Settings, most: int) -> Settings:
     layer = f'{{ kind = "concurrency_limit", key = "route", max = {most} }}'
-    return settings.but(workers=2, more=_limited("/held", layer, 'upstream = "app"'))
+    # Long enough for a busy machine: who is cut at the end of a drain holds nothing any more.
+    patient = {"drain_timeout": "60s"}
+    return settings.but(workers=2, process=patient, more=_limited("/held", layer, 'upstream = "app"'))
 
 
 def _holding(one: Gateway, origin: Origin, stack: contextlib.ExitStack, many: int) -> list[Client]:

@@ -70,7 +70,8 @@ class Load:
     """gets, posts: kept connections of each method. fresh: callers that make a connection for each request. pages: what
     is got, in turns.
 
-    pause: seconds between two requests of a caller, more or less. A context manager; `stop` returns the report.
+    pause: seconds between two requests of a caller, more or less: ten callers ask some 700 times a second, and leave
+    the machine to those who reload. A context manager; `stop` returns the report.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Load:
         gets: int = 4,
         posts: int = 4,
         fresh: int = 2,
-        pause: float = 0.003,
+        pause: float = 0.01,
         pages: Sequence[Page] = _PAGES,
     ) -> None:
         self.address = address
