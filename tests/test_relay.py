@@ -33,7 +33,8 @@ async def pipe(bounds: Bounds, idle: float = 60.0, rest: bytes = b"", room: int 
     """room: bytes that the kernel's buffers have on the left, 0 for its own choice."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        peers, ends = [], []
+        peers: list[Peer] = []
+        ends: list[End] = []
         for _ in range(2):
             near = socket.create_connection(server.getsockname())
             far, _ = server.accept()
