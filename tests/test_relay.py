@@ -220,3 +220,17 @@ async def test_an_end_that_is_not_read_yet_is_no_reset() -> None:
         assert len(await one.left.ends()) == size
         await one.done
         assert one.relay.reason == ""
+
+
+@live
+async def test_one_that_takes_nothing_for_too_long_has_not_all() -> None:
+    async with pipe(Bounds(), idle=0.3, room=1 << 14) as one:
+        hold(one.left)
+        writer: Any = one.right.writer.transport
+        writer.write(bytes(1 << 20))
+        await one.done
+        assert one.relay.reason == "tunnel_idle_timeout"
+        hold(one.left, False)
+        with pytest.raises(ConnectionResetError):
+            while await one.left.reader.read(1 << 16):
+                pass
