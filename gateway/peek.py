@@ -4,26 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import select
-import socket
 import struct
 import termios
 from typing import Any
-
-
-def peer_of(transport: Any) -> tuple[str, int] | None:
-    """Who is on the other side, None for a unix socket and for one that is gone already. uvloop's own "peername" makes
-    three system calls and a Python object for it."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family == socket.AF_UNIX:
-        return None
-    borrowed = socket.SocketType(sock.family, socket.SOCK_STREAM, 0, sock.fileno())
-    try:
-        found: tuple[str, int] = borrowed.getpeername()[:2]
-        return found
-    except OSError:
-        return None
-    finally:
-        borrowed.detach()
 
 
 def waiting(transport: Any) -> bool:

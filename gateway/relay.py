@@ -146,13 +146,21 @@ class Relay:
         if now >= self._until:
             self.end(TOO_LONG)
         elif now >= self._moved + self._idle:
-            self.reason = self.reason or IDLE
-            for side in self._sides or ():
-                side.transport.abort()
+            self._end_idle()
         elif now >= self._charge_at and not self._pay(now):
             self.end(USED_UP)
         else:
             self._rearm()
+
+    def _end_idle(self) -> None:
+        """An orderly end, unless somebody has not taken what was sent to him."""
+        sides = self._sides or ()
+        if any(side.unread or (not side.lost and side.transport.get_write_buffer_size()) for side in sides):
+            self.end(IDLE)
+            return
+        self.reason = self.reason or IDLE
+        for side in sides:
+            side.transport.abort()
 
     def _pay(self, now: float) -> bool:
         """Tell the quota what was used since it was told last; whether there is any left."""

@@ -33,7 +33,8 @@ async def pipe(bounds: Bounds, idle: float = 60.0, rest: bytes = b"", room: int 
     """room: bytes that the kernel's buffers have on the left, 0 for its own choice."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        peers, ends = [], []
+        peers: list[Peer] = []
+        ends: list[End] = []
         for _ in range(2):
             near = socket.create_connection(server.getsockname())
             far, _ = server.accept()
@@ -219,3 +220,17 @@ async def test_an_end_that_is_not_read_yet_is_no_reset() -> None:
         assert len(await one.left.ends()) == size
         await one.done
         assert one.relay.reason == ""
+
+
+@live
+async def test_one_that_takes_nothing_for_too_long_has_not_all() -> None:
+    async with pipe(Bounds(), idle=0.3, room=1 << 14) as one:
+        hold(one.left)
+        writer: Any = one.right.writer.transport
+        writer.write(bytes(1 << 20))
+        await one.done
+        assert one.relay.reason == "tunnel_idle_timeout"
+        hold(one.left, False)
+        with pytest.raises(ConnectionResetError):
+            while await one.left.reader.read(1 << 16):
+                pass

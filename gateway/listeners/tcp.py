@@ -20,7 +20,7 @@ from gateway.listeners.identity import plain
 from gateway.listeners.listener import Entry
 from gateway.listeners.sni import Names
 from gateway.metrics.plan import UPSTREAM_RETRIES
-from gateway.peek import is_dead, peer_of, waiting
+from gateway.peek import is_dead, waiting
 from gateway.proxy_protocol import Address
 from gateway.ranges import UNIX
 from gateway.relay import Bounds, End, Relay, reset
@@ -103,8 +103,8 @@ class TcpConnection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         entry = self.entry
         self._transport = transport
-        peer = self._peer or peer_of(transport)
-        if peer is not None:
+        peer = self._peer or transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
             address, port = peer[:2]
             self._peer = address, port = plain(address), port
         else:

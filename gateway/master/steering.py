@@ -303,7 +303,7 @@ class DatagramGroup:
     def __init__(self) -> None:
         self._order: list[tuple[int, socket.socket]] = []
         self._reading: frozenset[int] = frozenset()
-        self._attached = b""
+        self._attached: tuple[list[int], frozenset[int]] | None = None  # what the program there was made of
 
     @classmethod
     def adopt(cls, order: Sequence[tuple[int, socket.socket]], reading: Collection[int] | None) -> DatagramGroup:
@@ -334,15 +334,15 @@ class DatagramGroup:
         if self._order:
             self.steer(self._reading)
         else:
-            self._attached = b""
+            self._attached = None  # the kernel frees the group, and its program with it
 
     def steer(self, to: Collection[int]) -> bool:
         """Send datagrams to these slots only; to all when these are none of them. False when the kernel refuses."""
         self._reading = frozenset(to)
-        if not self._order:
+        wanted = self.slots, self._reading
+        if not self._order or wanted == self._attached:
             return True
-        wanted = by_client(self.slots, self._reading)
-        if wanted != self._attached and not attach_program(self._order[0][1], wanted):
+        if not attach_program(self._order[0][1], by_client(*wanted)):
             return False
         self._attached = wanted
         return True

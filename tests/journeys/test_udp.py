@@ -191,7 +191,7 @@ def dig(address: str, *names: str) -> list[str]:
     return ran.stdout.split()
 
 
-def test_dig_and_dnspython_ask_a_resolver_over_a_reload(gateway: Start, settings: Settings, resolver: DnsServer) -> None:
+def test_dig_and_dnspython_ask_over_a_reload(gateway: Start, settings: Settings, resolver: DnsServer) -> None:
     one = gateway(before(settings, resolver.address, listener="max_responses = 1"))
     names = [f"n{number}.app.test" for number in range(20)]
     addresses = [f"10.0.0.{number}" for number in range(20)]

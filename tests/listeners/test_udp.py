@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -469,6 +471,49 @@ async def test_the_address_that_endpoints_are_sent_to_from() -> None:
             first.send(b"?", site.address)
             second.send(b"?", site.address)
             assert {(await endpoint.read())[1][0] for _ in range(2)} == {"127.0.0.7", "127.0.0.8"}
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, descriptors())) + 1, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in fillers:
+            os.close(fd)
+
+
+@live
+async def test_without_descriptors_the_oldest_makes_room() -> None:
+    with Endpoint() as endpoint, Client() as first, Client() as second:
+        async with DatagramSite(endpoint) as site:
+            first.send(b"?", site.address)
+            await endpoint.answer()
+            await first.read()
+            with no_descriptor_left():
+                second.send(b"!", site.address)
+                assert await endpoint.answer() == b"!"
+                assert (await second.read())[0] == b"!"
+            gone = await site.over()
+            assert (gone.port, gone.reason) == (first.port, "session_displaced")
+
+
+@live
+async def test_without_descriptors_and_sessions_a_datagram_is_dropped() -> None:
+    with Endpoint() as endpoint, Client() as client:
+        async with DatagramSite(endpoint) as site:
+            with no_descriptor_left():
+                client.send(b"?", site.address)
+                await until(lambda: site.refused == 1)
+            client.send(b"!", site.address)
+            assert await endpoint.answer() == b"!"
+            assert site.upstream.endpoints[0].health.record[Mark.FAILURES] == 0
 
 
 @live
