@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fuzz import chunks, proxy, response, seeds, server, tokens
+from tests.fuzz import chunks, proxy, response, seeds, server, socks, tokens
 from tests.fuzz.loop import Loop
 
 
@@ -26,5 +26,6 @@ TARGETS = {
         Target("response", response.run, seeds.RESPONSE),
         Target("chunks", chunks.run, seeds.CHUNKS),
         Target("tokens", tokens.run, tokens.SEEDS),
+        Target("socks", socks.run, socks.SEEDS),
     )
 }

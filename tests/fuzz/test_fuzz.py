@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from gateway.middleware.identity import jose
+from gateway.socks import Request
 from gateway.wire import chunked, heads
+from tests.fuzz import socks
 from tests.fuzz.__main__ import NAMES, shrunk
 from tests.fuzz.acts import Act, acts
 from tests.fuzz.loop import Finding, Loop, running
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, Target
 
-MUTATIONS = {"server": 2000, "proxy": 1000, "response": 500, "chunks": 2000, "tokens": 2000}
+MUTATIONS = {"server": 2000, "proxy": 1000, "response": 500, "chunks": 2000, "tokens": 2000, "socks": 2000}
 
 
 @pytest.fixture
@@ -74,12 +76,18 @@ def any_base64(text: bytes) -> bytes:
     return urlsafe_b64decode(text + b"==")
 
 
+def hasty(data: bytes) -> object:
+    """One that takes half a request for a whole one."""
+    return (Request(1, "", 0), len(data)) if data[:2] == b"\5\1" else None
+
+
 KINDER: dict[str, tuple[object, str, object]] = {
     "server": (heads, "request_length", length_first),
     "proxy": (heads, "request_length", length_first),
     "response": (heads, "response_length", length_first),
     "chunks": (chunked, "_SIZE_LINE", re.compile(rb"([0-9A-Fa-f]{1,15})\r?\n")),
     "tokens": (jose, "decode64", any_base64),
+    "socks": (socks, "read_request", hasty),
 }
 
 
