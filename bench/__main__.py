@@ -1,5 +1,5 @@
-"""The command line: ``python -m bench compare``, ``conformance``, ``profile``, ``slow``, ``balancers`` and
-``middleware``."""
+"""The command line: ``python -m bench compare``, ``conformance``, ``profile``, ``slow``, ``balancers``, ``middleware``
+and ``streams``."""
 
 import signal
 import sys
@@ -22,12 +22,18 @@ from bench.middleware import as_text as middleware_text
 from bench.middleware import middleware
 from bench.peers import PEERS
 from bench.peers.peer import Missing
+from bench.peers.streams import STREAM_PEERS
 from bench.profile import Unprofilable, profile
 from bench.report import as_text, save
 from bench.scenarios import SCENARIOS
 from bench.slow import as_text as slow_text
 from bench.slow import slow
 from bench.slow import verdict as slow_verdict
+from bench.streams import Plan as StreamPlan
+from bench.streams import as_text as streams_text
+from bench.streams import save as save_streams
+from bench.streams import streams
+from bench.streams import verdicts as stream_verdicts
 from tests.conformance.cases import CASES
 from tests.conformance.delivery import DELIVERIES
 
@@ -194,6 +200,24 @@ def middleware_command(quick: bool, out: Path | None) -> None:
         title = f"What a layer costs: {today()}, commit {commit()}, " + ", ".join(f"{k} {v}" for k, v in facts.items())
         path.write_text(middleware_markdown(rows, title))
         click.echo(f"written: {path}")
+
+
+@main.command("streams")
+@click.option("--peers", type=names(tuple(STREAM_PEERS)), default=",".join(STREAM_PEERS), show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.1), default=4.0, show_default=True, help="Length of each measure.")
+@click.option("--quick", is_flag=True, help="One round of one second and few tunnels: does it all run?")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Where results go.")
+@click.option("--check", is_flag=True, help="Exit 1 when a goal is missed.")
+def streams_command(peers: tuple[str, ...], rounds: int, seconds: float, quick: bool, out: Path, check: bool) -> None:
+    """Say what it costs to relay connections: bulk, new ones, and many that are open."""
+    plan = StreamPlan(peers, 1, 1.0, 500) if quick else StreamPlan(peers, rounds, seconds)
+    report = streams(plan, tell=lambda line: click.echo(line, err=True))
+    click.echo(streams_text(report))
+    for path in () if quick else save_streams(report, out):
+        click.echo(f"written: {path}")
+    if check and any(met is False for _, met in stream_verdicts(report)):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

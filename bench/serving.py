@@ -5,7 +5,7 @@ import http.client
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,8 +37,9 @@ def site(file_limit: int, folder: Path) -> Iterator[Site]:
 
 
 @contextlib.contextmanager
-def serving(peer: Peer, at: Site) -> Iterator[tuple[int, int]]:
-    """Yields the port and the process id; raises StartFailed when no GET through the peer is answered with 200."""
+def serving(peer: Peer, at: Site, trouble: Callable[[int], str] | None = None) -> Iterator[tuple[int, int]]:
+    """Yields the port and the process id; raises StartFailed when nothing good comes through the peer. trouble: asks
+    at its port and says what is wrong with the answer, "" for nothing; without it a GET must be answered with 200."""
     with contextlib.ExitStack() as stack:
         for attempt in range(ATTEMPTS):
             home = at.folder / f"start{attempt}"
@@ -49,14 +50,14 @@ def serving(peer: Peer, at: Site) -> Iterator[tuple[int, int]]:
             for path, text in launch.files.items():
                 path.write_text(text)
             child = stack.enter_context(started(launch.argv, log, launch.env))
-            if answers(child, port):
+            if answers(child, port, trouble or trouble_of_get):
                 break
         else:
             raise StartFailed(f"it ended at once: {tail(log)}")
         yield port, child.pid
 
 
-def answers(child: subprocess.Popen[bytes], port: int) -> bool:
+def answers(child: subprocess.Popen[bytes], port: int, trouble: Callable[[int], str]) -> bool:
     """Wait for the first good answer; False when the program ended instead, StartFailed when none comes."""
     last = "no answer"
     deadline = time.monotonic() + START_TIMEOUT
@@ -64,19 +65,19 @@ def answers(child: subprocess.Popen[bytes], port: int) -> bool:
         if child.poll() is not None:
             return False
         try:
-            status = status_of_get(port)
+            last = trouble(port)
         except (OSError, http.client.HTTPException) as error:
             last = str(error) or type(error).__name__
         else:
-            if status == 200:
+            if not last:
                 return True
-            last = f"status {status}"
         time.sleep(0.02)
     raise StartFailed(f"not ready after {START_TIMEOUT:g} s: {last}")
 
 
-def status_of_get(port: int) -> int:
+def trouble_of_get(port: int) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
         connection.request("GET", "/")
-        return connection.getresponse().status
+        status = connection.getresponse().status
+        return "" if status == 200 else f"status {status}"

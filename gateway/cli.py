@@ -332,7 +332,7 @@ def _trouble(one: dict[str, Any]) -> str:
 
 _COLUMNS = (
     ("process", 12), ("pid", 8), ("gen", 4), ("state", 9), ("age", 8), ("cpu s", 8), ("memory", 8), ("conns", 6),
-    ("requests", 10),
+    ("tunnels", 8), ("requests", 10),
 )  # fmt: skip
 
 
@@ -343,7 +343,11 @@ def _table(answer: dict[str, Any]) -> str:
         rows.append(_row("observer", answer["observer"]))
     rows += [_row(f"worker {one['slot']}", one) for one in answer["workers"]]
     restarts = ", ".join(f"{count} {reason}" for reason, count in answer["restarts"].items() if count) or "none"
-    listeners = ", ".join(f"{name} on {address}" for name, address in answer["listeners"].items())
+    tunnels = answer["tunnels"]
+    listeners = ", ".join(
+        f"{name} on {address}" + (f" ({tunnels[name]} tunnels)" if name in tunnels else "")
+        for name, address in answer["listeners"].items()
+    )
     return "\n".join(
         (
             f"gateway {answer['version']}, {answer['config']}, generation {answer['generation']}",
@@ -371,6 +375,7 @@ def _row(name: str, one: dict[str, Any]) -> str:
         f"{one['cpu_seconds']:.2f}",
         f"{one['private_bytes'] / 2**20:.1f}M",
         one.get("connections", "-"),
+        sum(one["tunnels"].values()) if "tunnels" in one else "-",
         one.get("requests", "-"),
     )
     return "".join(

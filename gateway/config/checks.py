@@ -160,11 +160,30 @@ def _streams(data: dict[str, Any], listeners: list[_Item], routes: list[_Item]) 
             if isinstance(name, str) and name not in streams:
                 message = f'there is no listener {shown(name)} of kind "tcp"'
                 yield Problem((*path, "listeners", index), message, closest(name, streams))
+    yield from _names_twice(routes, streams)
     for path, one in listeners:
         if one.get("kind") == "tcp" and "upstream" not in one and one.get("name") not in routed:
-            yield Problem(path, "a listener of kind \"tcp\" needs an upstream, or tcp_routes")
+            yield Problem(path, 'a listener of kind "tcp" needs an upstream, or tcp_routes')
         if one.get("kind") == "udp" and str(one.get("listen")).startswith("unix:"):
             yield Problem((*path, "listen"), "datagrams are taken from UDP only, not from a unix socket")
+
+
+def _names_twice(routes: list[_Item], streams: list[str]) -> Iterator[Problem]:
+    """Names that lead to two places at one listener."""
+    taken: dict[tuple[str, str], KeyPath] = {}
+    for path, route in routes:
+        names, where = route.get("sni"), route.get("listeners")
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if not isinstance(name, str):
+                continue
+            places = [
+                taken.setdefault((str(listener), name.lower().rstrip(".")), path)
+                for listener in (where if isinstance(where, list) and where else streams)
+            ]
+            other = next((place for place in places if place != path), None)
+            if other is not None:
+                message = f"{shown(name)} is taken by {dotted(other)} already"
+                yield Problem((*path, "sni", index), message, other=other)
 
 
 def _named_there(data: dict[str, Any], section: str, key: str, items: list[_Item], message: str) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from gateway.config.layers import Layers
+from gateway.config.listeners import TcpListener, UdpListener
 from gateway.config.model import Config, PathMatch, Route, Share
 from gateway.config.problems import KeyPath, Problem, dotted
 from gateway.config.values import FdAddress, SystemdAddress, TcpAddress, UnixAddress, shown
@@ -154,6 +155,11 @@ def _loops(config: Config) -> Iterator[Problem]:
                     message = f"this is the listener {listener.name}: requests that come round are answered 508"
                     yield Problem(("upstreams", name, "endpoints", index), message)
                     break
+    for stream, name in _streams(config):
+        for index, endpoint in enumerate(config.upstreams[name].endpoints):
+            if _is_same(endpoint.address.peer, stream.listen):
+                message = f"this is the listener {stream.name}, which leads here: what comes goes round without end"
+                yield Problem(("upstreams", name, "endpoints", index), message)
 
 
 def _is_same(peer: TcpAddress | UnixAddress, listen: TcpAddress | UnixAddress | FdAddress | SystemdAddress) -> bool:
@@ -185,6 +191,14 @@ def _without_effect(config: Config) -> Iterator[Problem]:
         if "hash_key" in upstream.model_fields_set and upstream.balance != "consistent_hash":
             message = f'not used: balance is "{upstream.balance}", not "consistent_hash"'
             yield Problem(("upstreams", name, "hash_key"), message)
+    for name, stream in {name: stream for stream, name in _streams(config)}.items():
+        upstream = config.upstreams[name]
+        if upstream.balance == "consistent_hash" and upstream.hash_key != "client_ip":
+            message = f"not used for what comes by the listener {stream.name}: of that only client_ip is known"
+            yield Problem(("upstreams", name, "hash_key"), message)
+        if upstream.sticky is not None:
+            message = f"not used for what comes by the listener {stream.name}: that has no cookies"
+            yield Problem(("upstreams", name, "sticky"), message)
     for index, route in enumerate(config.routes):
         if route.sides == (route.fallback,):
             message = "never used: it is the upstream that all requests of the route go to"
@@ -195,6 +209,16 @@ def _without_effect(config: Config) -> Iterator[Problem]:
         if route.mirror is not None and any(share.name == route.mirror.upstream for share in _dealt(route)):
             message = f"{shown(route.mirror.upstream)} gets requests of this route and copies of them too"
             yield Problem(("routes", index, "mirror", "upstream"), message)
+
+
+def _streams(config: Config) -> Iterator[tuple[TcpListener | UdpListener, str]]:
+    """Listeners of streams and datagrams, and each upstream that they lead to."""
+    for listener in config.listeners:
+        if isinstance(listener, TcpListener | UdpListener):
+            names = [route.upstream for route in config.tcp_routes_of(listener.name)] if listener.kind == "tcp" else []
+            for name in dict.fromkeys([listener.upstream, *names]):
+                if name is not None:
+                    yield listener, name
 
 
 def _dealt(route: Route) -> list[Share]:

@@ -94,6 +94,8 @@ class Listener(Section):
     """Whether it takes UDP datagrams, and not connections."""
     IS_HTTP: ClassVar[bool] = False
     """Whether what it takes are requests."""
+    DIALS: ClassVar[bool] = False
+    """Whether each of its connections has one of its own to somewhere else, which is no upstream's pool."""
     FILES: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Where the path of a file stands."""
 
@@ -155,6 +157,8 @@ class HttpListener(Listener):
 class TcpListener(Listener):
     """Connections of any protocol, handed on to an upstream as they are."""
 
+    DIALS: ClassVar[bool] = True
+
     kind: Literal["tcp"] = "tcp"
     """What is spoken here."""
     upstream: str | None = None
@@ -171,8 +175,8 @@ class TcpListener(Listener):
     proxy_protocol: Passing = Passing()
     """Whether a proxy in front says whose connection it hands on, and whether the endpoint is told."""
     hello_timeout: Duration = _time("10s")
-    """With `tcp_routes`: how long the client's first message may take. Who sends no TLS ClientHello goes to
-    `upstream`."""
+    """With `tcp_routes`: how long the client's first message may take. Who sends no TLS ClientHello, or nothing at all
+    in this time, goes to `upstream`; who has sent a part of one by then is cut off."""
 
     @property
     def most_connections(self) -> int:
@@ -259,6 +263,7 @@ class ForwardListener(Listener):
 class Socks5Listener(Listener):
     """SOCKS 5 (RFC 1928): CONNECT and, if it is let, UDP ASSOCIATE."""
 
+    DIALS = True
     FILES = (("auth", "htpasswd"),)
 
     kind: Literal["socks5"] = "socks5"

@@ -155,7 +155,7 @@ class Master:
     def _claim(self, config: Config) -> None:
         """The control socket and the pid file: they say that this gateway is ours."""
         inherited = self._legacy.control if self._legacy is not None else ()
-        questions = Questions(self, self._path, self._board.header, self._children, self._endpoints)
+        questions = Questions(self, self._path, self._board.header, self._plan, self._children, self._endpoints)
         self._control = Control(config.process.control, self._events, questions.answer, inherited)
         if config.process.pid_file is not None:
             self._pid_file = PidFile(Path(config.process.pid_file))

@@ -12,6 +12,7 @@ from gateway.master.endpoints import Endpoints
 from gateway.master.generation import Generation
 from gateway.master.roster import Roster
 from gateway.master.status import status
+from gateway.metrics.plan import Plan
 from gateway.scoreboard import Cells
 
 
@@ -36,10 +37,13 @@ class Orders(Protocol):
 class Questions:
     """`answer` is for Control. path: of the configuration; header: of the scoreboard."""
 
-    def __init__(self, master: Orders, path: Path, header: Cells, children: Roster, endpoints: Endpoints) -> None:
+    def __init__(
+        self, master: Orders, path: Path, header: Cells, plan: Plan, children: Roster, endpoints: Endpoints
+    ) -> None:
         self._master = master
         self._path = path
         self._header = header
+        self._plan = plan
         self._children = children
         self._endpoints = endpoints
 
@@ -79,6 +83,7 @@ class Questions:
             generation=current.number if current else 0,
             wanted=self._master.wanted,
             listeners={name: one.bound for name, one in current.listening.items()} if current else {},
+            tunnels=self._plan.by_listener("tunnels"),
             admin=current.admin.bound if current and current.admin else None,
             discovery=self._discovery(),
             documents=current.documents.rows() if current else [],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import psutil
@@ -30,7 +31,8 @@ def process(pid: int) -> dict[str, Any]:
         return {"pid": pid, "cpu_seconds": 0.0, "private_bytes": 0, "descriptors": 0, "age_seconds": 0.0}
 
 
-def child(one: Child) -> dict[str, Any]:
+def child(one: Child, tunnels: Mapping[str, int]) -> dict[str, Any]:
+    """tunnels: by listener, the cell that counts its open ones; who has none is not told."""
     cells = one.cells
     return {
         "slot": one.slot,
@@ -39,6 +41,7 @@ def child(one: Child) -> dict[str, Any]:
         **process(one.pid),
         "connections": int(cells[Fact.OPEN]),
         "busy": int(cells[Fact.BUSY]),
+        "tunnels": {name: int(cells[at]) for name, at in tunnels.items() if cells[at]},
         "requests": one.requests,
         "upstream_connections": int(cells[Fact.UPSTREAM_OPEN]),
         "loop_lag_ms": round(cells[Fact.LAG] / 1000, 1),
@@ -54,16 +57,22 @@ def status(
     generation: int,
     wanted: int,
     listeners: dict[str, str],
+    tunnels: Mapping[str, int],
     **more: Any,
 ) -> dict[str, Any]:
-    """The answer to `status`. more: what the master knows besides."""
+    """The answer to `status`. tunnels: as for `child`. more: what the master knows besides."""
     known = sorted(children, key=lambda one: (one.generation, one.slot))
+    workers = [child(one, tunnels) for one in known if one.role is Role.WORKER]
+    open_tunnels: Counter[str] = Counter()
+    for worker in workers:
+        open_tunnels.update(worker["tunnels"])
     return {
         "version": gateway.__version__,
         "config": config,
         "generation": generation,
         "workers_wanted": wanted,
         "listeners": listeners,
+        "tunnels": dict(open_tunnels),
         **more,
         "reloads": {
             "asked": header[Word.RELOADS],
@@ -78,6 +87,6 @@ def status(
             "boot": header[Word.RESTARTS_BOOT],
         },
         "master": process(os.getpid()),
-        "observer": next((child(one) for one in reversed(known) if one.role is Role.OBSERVER), None),
-        "workers": [child(one) for one in known if one.role is Role.WORKER],
+        "observer": next((child(one, {}) for one in reversed(known) if one.role is Role.OBSERVER), None),
+        "workers": workers,
     }

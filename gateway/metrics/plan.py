@@ -205,6 +205,10 @@ class Plan:
         at = known.get((listener, reason)) or known.get((listener, OTHER_REASON))
         return at or known.get((OTHER, OTHER), _LOST)
 
+    def by_listener(self, kind: str) -> dict[str, int]:
+        """The first cells of a kind that has a block for each listener."""
+        return {name: at for (name,), at in self.blocks[kind].items() if name != OTHER}
+
     # Endpoints that come and go.
 
     def admit(self, name: str, upstream: Upstream, endpoint: str) -> bool:

@@ -241,3 +241,18 @@ def test_names_and_sets_that_go_together() -> None:
         ],
     }
     assert told(data) == []
+
+
+def passing(*names: str, **more: object) -> dict[str, object]:
+    return {"name": f"r{names}", "sni": list(names), "upstream": "db", **more}
+
+
+def test_a_name_that_leads_to_two_places() -> None:
+    tcp = [{"name": name, "kind": "tcp", "listen": f"127.0.0.1:{port}"} for name, port in (("a", 1), ("b", 2))]
+    base: dict[str, object] = {"listeners": tcp, "upstreams": {"db": {"endpoints": ["127.0.0.1:9"]}}}
+    routes = [passing("x.example", "*.x.example"), passing("y.example", "X.Example.", listeners=["b"])]
+    assert told({**base, "tcp_routes": routes}) == [
+        "('tcp_routes', 1, 'sni', 1) \"X.Example.\" is taken by tcp_routes[0] already"
+    ]
+    apart = [passing("x.example", listeners=["a"]), passing("x.example", "y.example", listeners=["b"])]
+    assert told({**base, "tcp_routes": apart}) == []

@@ -375,3 +375,32 @@ def test_a_limit_by_a_claim_that_somebody_verifies() -> None:
     assert onions([], [JWT, BY_CLAIM]) == []
     assert onions([{"kind": "hooks", "use": "mine:Hooks"}], [BY_CLAIM]) == []
     assert onions([], [BY_CLAIM | {"key": "header:jwt"}], [BY_CLAIM | {"key": "{client_ip}{{jwt:sub}}"}]) == []
+
+
+TCP = {"name": "tcp", "kind": "tcp", "listen": "127.0.0.1:7001", "upstream": "db"}
+
+
+def streams(upstream: dict[str, Any], *listeners: dict[str, Any], **more: Any) -> list[str]:
+    data = {"listeners": listeners or [TCP], "upstreams": {"db": {"endpoints": ["127.0.0.1:9011"], **upstream}}, **more}
+    config = Config.model_validate(data, context=KINDS)
+    return [f"{dotted(problem.path)} {problem.message}" for problem in lint(config)]
+
+
+def test_what_connections_do_not_have() -> None:
+    hashed = {"balance": "consistent_hash"}
+    assert streams(hashed) == []
+    told = "upstreams.db.hash_key not used for what comes by the listener tcp: of that only client_ip is known"
+    assert streams(hashed | {"hash_key": "path"}) == [told]
+    sticky = {"sticky": {"cookie": "c", "secret": "a secret of enough bytes"}}
+    assert streams(sticky) == ["upstreams.db.sticky not used for what comes by the listener tcp: that has no cookies"]
+
+
+def test_a_connection_that_goes_round() -> None:
+    told = "this is the listener tcp, which leads here: what comes goes round without end"
+    assert streams({"endpoints": ["127.0.0.1:9011", "127.0.0.1:7001"]}) == [f"upstreams.db.endpoints[1] {told}"]
+    routed = {"name": "r", "sni": ["a.example"], "upstream": "db"}
+    only_routed = {key: value for key, value in TCP.items() if key != "upstream"}
+    assert streams({"endpoints": ["127.0.0.1:7001"]}, only_routed, tcp_routes=[routed]) == [
+        f"upstreams.db.endpoints[0] {told}"
+    ]
+    assert streams({"endpoints": ["127.0.0.1:7002"]}) == []

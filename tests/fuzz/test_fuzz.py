@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway import client_hello
 from gateway.middleware.identity import jose
 from gateway.socks import Request
 from gateway.wire import chunked, heads
@@ -19,7 +20,15 @@ from tests.fuzz.loop import Finding, Loop, running
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, Target
 
-MUTATIONS = {"server": 2000, "proxy": 1000, "response": 500, "chunks": 2000, "tokens": 2000, "socks": 2000}
+MUTATIONS = {
+    "server": 2000,
+    "proxy": 1000,
+    "response": 500,
+    "chunks": 2000,
+    "tokens": 2000,
+    "hello": 2000,
+    "socks": 2000,
+}
 
 
 @pytest.fixture
@@ -87,6 +96,7 @@ KINDER: dict[str, tuple[object, str, object]] = {
     "response": (heads, "response_length", length_first),
     "chunks": (chunked, "_SIZE_LINE", re.compile(rb"([0-9A-Fa-f]{1,15})\r?\n")),
     "tokens": (jose, "decode64", any_base64),
+    "hello": (client_hello, "_NAME", re.compile(b".*", re.DOTALL)),
     "socks": (socks, "read_request", hasty),
 }
 

@@ -46,10 +46,11 @@ class Site:
         trusted_proxies: list[str] | None = None,
         python_path: Sequence[str] = (),
         send_buffer: int = 0,
+        listener: dict[str, Any] | None = None,
     ) -> None:
         """others: upstreams beside that of the origins, which is "app". middleware: around all routes. sets: of
         layers. python_path: where plug-ins are. send_buffer: bytes the kernel holds for each client, 0 for its own
-        choice."""
+        choice. listener: further keys of it."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -60,6 +61,7 @@ class Site:
                         "limits": limits or {},
                         "timeouts": _LONG | (timeouts or {}),
                         "trusted_proxies": trusted_proxies or [],
+                        **(listener or {}),
                     }
                 ],
                 "upstreams": {

@@ -23,8 +23,8 @@ from tests.upstream.peer import Origin, Peer, dial
 
 
 class Streams:
-    """One listener of kind "tcp", unless it is told otherwise. An async context manager: on leaving it must have nothing
-    left over."""
+    """One listener of kind "tcp", unless it is told otherwise. An async context manager: on leaving it must have
+    nothing left over."""
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from gateway.upstream import dial as dialling
 from gateway.upstream.dial import Shortage
 from tests.listeners.site import until
 from tests.listeners.streams import Streams
+from tests.support.descriptors import descriptors
 from tests.upstream.peer import Origin, Peer, closed_port, dial, live
 
 
@@ -177,9 +178,9 @@ async def test_who_does_not_read_is_waited_for(who: str) -> None:
             await fill(peer)
             await peer.ends()
         else:
-            peer.writer.transport.pause_reading()
+            hold(peer)
             await go.wait()
-            peer.writer.transport.resume_reading()
+            hold(peer, False)
             heard.append(len(await peer.ends()))
 
     go = asyncio.Event()
@@ -200,6 +201,15 @@ async def test_who_does_not_read_is_waited_for(who: str) -> None:
         client.close()
         await site.session()
         await until(lambda: size in heard)
+
+
+def hold(peer: Peer, stop: bool = True) -> None:
+    """Read nothing of a connection; or go on."""
+    transport: Any = peer.writer.transport
+    if stop:
+        transport.pause_reading()
+    else:
+        transport.resume_reading()
 
 
 def memory() -> int:
@@ -228,7 +238,7 @@ async def test_who_refuses_is_passed_over() -> None:
 @live
 async def test_connect_failures_feed_health() -> None:
     gone = dead()
-    upstream = {"outlier": {"consecutive_failures": 2, "ejection_time": "60s"}}
+    upstream = {"outlier": {"consecutive_failures": 2, "eject_for": "60s"}}
     async with Origin(named(b"here")) as origin, Streams(gone, origin, upstream=upstream) as site:
         while site.condition(gone) is Condition.UP:
             client = await site.client()
@@ -290,24 +300,24 @@ async def test_an_endpoint_that_does_not_answer() -> None:
 
 @live
 async def test_in_flight_are_connections() -> None:
-    async with Origin(named(b"a")) as one, Origin(named(b"b")) as two:
-        async with Streams(one, two, upstream={"balance": "least_requests"}) as site:
-            clients = [await site.client() for _ in range(6)]
-            said = [await client.reader.readexactly(1) for client in clients]
-            assert sorted(said) == [b"a"] * 3 + [b"b"] * 3
-            assert [endpoint.in_flight for endpoint in site.upstream().endpoints] == [3, 3]
-            leaving = [client for client, name in zip(clients, said, strict=True) if name == b"a"]
-            for client in leaving:
-                client.close()
-                await site.session()
-            for _ in range(3):
-                client = await site.client()
-                assert await client.reader.readexactly(1) == b"a"
-                clients.append(client)
-            for client in clients:
-                client.close()
-            for _ in range(6):
-                await site.session()
+    one, two = Origin(named(b"a")), Origin(named(b"b"))
+    async with one, two, Streams(one, two, upstream={"balance": "least_requests"}) as site:
+        clients = [await site.client() for _ in range(6)]
+        said = [await client.reader.readexactly(1) for client in clients]
+        assert sorted(said) == [b"a"] * 3 + [b"b"] * 3
+        assert [endpoint.in_flight for endpoint in site.upstream().endpoints] == [3, 3]
+        leaving = [client for client, name in zip(clients, said, strict=True) if name == b"a"]
+        for client in leaving:
+            client.close()
+            await site.session()
+        for _ in range(3):
+            client = await site.client()
+            assert await client.reader.readexactly(1) == b"a"
+            clients.append(client)
+        for client in clients:
+            client.close()
+        for _ in range(6):
+            await site.session()
 
 
 @live
@@ -645,7 +655,7 @@ async def test_the_drain_ends_while_it_is_connected() -> None:
 async def test_ten_at_once_and_nothing_is_left() -> None:
     """Resets, ends and half-ends in any order; `Streams` looks for what is left."""
     async with Origin(echo) as origin, Streams(origin) as site:
-        before = set(os.listdir("/proc/self/fd"))
+        before = descriptors()
         for round_ in range(3):
             clients = [await dial(site.port) for _ in range(10)]
             for number, client in enumerate(clients):
@@ -664,4 +674,4 @@ async def test_ten_at_once_and_nothing_is_left() -> None:
                         client.reset()
             for _ in clients:
                 await site.session()
-        await until(lambda: set(os.listdir("/proc/self/fd")) <= before)
+        await until(lambda: descriptors() <= before)
