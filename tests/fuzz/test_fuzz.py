@@ -11,7 +11,9 @@ import pytest
 
 from gateway import client_hello, proxy_protocol
 from gateway.middleware.identity import jose
+from gateway.socks import Request
 from gateway.wire import chunked, heads
+from tests.fuzz import socks
 from tests.fuzz.__main__ import NAMES, shrunk
 from tests.fuzz.acts import Act, acts
 from tests.fuzz.loop import Finding, Loop, running
@@ -27,6 +29,7 @@ MUTATIONS = {
     "tokens": 2000,
     "hello": 2000,
     "preface": 2000,
+    "socks": 2000,
 }
 
 
@@ -88,6 +91,11 @@ def any_tlvs(header: bytes, at: int) -> None:
     """One that does not look."""
 
 
+def hasty(data: bytes) -> object:
+    """One that takes half a request for a whole one."""
+    return (Request(1, "", 0), len(data)) if data[:2] == b"\5\1" else None
+
+
 KINDER: dict[str, tuple[object, str, object]] = {
     "server": (heads, "request_length", length_first),
     "proxy": (heads, "request_length", length_first),
@@ -97,6 +105,7 @@ KINDER: dict[str, tuple[object, str, object]] = {
     "tokens": (jose, "decode64", any_base64),
     "hello": (client_hello, "_NAME", re.compile(b".*", re.DOTALL)),
     "preface": (proxy_protocol, "_check_tlvs", any_tlvs),
+    "socks": (socks, "read_request", hasty),
 }
 
 

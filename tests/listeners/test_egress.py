@@ -320,7 +320,6 @@ def test_the_rules_that_can_be_counted() -> None:
         ("64:ff9b:1:ff0a:1:203::", {"allow": ["::/0"], "deny": ["10.1.2.3"]}, "deny 10.1.2.3/32"),
         ("64:ff9b:1:ffff:a:102:300:0", {"allow": ["::/0"], "deny": ["10.1.2.3"]}, "deny 10.1.2.3/32"),
         ("64:ff9b:1:ffff::a01:203", {"allow": ["::/0"], "deny": ["10.1.2.3"]}, "deny 10.1.2.3/32"),
-        ("mixed.test", {"deny": ["8.8.8.8"]}, "private"),
         ("mixed.test", {"allow": ["192.168.0.0/16"]}, ""),
     ],
 )
