@@ -31,6 +31,17 @@ def is_dead(transport: Any) -> bool:
     return bool(poll.poll(0))
 
 
+def is_reset(transport: Any) -> bool:
+    """Whether the connection has failed: a reset. Where both have finished sending `is_dead` says yes, though what the
+    peer has sent may still wait to be read."""
+    fd = _fd(transport)
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
 def has_finished(transport: Any) -> bool:
     """Whether the peer has said that it sends nothing more, though what it has sent may still wait to be read."""
     fd = _fd(transport)

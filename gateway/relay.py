@@ -15,7 +15,7 @@ from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
-from gateway.peek import is_dead
+from gateway.peek import is_dead, is_reset
 from gateway.wheel import Wheel
 
 IDLE = "tunnel_idle_timeout"
@@ -44,8 +44,9 @@ UNBOUNDED = Bounds()
 
 
 class End(NamedTuple):
-    """A connection to be joined: its transport, which isn't being read, what was read of it before, whether its peer
-    has finished sending, and whether it is closed already. The protocol it had is told of its end."""
+    """A connection to be joined: its transport, whether that is read or not, what was read of it before, whether its
+    peer has finished sending, and whether it is closed already. The protocol it had is told of its end; bytes are the
+    relay's from the moment at which `run` is called."""
 
     transport: Any
     rest: bytes
@@ -174,7 +175,7 @@ class Relay:
         self._watching = False
         for side in self._sides or ():
             if side.unread and not (side.lost or side.other.lost):
-                if is_dead(side.transport):
+                if (is_reset if side.other.ended else is_dead)(side.transport):
                     self.end(RESET)
                 else:
                     self.watch()
@@ -222,8 +223,10 @@ class _Side(asyncio.Protocol):
             self.data_received(end.rest)
         if end.ended:
             self.eof_received()
-        elif not self.unread:
-            self.transport.resume_reading()
+        elif self.unread:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()  # nothing to do, if it is read
 
     def data_received(self, data: bytes) -> None:
         self.count += len(data)

@@ -1,8 +1,8 @@
 """A TCP listener: what a client sends goes to an endpoint of an upstream, and back, unread.
 
 A connection is accepted, sent on its way (by the name in its TLS ClientHello, where there are routes), connected to the
-first endpoint that can be reached, and relayed. Until then no more of it is read than comes with the first look: who
-sends before there is an endpoint waits. For all of that it has one task and no timer of its own.
+first endpoint that can be reached, and relayed. Until then no more is read than a first message: who sends much before
+there is an endpoint waits. For all of that it has one task and no timer of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ log = logging.getLogger("gateway")
 
 GONE = "client_gone"
 DRAINED = "drain_timeout"
+# Bytes kept of a client before there is an endpoint. Pausing sooner would cost most of them, who have sent their first
+# message by then, some system calls.
+_EARLY = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,9 @@ class TcpConnection(asyncio.Protocol):
         self._rest = self._rest + data if self._rest else data
         if self._reader is not None:
             self._read_hello(self._reader, data)
-        elif not self._paused:
-            self._pause()
+        elif len(self._rest) > _EARLY and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -162,10 +166,6 @@ class TcpConnection(asyncio.Protocol):
         elif self._relay is None and self._is_under_way:
             self._task.cancel()
 
-    def _pause(self) -> None:
-        self._paused = True
-        self._transport.pause_reading()
-
     # Where it goes.
 
     def _read_hello(self, reader: HelloReader, data: bytes) -> None:
@@ -178,7 +178,6 @@ class TcpConnection(asyncio.Protocol):
             way = self.entry.names.find(hello.sni) or way
         except NoHello:
             pass  # something else is spoken
-        self._pause()
         self._set_out(way)
 
     def overdue(self) -> None:
@@ -290,8 +289,6 @@ class TcpConnection(asyncio.Protocol):
 
     def _detached(self) -> End:
         rest, self._rest = self._rest, b""
-        if not (self._paused or self._ended or self.closed):
-            self._transport.pause_reading()
         return End(self._transport, rest, self._ended, self.closed)
 
     # Ends.
@@ -366,8 +363,6 @@ class _Far(asyncio.Protocol):
         self._lost = True
 
     def detached(self) -> End:
-        if not (self._ended or self._lost):
-            self.transport.pause_reading()
         return End(self.transport, self._rest, self._ended, self._lost)
 
 
