@@ -12,6 +12,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from time import monotonic
@@ -33,7 +34,6 @@ _WAITING = 8  # datagrams that wait until their destination is judged
 _PATIENCE = 10.0  # seconds for that
 _CHARGE = 1.0  # seconds between two questions whether there is quota left
 _BURST = 0.5  # seconds whose bandwidth may be sent at once
-_FULL = 256 * 1024  # bytes of a socket that wait to be sent; further ones are lost
 _OVERHEAD = 32  # bytes that a datagram of no bytes counts for, so that nobody sends any number of them
 
 _Received = Callable[[bytes, tuple[Any, ...]], None]
@@ -79,8 +79,8 @@ class Association:
         self._client = session.client
         self._port = 0  # the client's; 0 while it isn't known
         self._back: tuple[Any, ...] | None = None  # where answers go
-        self._near: Any = None
-        self._far: dict[bool, Any] = {}  # by whether it is IPv6
+        self._near: _Socket | None = None
+        self._far: dict[bool, _Socket] = {}  # by whether it is IPv6
         self._places: dict[bytes, _Place] = {}  # as the client writes them, the one that was asked last at the end
         self._asked: Counter[tuple[bytes, int]] = Counter()  # places by address
         self._spent = [0.0, 0.0]  # by direction: when what was sent would have been, at the bandwidth
@@ -101,10 +101,10 @@ class Association:
         self._until = now + self._bounds.duration
         self._charge_at = now + _CHARGE if self._bounds.charge is not None else inf
         self._rearm()
-        bound = self._near.get_extra_info("sockname")
+        bound = self._near.sock.getsockname()
         return bound[0], bound[1]
 
-    async def _opened(self, where: tuple[Any, ...], received: _Received) -> Any:
+    async def _opened(self, where: tuple[Any, ...], received: _Received) -> _Socket:
         """A socket that is bound there. Raises DescriptorsExhausted."""
         family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
         try:
@@ -114,14 +114,14 @@ class Association:
         try:
             sock.setblocking(False)
             sock.bind(where)
-            transport, _ = await self._loop.create_datagram_endpoint(partial(_Socket, received), sock=sock)
+            _, made = await self._loop.create_datagram_endpoint(partial(_Socket, sock, received), sock=sock)
         except OSError as error:
             sock.close()
             raise DescriptorsExhausted("", f"no socket for datagrams ({error.strerror})") from None
         except BaseException:
             sock.close()
             raise
-        return transport
+        return made
 
     def end(self, reason: str) -> None:
         if not self.over.done():
@@ -137,9 +137,9 @@ class Association:
             if place.task is not None:
                 place.task.cancel()
         self._places = {}
-        for transport in (self._near, *self._far.values()):
-            if transport is not None:
-                transport.abort()
+        for one in (self._near, *self._far.values()):
+            if one is not None:
+                one.transport.abort()
 
     # From the client.
 
@@ -205,27 +205,26 @@ class Association:
 
     async def _open_far(self, is_six: bool) -> None:
         if is_six not in self._far:
-            transport = await self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
+            opened = await self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
             if is_six in self._far or self.over.done():
-                transport.abort()  # somebody was quicker
+                opened.transport.abort()  # somebody was quicker
             else:
-                self._far[is_six] = transport
+                self._far[is_six] = opened
 
     def _send(self, where: tuple[Any, ...], data: bytes) -> None:
-        far = self._far[len(where) > 2]
-        if self._passes(0, len(data)) and far.get_write_buffer_size() < _FULL:
+        if self._passes(0, len(data)):
             self._session.bytes_in += len(data)
-            far.sendto(data, where)
+            self._far[len(where) > 2].send(data, where)
 
     # To the client.
 
     def _from_outside(self, data: bytes, source: tuple[Any, ...]) -> None:
-        back = self._back
-        if back is None or _packed(source) not in self._asked:
+        near, back = self._near, self._back
+        if near is None or back is None or _packed(source) not in self._asked:
             return
-        if self._passes(1, len(data)) and self._near.get_write_buffer_size() < _FULL:
+        if self._passes(1, len(data)):
             self._session.bytes_out += len(data)
-            self._near.sendto(datagram(source[0], source[1]) + data, back)
+            near.send(datagram(source[0], source[1]) + data, back)
 
     # Bounds.
 
@@ -272,8 +271,18 @@ class Association:
 class _Socket(asyncio.DatagramProtocol):
     """received: told of each datagram and where it comes from."""
 
-    def __init__(self, received: _Received) -> None:
+    def __init__(self, sock: socket.socket, received: _Received) -> None:
+        self.sock = sock
         self._received = received
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def send(self, data: bytes, where: tuple[Any, ...]) -> None:
+        """Now or never: uvloop would keep what the kernel has no room for, and drops what is empty."""
+        with suppress(OSError):
+            self.sock.sendto(data, where)
 
     def datagram_received(self, data: bytes, source: tuple[Any, ...]) -> None:
         self._received(data, source)

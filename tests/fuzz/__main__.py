@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.fuzz.loop import Loop
     from tests.fuzz.targets import Target
 
-NAMES = ("server", "proxy", "forward", "response", "chunks", "tokens", "hello")
+NAMES = ("server", "proxy", "forward", "response", "chunks", "tokens", "hello", "socks")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fuzz import chunks, forward, hello, proxy, response, seeds, server, tokens
+from tests.fuzz import chunks, forward, hello, proxy, response, seeds, server, socks, tokens
 from tests.fuzz.loop import Loop
 
 
@@ -28,5 +28,6 @@ TARGETS = {
         Target("chunks", chunks.run, seeds.CHUNKS),
         Target("tokens", tokens.run, tokens.SEEDS),
         Target("hello", hello.run, hello.SEEDS),
+        Target("socks", socks.run, socks.SEEDS),
     )
 }

@@ -11,7 +11,9 @@ import pytest
 
 from gateway import client_hello
 from gateway.middleware.identity import jose
+from gateway.socks import Request
 from gateway.wire import chunked, heads
+from tests.fuzz import socks
 from tests.fuzz.__main__ import NAMES, shrunk
 from tests.fuzz.acts import Act, acts
 from tests.fuzz.loop import Finding, Loop, running
@@ -26,6 +28,7 @@ MUTATIONS = {
     "chunks": 2000,
     "tokens": 2000,
     "hello": 2000,
+    "socks": 2000,
 }
 
 
@@ -83,6 +86,11 @@ def any_base64(text: bytes) -> bytes:
     return urlsafe_b64decode(text + b"==")
 
 
+def hasty(data: bytes) -> object:
+    """One that takes half a request for a whole one."""
+    return (Request(1, "", 0), len(data)) if data[:2] == b"\5\1" else None
+
+
 KINDER: dict[str, tuple[object, str, object]] = {
     "server": (heads, "request_length", length_first),
     "proxy": (heads, "request_length", length_first),
@@ -91,6 +99,7 @@ KINDER: dict[str, tuple[object, str, object]] = {
     "chunks": (chunked, "_SIZE_LINE", re.compile(rb"([0-9A-Fa-f]{1,15})\r?\n")),
     "tokens": (jose, "decode64", any_base64),
     "hello": (client_hello, "_NAME", re.compile(b".*", re.DOTALL)),
+    "socks": (socks, "read_request", hasty),
 }
 
 

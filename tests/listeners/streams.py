@@ -35,10 +35,13 @@ class Streams:
         send_buffer: int = 0,
         peer: tuple[str, int] | None = None,
         host: str = "127.0.0.1",
+        egress: dict[str, Any] | None = None,
+        own: tuple[str, ...] = (),
         **listener: Any,
     ) -> None:
         """origins: the endpoints of the upstream "app". others: upstreams beside it. routes: `tcp_routes`. send_buffer:
-        bytes the kernel holds for each client, 0 for its own choice. peer: what a PROXY header has said."""
+        bytes the kernel holds for each client, 0 for its own choice. peer: what a PROXY header has said. egress: that
+        of the listener. own: where the gateway is said to listen."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
             {
@@ -48,6 +51,7 @@ class Streams:
                         "kind": "tcp",
                         "listen": "127.0.0.1:0",
                         **({"upstream": "app"} if endpoints else {}),
+                        **({"egress": "lan"} if egress is not None else {}),
                         **listener,
                     }
                 ],
@@ -56,11 +60,13 @@ class Streams:
                     **(others or {}),
                 },
                 "tcp_routes": routes or [],
+                "egress": {"lan": egress} if egress is not None else {},
             },
             context=KINDS,
         )
         self._send_buffer = send_buffer
         self._peer = peer
+        self._own = own
         self._host = host
         self.told: asyncio.Queue[Session] = asyncio.Queue()
         self.state = ServerState()
@@ -72,7 +78,7 @@ class Streams:
     async def __aenter__(self) -> Streams:
         self.plan = plan = Plan()
         plan.cover(self.config)
-        self._common = common = Common()
+        self._common = common = Common(own=self._own)
         made = assemble(
             self.config,
             plan,
