@@ -13,7 +13,7 @@ from gateway.wire.fields import Fields
 from gateway.wire.grammar import WireError, is_authority, is_field, is_method, is_target, tokens
 from gateway.wire.heads import Head, RequestHead, ResponseHead, is_hopeless, read_request, read_response, refusal
 from gateway.wire.lines import Pair
-from gateway.wire.messages import cookie, edited, listed, parameter, reframed, value_of
+from gateway.wire.messages import amended, cookie, edited, listed, parameter, reframed, value_of, with_headers
 from gateway.wire.names import HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, SINGLE
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "RequestHead",
     "ResponseHead",
     "WireError",
+    "amended",
     "announced_trailers",
     "cookie",
     "edited",
@@ -46,4 +47,5 @@ __all__ = [
     "tokens",
     "trailer_section",
     "value_of",
+    "with_headers",
 ]

@@ -22,6 +22,7 @@ from gateway.wire import RequestHead, parameter
 Key = Callable[[Any, RequestHead], bytes]
 Missing = Literal["client_ip", "refuse", "pass"]
 
+_MOST_CLIENTS = 4096  # of whom a limit remembers the network
 _PLAIN = re.compile(r"client_ip|route|(header|cookie|query|jwt):[^\s{}]+")
 _KNOWN = (
     '"client_ip", "route", "header:NAME", "cookie:NAME", "query:NAME", "jwt:CLAIM" '
@@ -44,7 +45,7 @@ def key_of(text: str, prefix: int, missing: Missing) -> Callable[[Any, RequestHe
     if text in ("client_ip", "route"):
         return key  # every request has one
     instead: bytes | None = None if missing == "pass" else b""
-    address = partial(_client, prefix)
+    address = _client(prefix)
 
     def found(exchange: Any, head: RequestHead) -> bytes | None:
         return key(exchange, head) or instead
@@ -58,7 +59,7 @@ def key_of(text: str, prefix: int, missing: Missing) -> Callable[[Any, RequestHe
 
 def _key(text: str, prefix: int) -> Key:
     """Raises ValueError."""
-    address = partial(_client, prefix)
+    address = _client(prefix)
 
     def place(name: str) -> Key:
         if name == "client_ip":
@@ -84,11 +85,11 @@ def _claimed(path: str, exchange: Any, head: RequestHead) -> bytes:
     return claim_text(found) or (json.dumps(found).encode() if isinstance(found, str | list) and found else b"")
 
 
-def _client(prefix: int, exchange: Any, head: RequestHead) -> bytes:
-    return network(exchange.client, prefix)
+def _client(prefix: int) -> Key:
+    known = lru_cache(_MOST_CLIENTS)(partial(network, prefix=prefix))
+    return lambda exchange, head: known(exchange.client)
 
 
-@lru_cache(maxsize=4096)
 def network(address: str, prefix: int) -> bytes:
     """Whom an address belongs to: an IPv4 address as it is, of an IPv6 one the network of this many bits, for whoever
     has one address of it has all (RFC 6177: a site gets a /64 at least). What is no address stays what it is."""
