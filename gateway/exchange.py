@@ -28,6 +28,7 @@ class Exchange:
         "endpoint",
         "entered",
         "first_byte",
+        "going",
         "host",
         "inner",
         "listener",
@@ -83,6 +84,7 @@ class Exchange:
         self.verified: dict[str, Any] | None = None
         self._claims: dict[str, Any] | None = None  # the request's own
         self.entered = 0  # when the layer that is asked now was entered, in monotonic nanoseconds
+        self.going: Any = None  # what the layer, or the application, that was entered last has given back to be awaited
         self.inner: Any = None  # the application inside the layers that wrap all routes
         self.refunds: list[Any] | None = None  # what takes back the charges of limits, should a later one refuse
 

@@ -16,7 +16,7 @@ from gateway.middleware.content.codings import COMPRESSORS, LEVELS, MOST_LEVEL, 
 from gateway.middleware.content.lists import vary_line, varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.wire import ResponseHead, edited, listed, reframed, tokens, value_of
+from gateway.wire import ResponseHead, edited, listed, reframed, tokens, value_of, with_headers
 
 # A message with more than this is passed on in parts, so that no more than that lies about compressed.
 _PART = 256 * 1024
@@ -152,9 +152,9 @@ class Compress(Middleware):
         """The start of a response whose body goes out as it is. head: of the request."""
         headers = start["headers"]
         if start["status"] == 304:
-            return {**start, "headers": _not_modified(headers, head)}
+            return with_headers(start, _not_modified(headers, head))
         if self.compresses(start["status"], headers) == _TO_TELL:
-            return {**start, "headers": varying(headers, b"Accept-Encoding")}
+            return with_headers(start, varying(headers, b"Accept-Encoding"))
         return start
 
     def compresses(self, status: int, headers: Any) -> int:
@@ -262,7 +262,7 @@ class _Response:
             # The events of a stream are compressed at a low level.
             self._quick = quick("gzip", 1) if is_stream else self._layer.quick[self._coding]
         headers = varying(edited(headers, _CHANGED, lines), b"Accept-Encoding")
-        return {**start, "headers": reframed(headers)}
+        return with_headers(start, reframed(headers))
 
     async def _pass(self, body: Any, more: bool) -> None:
         compressor = self._compressor

@@ -13,7 +13,7 @@ from gateway.config.values import parse_duration, shown
 from gateway.middleware.content.lists import VARY, vary_line, varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.wire import ResponseHead, edited, listed, tokens, value_of
+from gateway.wire import ResponseHead, edited, listed, tokens, value_of, with_headers
 
 # An origin: a scheme, a name of 253 characters at the most, a port. Nothing longer is shown to a regular expression.
 _LONGEST = 300
@@ -136,7 +136,7 @@ class Cors(Middleware):
 
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and message["status"] != 101:
-                message = {**message, "headers": self._edited(message["headers"], lines)}
+                message = with_headers(message, self._edited(message["headers"], lines))
             return send(message)
 
         return self._app(scope, receive, sending)

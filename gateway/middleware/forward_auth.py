@@ -22,7 +22,7 @@ from gateway.middleware.middleware import App, Message, Middleware, Place, Recei
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.written import passed_on
 from gateway.upstream.reply import Patience, Reply
-from gateway.wire import HOP_BY_HOP, Pair, RequestHead, edited, tokens
+from gateway.wire import HOP_BY_HOP, Pair, RequestHead, amended, tokens
 
 log = logging.getLogger("gateway.middleware")
 
@@ -350,7 +350,7 @@ def _also(send: Send, lines: bytes) -> Send:
 
     def tell(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": edited(message["headers"], frozenset(), lines)}
+            message = amended(message, frozenset(), lines)
         return send(message)
 
     return tell

@@ -14,7 +14,7 @@ from gateway.middleware.middleware import App, Message, Middleware, Place, Recei
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.template import Template, TemplateText, safe
 from gateway.middleware.written import EditedName, in_request, in_response
-from gateway.wire import RequestHead, edited, value_of
+from gateway.wire import RequestHead, amended, edited, value_of, with_headers
 
 
 class Replacement(Section):
@@ -85,38 +85,20 @@ class Headers(Middleware):
 
     def __init__(self, app: App, options: Options, place: Place) -> None:
         super().__init__(app, options, place)
-        self._request = _edit(options.request)
-        self._response = _edit(options.response)
+        self._request = _Edit(options.request) if options.request != Edits() else None
+        self._response = _Edit(options.response) if options.response != Edits() else None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        exchange, head = scope["gateway"], scope["headers"]
-        if self._request is not None:
-            self._request(head, exchange, head)
-        response = self._response
+        request, response = self._request, self._response
+        if request is not None:
+            head = scope["headers"]
+            if request.is_static:
+                edited(head, request.drop, request.lines)
+            else:
+                request.apply(head, scope["gateway"], head)
         if response is None:
             return self._app(scope, receive, send)
-
-        def edit(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": response(message["headers"], exchange, head)}
-            return send(message)
-
-        return self._app(scope, receive, edit)
-
-
-# What is done to the fields of a message. The head of the request comes last.
-Edit = Callable[[Any, Any, RequestHead], Any]
-
-
-def _edit(edits: Edits) -> Edit | None:
-    """None for nothing."""
-    if edits == Edits():
-        return None
-    made = _Edit(edits)
-    if not made.is_static:
-        return made.apply
-    drop, lines = made.drop, made.lines
-    return lambda fields, exchange, head: edited(fields, drop, lines)
+        return self._app(scope, receive, response.static(send) if response.is_static else response.made(scope, send))
 
 
 class _Edit:
@@ -135,6 +117,28 @@ class _Edit:
         self._dynamic = [] if is_static else written
         self.is_static = is_static and not self._replace and not self._defaults
         self.lines = b"".join([_line(name, template.render(None, None)) for name, template in written if is_static])
+
+    def static(self, send: Send) -> Send:
+        """A `send` that edits responses, where no request changes what is done."""
+        drop, lines = self.drop, self.lines
+
+        def edit(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message = amended(message, drop, lines)
+            return send(message)
+
+        return edit
+
+    def made(self, scope: Scope, send: Send) -> Send:
+        """The same where some of it is made of the request."""
+        exchange, head = scope["gateway"], scope["headers"]
+
+        def edit(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message = with_headers(message, self.apply(message["headers"], exchange, head))
+            return send(message)
+
+        return edit
 
     def apply(self, fields: Any, exchange: Any, head: RequestHead) -> Any:
         """The fields of a message, edited. head: of the request."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic_ns
 from typing import Any
 
@@ -52,7 +52,9 @@ class Culprits:
 
 class Onion:
     """Layers (kind, options, place), outermost first. around: another onion, in which they stand. absent: told of what
-    a layer lacks on this machine, and the layer is left out; without it that is an error."""
+    a layer lacks on this machine, and the layer is left out; without it that is an error.
+
+    What a layer gets to call are bound methods: they take 40 ns to call where an object with a __call__ takes 300."""
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class Onion:
     def around(self, app: App, made: list[Middleware]) -> App:
         """An application in the middle. made: gets the layers that were made. Raises StartError."""
         if self.innermost is not None:
-            app = Core(app, self.innermost, self._culprits)
+            app = Core(app, self.innermost, self._culprits).__call__
         return self.open(app, made)
 
     def open(self, app: App, made: list[Middleware]) -> App:
@@ -90,15 +92,15 @@ class Onion:
                 continue
             made.append(layer)
             self._culprits.add(layer, place)
-            app = Skin(layer, place, outer, self._culprits)
+            app = Skin(layer, place, outer, self._culprits).__call__
         return app
 
 
 class Skin:
     """An ASGI application: one layer in its place. outer: the place of the layer around it, if there is one."""
 
-    def __init__(self, layer: App, place: Place, outer: Place | None, culprits: Culprits) -> None:
-        self._layer = layer
+    def __init__(self, layer: Middleware, place: Place, outer: Place | None, culprits: Culprits) -> None:
+        self._call = layer.__call__
         self._place = place
         self._cells = place.cells
         self._requests = place.at + LAYER_REQUESTS
@@ -106,7 +108,9 @@ class Skin:
         self._outer = outer.at + LAYER_TIME if outer is not None else -1
         self._culprits = culprits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Not a coroutine: what a layer gives back that has only handed the request on is of an inner skin, or of the
+        core, and those see to what becomes of it."""
         exchange = scope["gateway"]
         cells = self._cells
         now = monotonic_ns()
@@ -114,15 +118,25 @@ class Skin:
             cells[self._outer] += now - exchange.entered
         exchange.entered = now
         cells[self._requests] += 1
+        going: Awaitable[None]
         try:
-            await self._layer(scope, receive, send)
+            going = self._call(scope, receive, send)
         except Exception as error:
-            await _failed(exchange, send, error, self._culprits.of(error) or self._place)
+            going = _raised(error)
+        if going is not exchange.going:
+            going = exchange.going = self._watched(going, exchange, send, now)
+        return going
+
+    async def _watched(self, going: Awaitable[None], exchange: Any, send: Send, began: int) -> None:
+        try:
+            await going
+        except Exception as error:
+            await _failed(exchange, send, error, self._culprits, self._place)
         else:
             if not (exchange.begun or exchange.gone):
-                await _failed(exchange, send, None, self._place)
-        if exchange.entered == now:
-            cells[self._time] += monotonic_ns() - now
+                await _failed(exchange, send, None, self._culprits, self._place)
+        if exchange.entered == began:
+            self._cells[self._time] += monotonic_ns() - began
 
 
 class Core:
@@ -135,26 +149,37 @@ class Core:
         self._outer = outer.at + LAYER_TIME
         self._culprits = culprits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange = scope["gateway"]
         now = monotonic_ns()
         self._cells[self._outer] += now - exchange.entered
         exchange.entered = now
+        going: Awaitable[None] = self._watched(exchange, scope, receive, send)
+        exchange.going = going
+        return going
+
+    async def _watched(self, exchange: Any, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if exchange.refused is not None:
                 await answer_refused(exchange, send)
             else:
                 await self._app(scope, receive, send)
         except Exception as error:
-            await _failed(exchange, send, error, self._culprits.of(error))
+            await _failed(exchange, send, error, self._culprits)
 
 
-async def _failed(exchange: Any, send: Send, error: Exception | None, place: Place | None) -> None:
+async def _raised(error: Exception) -> None:
+    raise error
+
+
+async def _failed(
+    exchange: Any, send: Send, error: Exception | None, culprits: Culprits, layer: Place | None = None
+) -> None:
     """Answer where something failed, or where a request turned out not to be able to go on. error: None when a layer
-    has ended without any answer. place: of the layer that made the mistake, if it was one; None for the application
-    inside."""
+    has ended without any answer. layer: where it came up, if that was in one; None for the application inside."""
     reason = reason_in(error)
     if reason is None:
+        place = (culprits.of(error) if error is not None else None) or layer
         route = exchange.route.name if exchange.route is not None else "-"
         if place is None:
             reason = "proxy_internal_error"
@@ -165,7 +190,10 @@ async def _failed(exchange: Any, send: Send, error: Exception | None, place: Pla
             what = "failed on" if error is not None else "gave no answer to"
             log.error("route %s, layer %s: it %s %r", route, place.layer, what, exchange.target, exc_info=error)
     if not exchange.begun:
-        await answer(exchange, send, reason)
+        try:
+            await answer(exchange, send, reason)
+        except Exception as further:  # of a layer outside, on its way out
+            await _failed(exchange, send, further, culprits)
     elif not exchange.complete:
         exchange.cut(reason)
 

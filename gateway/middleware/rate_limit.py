@@ -16,7 +16,7 @@ from gateway.middleware.limits.keys import LimitKey, Missing, key_of
 from gateway.middleware.limits.redis_store import RedisStore, RedisUrl
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.wire import RequestHead, edited
+from gateway.wire import RequestHead, amended
 
 log = logging.getLogger("gateway.middleware")
 
@@ -162,7 +162,7 @@ class RateLimit(Middleware):
                 # No charges any more: a limit further in has refused, and they were given back.
                 now = left if exchange.refunds is not None else min(left + self._cost, self._depth)
                 lines = self._policy % (now // self._interval, _seconds(self._depth - now))
-                message = {**message, "headers": edited(message["headers"], _NOTHING, lines)}
+                message = amended(message, _NOTHING, lines)
             return send(message)
 
         return sending

@@ -11,7 +11,7 @@ from gateway.config.fields import Flag, PercentOrZero
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.written import OwnName
-from gateway.wire import RequestHead, edited
+from gateway.wire import RequestHead, amended
 
 # Level 1, section 3.2: version, trace-id, parent-id, flags, in lower case. A later version may say more behind them.
 _TRACEPARENT = re.compile(
@@ -60,16 +60,18 @@ class RequestId(Middleware):
         self._traces = options.trace != "off"
         self._continues = options.trace == "continue"
         self._sampled = int(options.sampled / 100 * (1 << 32))
-        self._random = ""
+        self._samples_all = options.sampled == 100
+        self._random = b""
         self._next = 0
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange, head = scope["gateway"], scope["headers"]
         random = self._digits()
-        given = head.value(self._name)
-        is_ours = given is None or not exchange.vouched or _ID.fullmatch(given) is None
-        exchange.request_id = random[:32] if is_ours else given.decode()
-        line = self._line + exchange.request_id.encode()
+        known = head.value(self._name) if exchange.vouched else None
+        if known is None or _ID.fullmatch(known) is None:
+            known = random[:32]
+        exchange.request_id = known.decode()
+        line = self._line + known
         if self._traces:
             traced = self._traced(exchange, head, random)
             head.drop(self._all)
@@ -79,15 +81,16 @@ class RequestId(Middleware):
             head.add(line)
         if not self._tells:
             return self._app(scope, receive, send)
+        names = self._names
 
         def tell(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": edited(message["headers"], self._names, line)}
+                message = amended(message, names, line)
             return send(message)
 
         return self._app(scope, receive, tell)
 
-    def _traced(self, exchange: Any, head: RequestHead, random: str) -> bytes:
+    def _traced(self, exchange: Any, head: RequestHead, random: bytes) -> bytes:
         """The lines of this hop in the trace, which take the place of those that came."""
         given = head.value(b"traceparent")
         if given is not None and self._continues and len(given) <= _LONGEST_TRACEPARENT:
@@ -99,19 +102,19 @@ class RequestId(Middleware):
                 state = b"\r\ntracestate: " + state if state is not None else b""
                 # We know the flags of version 00; of a later one only that bit is handed on that means the same there.
                 flags = found[4] if found[1] == b"00" else b"%02x" % (int(found[4], 16) & 1)
-                return b"\r\ntraceparent: 00-%b-%b-%b%b" % (found[2], random[64:].encode(), flags, state)
+                return b"\r\ntraceparent: 00-%b-%b-%b%b" % (found[2], random[64:], flags, state)
         # Without a parent there is nobody whose state it could be.
-        trace = exchange.trace = random[32:64]
-        sampled = int(trace[:8], 16) < self._sampled
-        return f"\r\ntraceparent: 00-{trace}-{random[64:]}-{sampled:02x}".encode()
+        trace = random[32:64]
+        exchange.trace = trace.decode()
+        sampled = self._samples_all or int(trace[:8], 16) < self._sampled
+        return b"\r\ntraceparent: 00-%b-%b-%b" % (trace, random[64:], b"01" if sampled else b"00")
 
-    def _digits(self) -> str:
+    def _digits(self) -> bytes:
         """80 random hexadecimal digits: for an id, a trace and a hop in it."""
         at = self._next
         if at == len(self._random):
             # Fetched in the process that uses it: two workers with the same would give out the same ids.
-            self._random = os.urandom(40 * _BATCH).hex()
+            self._random = os.urandom(40 * _BATCH).hex().encode()
             at = 0
         self._next = at + 80
         return self._random[at : at + 80]
-

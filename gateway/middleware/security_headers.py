@@ -11,7 +11,7 @@ from gateway.config.fields import FieldValue, Flag
 from gateway.config.values import shown
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
-from gateway.wire import ResponseHead, edited
+from gateway.wire import ResponseHead, edited, with_headers
 
 OFF = "off"
 
@@ -147,7 +147,7 @@ class SecurityHeaders(Middleware):
 
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and message["status"] != 101:
-                message = {**message, "headers": lines.put_in(message["headers"])}
+                message = with_headers(message, lines.put_in(message["headers"]))
             return send(message)
 
         return self._app(scope, receive, sending)

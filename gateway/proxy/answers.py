@@ -15,7 +15,7 @@ log = logging.getLogger("gateway.proxy")
 
 
 class Answers:
-    """The skin around everything that may fail: nothing but a cancellation passes it."""
+    """The skin around the application of a route that no layers stand around: nothing but a cancellation passes it."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

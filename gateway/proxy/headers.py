@@ -12,11 +12,11 @@ from collections.abc import Collection
 from gateway.wire import RequestHead, announced_trailers, tokens
 
 
-def outbound(head: RequestHead, lines: bytes, host: bytes, via: bytes, asking: bytes) -> bytes:
+def outbound(head: RequestHead, start: bytes, host: bytes, via: bytes, asking: bytes) -> bytes:
     """The request head for the endpoint.
 
-    lines: start line and ordinary fields, `head.lines` unless the target is another; via: our name; asking: what
-    `asking_lines` made, and other lines of ours, CRLF before each.
+    start: the start line, `head.start` unless the target is another; via: our name; asking: what `asking_lines` made,
+    and other lines of ours, CRLF before each.
     """
     before = head.special.get(b"via")
     received = (before + b", 1." if before else b"1.") + (b"1 " if head.minor else b"0 ")
@@ -26,7 +26,21 @@ def outbound(head: RequestHead, lines: bytes, host: bytes, via: bytes, asking: b
         framing = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     else:
         framing = b"\r\n\r\n"
-    return b"".join((lines, b"\r\nhost: ", host, head.introduced or b"", b"\r\nvia: ", received, via, asking, framing))
+    return b"".join(
+        (
+            start,
+            head.fields.ordinary,
+            head.added,
+            b"\r\nhost: ",
+            host,
+            head.introduced or b"",
+            b"\r\nvia: ",
+            received,
+            via,
+            asking,
+            framing,
+        )
+    )
 
 
 _PREFIX = re.compile(rb"\r\nx-forwarded-prefix: ([^\r\n]*)")

@@ -22,9 +22,9 @@ class Onward:
         """The head as the endpoint gets it. upgrade: the protocols that are offered; expect: whether the endpoint is to
         be asked for the body first."""
         asking = asking_lines(head, upgrade, expect) if head.fields.asking else b""
-        lines = head.lines
+        start = head.start
         if self._rewrite is not None or endpoint.base:
             target = head.target if self._rewrite is None else self._rewrite.target(head.target)
-            lines = head.lines_to(join(endpoint.base, target))
+            start = head.start_to(join(endpoint.base, target))
         host = endpoint.host or head.special.get(b"host") or endpoint.authority
-        return outbound(head, lines, host, self._via, asking)
+        return outbound(head, start, host, self._via, asking)

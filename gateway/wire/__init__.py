@@ -13,7 +13,17 @@ from gateway.wire.fields import Fields
 from gateway.wire.grammar import WireError, is_authority, is_field, is_method, is_target, tokens
 from gateway.wire.heads import Head, RequestHead, ResponseHead, is_hopeless, read_request, read_response, refusal
 from gateway.wire.lines import Pair
-from gateway.wire.messages import cookie, edited, listed, parameter, reframed, value_of, went_round
+from gateway.wire.messages import (
+    amended,
+    cookie,
+    edited,
+    listed,
+    parameter,
+    reframed,
+    value_of,
+    went_round,
+    with_headers,
+)
 from gateway.wire.names import HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, SINGLE
 from gateway.wire.proxied import ProxyHead, read_proxied, without_userinfo
 
@@ -30,6 +40,7 @@ __all__ = [
     "RequestHead",
     "ResponseHead",
     "WireError",
+    "amended",
     "announced_trailers",
     "cookie",
     "edited",
@@ -50,5 +61,6 @@ __all__ = [
     "trailer_section",
     "value_of",
     "went_round",
+    "with_headers",
     "without_userinfo",
 ]

@@ -10,12 +10,11 @@ for fields that differ from those of the request before and 20,000 for those tha
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import filterfalse
 from typing import Any
 
 from gateway.wire.grammar import WireError, match_field_line, tokens
-from gateway.wire.lines import Pair, lines_without, pair_of, value_in
+from gateway.wire.lines import Pair, has_any, lines_without, pair_of, value_in
 from gateway.wire.names import HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NO_NAMES, SINGLE, SPOOF
 
 # Ordinary fields that may occur once, in requests: a second one is there to be read by somebody else.
@@ -30,6 +29,9 @@ _USUAL_CONNECTION = frozenset(
 )
 _MOST_WITHOUT = 16
 _MOST_ASKED = 32
+# The memory of fields that nobody has asked anything; never written to.
+_NEVER_ASKED: dict[bytes, bytes | None] = {}
+_WHOLE: dict[frozenset[bytes], Fields] = {}
 
 
 class Lexicon:
@@ -101,9 +103,9 @@ class Fields:
         self._pairs: list[Pair] | None = None
         self._lasting: list[Pair] | None = None
         self._lower = b""
-        self._without: dict[frozenset[bytes], Fields] | None = None
+        self._without = _WHOLE
         # What was asked for, for it will be asked for again: by the next request of the connection.
-        self._values: dict[bytes, bytes | None] | None = None
+        self._values: dict[bytes, bytes | None] = _NEVER_ASKED
         self._lists: dict[bytes, bytes | None] | None = None
         self.notes: dict[Any, Any] | None = None
         self.special: dict[bytes, bytes] = {}
@@ -179,10 +181,10 @@ class Fields:
     def value(self, name: bytes) -> bytes | None:
         """The first field of this lower-case name, None for none."""
         values = self._values
-        if values is None or len(values) > _MOST_ASKED:
-            values = self._values = {}
-        elif name in values:
+        if name in values:
             return values[name]
+        if values is _NEVER_ASKED or len(values) > _MOST_ASKED:
+            values = self._values = {}
         value = self.special.get(name)
         if value is None and self.ordinary:
             if not self._lower:
@@ -216,13 +218,12 @@ class Fields:
     def without(self, names: frozenset[bytes]) -> Fields:
         """The same without the fields of these lower-case names; itself when it has none of them. Remembered, for what
         one layer takes from a request it takes from the next as well."""
-        if self._without is not None and names in self._without:
+        if names in self._without:
             return self._without[names]
         if not self._lower:
             self._lower = self.ordinary.lower()
-        lower = self._lower
         made = self
-        if not names.isdisjoint(self.special) or any(needle in lower for needle in _needles(names)):
+        if not names.isdisjoint(self.special) or has_any(self._lower, names):
             made = Fields(b"", self._lexicon)
             made.named = self.named
             made.block = lines_without(self.block, names)
@@ -231,13 +232,7 @@ class Fields:
             made.count = self.count
             made.asking = not _ASKING.isdisjoint(made.special)
             made._pairs = [pair for pair in self.pairs() if pair[0] not in names]
-        if self._without is None or len(self._without) >= _MOST_WITHOUT:
+        if self._without is _WHOLE or len(self._without) >= _MOST_WITHOUT:
             self._without = {}
         self._without[names] = made
         return made
-
-
-@lru_cache(maxsize=1024)
-def _needles(names: frozenset[bytes]) -> tuple[bytes, ...]:
-    """What fields of these names look like in a block, CRLF before each line."""
-    return tuple([b"\r\n" + name + b":" for name in names])

@@ -18,32 +18,39 @@ from gateway.wire.grammar import (
     match_status_line,
     well_formed_authority,
 )
-from gateway.wire.lines import Pair, lines_without, pairs_of, value_in
+from gateway.wire.lines import Pair, has_any, lines_without, pairs_of, value_in
 from gateway.wire.names import IDENTITY, IDENTITY_PREFIXES, NO_NAMES
 
 _ABSOLUTE = re.compile(rb"(?:http|https)://([^/?#@:][^/?#@]*+)([/?].*)?", re.IGNORECASE | re.DOTALL)
 # White space between a name and its colon: refused in requests, removed from responses (RFC 9112, section 5.1).
 _SPACED = re.compile(rb"(?:(?<=\n)|\A)(" + TOKEN + rb"++)[ \t]++:")
+# What a target or a change of the body may have made another than the fields say.
+_OF_THE_MESSAGE = frozenset((b"host", b"content-length"))
 _BARE_STATUS = len(b"HTTP/1.1 200")
 
 
 class Head:
     """A message head: an iterable of (lower-case name, value) pairs, as ASGI has it, that hasn't been taken apart yet.
 
-    lines: the start line and every ordinary field, without the last CRLF. special: as in Fields. added: what `add` has
-    put behind them, CRLF before each line; it is in `lines` too. Each message has a head of its own, so whom it passes
-    may change it.
+    start: the start line as it goes on. special: as in Fields. added: what `add` has put behind the fields, CRLF before
+    each line. Each message has a head of its own, so whom it passes may change it; who sends it on puts the parts
+    together, once.
     """
 
-    __slots__ = ("added", "dropped", "fields", "length", "lines", "minor", "special")
+    __slots__ = ("added", "dropped", "fields", "length", "minor", "special", "start")
 
     added: bytes
     dropped: frozenset[bytes]
     length: int
     minor: int
     fields: Fields
-    lines: bytes
     special: dict[bytes, bytes]
+    start: bytes
+
+    @property
+    def lines(self) -> bytes:
+        """The start line and every ordinary field, without the last CRLF."""
+        return self.start + self.fields.ordinary + self.added
 
     def pairs(self) -> list[Pair]:
         """The fields of the message, in order."""
@@ -77,23 +84,19 @@ class Head:
     def drop(self, names: frozenset[bytes]) -> None:
         """Remove the fields of these lower-case names, also from trailers that are still to come: some servers put
         those among the others. Not for Host and what frames the message."""
-        if self.dropped is not names:
-            self.dropped = self.dropped | names if self.dropped else names
+        if self.length < 0:  # only then there may be any
+            self.dropped |= names
         fields = self.fields.without(names)
         if fields is not self.fields:
             if not names.isdisjoint(self.special):
                 self.special = {name: value for name, value in self.special.items() if name not in names}
             self.fields = fields
-        elif not self.added:
-            return
-        if self.added:
+        if self.added and has_any(self.added.lower(), names):
             self.added = lines_without(self.added, names)
-        self.lines = self.lines.partition(b"\r\n")[0] + fields.ordinary + self.added
 
     def add(self, lines: bytes) -> None:
         """Put these field lines behind the others, CRLF before each."""
         self.added += lines
-        self.lines += lines
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs())
@@ -126,7 +129,7 @@ class RequestHead(Head):
         self.fields = fields
         self.added = b""
         self.dropped = NO_NAMES
-        self.lines = line + fields.ordinary
+        self.start = line
         self.special = special = fields.special
         host = special.get(b"host")
         if host is None:
@@ -140,14 +143,14 @@ class RequestHead(Head):
         self.keep_alive = keeps_alive(special.get(b"connection"), minor)
         self.introduced: bytes | None = None
 
-    def lines_to(self, target: bytes) -> bytes:
-        """`lines` for another target."""
-        return b"%b %b HTTP/1.1%b%b" % (self.method, target, self.fields.ordinary, self.added)
+    def start_to(self, target: bytes) -> bytes:
+        """`start` for another target."""
+        return b"%b %b HTTP/1.1" % (self.method, target)
 
     def retarget(self, target: bytes) -> None:
         """Ask for another target, in origin-form."""
         self.target = target
-        self.lines = self.lines_to(target)
+        self.start = self.start_to(target)
 
     def reframe(self) -> None:
         """How long the body is isn't known any more: it goes on in chunks."""
@@ -158,13 +161,16 @@ class RequestHead(Head):
         """The first field of this lower-case name, None for none. Who the client is says the listener."""
         if self.introduced is not None and (name in IDENTITY or name.startswith(IDENTITY_PREFIXES)):
             return value_in(self.introduced + self.added, name)
-        if name == b"host":
+        if name in _OF_THE_MESSAGE:
             return self.special.get(name)
-        return super().value(name)
+        value = self.fields.value(name)
+        if value is None and self.added:
+            value = value_in(self.added, name)
+        return value
 
     def drop(self, names: frozenset[bytes]) -> None:
-        super().drop(names)
-        if self.introduced and any(name in IDENTITY or name.startswith(IDENTITY_PREFIXES) for name in names):
+        Head.drop(self, names)  # super() would be another 0.2 us
+        if self.introduced and _are_of_clients(names):
             self.introduced = lines_without(self.introduced, names)
 
     def pairs(self) -> list[Pair]:
@@ -194,7 +200,7 @@ class RequestHead(Head):
                 self.target = target if target.startswith((b"/", b"*")) else b"/" + target
             elif not (target == b"*" and method == b"OPTIONS"):
                 raise WireError(405 if method == b"CONNECT" else 400, "target_form_not_served")
-        self.lines = self.lines_to(self.target)
+        self.start = self.start_to(self.target)
 
 
 class ResponseHead(Head):
@@ -210,7 +216,7 @@ class ResponseHead(Head):
         self.added = b""
         self.dropped = NO_NAMES
         # The space behind the status must be there, with or without a reason phrase (RFC 9112, section 4).
-        self.lines = b"HTTP/1.1" + (line[8:] if len(line) > _BARE_STATUS else line[8:] + b" ") + fields.ordinary
+        self.start = b"HTTP/1.1" + (line[8:] if len(line) > _BARE_STATUS else line[8:] + b" ")
         self.special = special = fields.special
         self.keep_alive = keeps_alive(special.get(b"connection"), self.minor)
         self.length = response_length(special, self.minor, self.status, bodyless)
@@ -231,6 +237,12 @@ class ResponseHead(Head):
     def reframe(self) -> None:
         """How long the body is isn't known any more."""
         self.special = {name: value for name, value in self.special.items() if name != b"content-length"}
+
+
+@lru_cache(maxsize=1024)
+def _are_of_clients(names: frozenset[bytes]) -> bool:
+    """Whether any of these lower-case names says who the client is. Remembered: layers always drop the same."""
+    return any(name in IDENTITY or name.startswith(IDENTITY_PREFIXES) for name in names)
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 Pair = tuple[bytes, bytes]
 
 
@@ -26,6 +28,21 @@ def value_in(lines: bytes, name: bytes, lower: bytes | None = None) -> bytes | N
     at += len(needle)
     end = lines.find(b"\r", at)  # there is none without an LF; a single byte is found five times as fast
     return lines[at : end if end >= 0 else len(lines)].strip(b" \t")
+
+
+@lru_cache(maxsize=1024)
+def _needles(names: frozenset[bytes]) -> tuple[bytes, ...]:
+    """What lines of these names look like in a block, CRLF before each line."""
+    return tuple([b"\r\n" + name + b":" for name in names])
+
+
+def has_any(lower: bytes, names: frozenset[bytes]) -> bool:
+    """Whether one of these lower-case names is among lines in lower case, CRLF before each."""
+    # Not `in`, which first takes the needle for a number and makes an error that nobody sees; nor a generator.
+    for needle in _needles(names):  # noqa: SIM110
+        if lower.find(needle) >= 0:
+            return True
+    return False
 
 
 def lines_without(lines: bytes, names: frozenset[bytes]) -> bytes:

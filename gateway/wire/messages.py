@@ -36,6 +36,22 @@ def edited(headers: Any, drop: frozenset[bytes], add: bytes) -> Any:
     return [pair for pair in headers if pair[0].lower() not in drop] + pairs_of(add)
 
 
+def amended(message: dict[str, Any], drop: frozenset[bytes], add: bytes) -> dict[str, Any]:
+    """A message whose fields are `edited`. It is the same one when it has a head, which is changed in its place."""
+    headers = message["headers"]
+    if isinstance(headers, Head):
+        if drop:
+            headers.drop(drop)
+        headers.added += add
+        return message
+    return {**message, "headers": edited(headers, drop, add)}
+
+
+def with_headers(message: dict[str, Any], headers: Any) -> dict[str, Any]:
+    """A message with these fields: the same one when it has them already."""
+    return message if message["headers"] is headers else {**message, "headers": headers}
+
+
 def reframed(headers: Any) -> Any:
     """The same for a body of which nobody knows how long it is."""
     if type(headers) is ResponseHead:

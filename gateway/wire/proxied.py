@@ -61,7 +61,7 @@ class ProxyHead(RequestHead):
                 rest = b"*" if self.method == b"OPTIONS" else b"/"
             self.target = b"/" + rest if rest.startswith(b"?") else rest
         self.special = {**self.special, b"host": authority.removesuffix(b":")}
-        self.lines = self.lines_to(self.target)
+        self.start = self.start_to(self.target)
 
 
 def read_proxied(data: bytes, before: Fields | None = None) -> tuple[RequestHead, int] | None:

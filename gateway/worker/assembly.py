@@ -227,21 +227,22 @@ def assemble(
     # Which route's credential stands in the target of a request for none nobody knows.
     redact = _redact([one for route in (None, *config.routes) for one in config.onion(route)])
     routes = []
-    # The onion, outermost first: answers (whatever is raised becomes a response), router, the layers around all routes,
-    # those of the route, a core (so that these layers see what becomes of errors), the route's own application.
+    # The onion, outermost first: router, the layers around all routes, those of the route, a core (so that these layers
+    # see what becomes of errors; where there are none, answers: whatever is raised becomes a response), the route's own
+    # application. They call each other as bound methods, as an Onion does.
     everywhere = onion(None)
     for index, route in enumerate(config.routes):
         made = compiled(route, index, None, config.takes_preflights(route))
         made.series = _series(plan, listeners, made)
         made.style = Style(load_pages(route.error_pages)) if route.error_pages else None
         made.redact = redactions[index]
-        made.app = application(route, made)
+        made.app = application(route, made).__call__
         own = onion(route, everywhere)
         made.is_layered = own.innermost is not None
-        made.app = own.around(made.app, layers)
+        made.app = own.around(made.app, layers) if made.is_layered else Answers(made.app).__call__
         routes.append((route, made))
     around = everywhere.open(inside, layers) if config.middleware else None
-    front = Answers(Router(Table(routes), around, redact))
+    front = Router(Table(routes), around, redact).__call__
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -261,7 +262,7 @@ def assemble(
     most += config.most_tunnels
     entries = Entries(
         config=config,
-        app=app,
+        app=app.__call__,
         plan=plan,
         cells=cells,
         wheel=wheel,

@@ -137,7 +137,7 @@ class Asking(Exchange):
 
     head: RequestHead
     scheme = "http"
-    answered = complete = gone = passed = False
+    answered = complete = gone = passed = vouched = False
     cut_by = ""
 
     def cut(self, reason: str) -> None:

@@ -27,7 +27,7 @@ def sent(*lines: bytes, line: bytes = b"GET /a HTTP/1.1", host: bytes = b"Host: 
     head = found[0]
     head.introduced = INTRODUCED
     asking = asking_lines(head, b"", False) if head.fields.asking else b""
-    data = outbound(head, head.lines, head.special.get(b"host") or b"10.0.0.1:80", b"gw", asking)
+    data = outbound(head, head.start, head.special.get(b"host") or b"10.0.0.1:80", b"gw", asking)
     assert data.endswith(b"\r\n\r\n") and data.count(b"\r\n\r\n") == 1
     start, *rest = data[:-4].split(b"\r\n")
     pairs = (one.partition(b":") for one in rest)

@@ -45,9 +45,10 @@ async def came_to(site: Site, **counts: int) -> None:
     """Wait until all copies are over; then this has become of them, and nothing is left over."""
     await until(lambda: sum(outcomes(site).values()) >= sum(counts.values()))
     assert outcomes(site) == counts
-    front: Any = site.entry.app
-    app = front._front._app._only.app
-    copies = (app if isinstance(app, Mirror) else app._app)._copies
+    router = site.entry.app.__self__._front.__self__
+    mirror = router._only.app.__self__._app.__self__
+    assert isinstance(mirror, Mirror)
+    copies: Any = mirror._copies
     await until(lambda: not copies._tasks)
     assert copies._held == 0
 

@@ -23,7 +23,7 @@ def routed(route: dict[str, Any]) -> Any:
         }
     )
     front: Any = made(config).app._front
-    return front._app._only.app
+    return front.__self__._only.app.__self__._app.__self__
 
 
 def test_who_does_not_share_pays_nothing() -> None:

@@ -44,7 +44,7 @@ def key_of(text: str, prefix: int, missing: Missing) -> Callable[[Any, RequestHe
     if text in ("client_ip", "route"):
         return key  # every request has one
     instead: bytes | None = None if missing == "pass" else b""
-    address = partial(_client, prefix)
+    address = _client(prefix)
 
     def found(exchange: Any, head: RequestHead) -> bytes | None:
         return key(exchange, head) or instead
@@ -58,7 +58,7 @@ def key_of(text: str, prefix: int, missing: Missing) -> Callable[[Any, RequestHe
 
 def _key(text: str, prefix: int) -> Key:
     """Raises ValueError."""
-    address = partial(_client, prefix)
+    address = _client(prefix)
 
     def place(name: str) -> Key:
         if name == "client_ip":
@@ -84,5 +84,5 @@ def _claimed(path: str, exchange: Any, head: RequestHead) -> bytes:
     return claim_text(found) or (json.dumps(found).encode() if isinstance(found, str | list) and found else b"")
 
 
-def _client(prefix: int, exchange: Any, head: RequestHead) -> bytes:
-    return network(exchange.client, prefix)
+def _client(prefix: int) -> Key:
+    return lambda exchange, head: network(exchange.client, prefix)
