@@ -85,6 +85,11 @@ def read(data: bytes) -> tuple[Header, int] | None:
     raise NoHeader("this is no PROXY header")
 
 
+def begun(data: bytes) -> bool:
+    """Whether this begins a header and nothing else, whole or not."""
+    return data.startswith((_V1, _SIGNATURE))
+
+
 # Version 1: a line of text.
 
 
@@ -218,7 +223,7 @@ def v1(source: Address | None, destination: Address | None) -> bytes:
 
 def v2(source: Address | None, destination: Address | None, is_udp: bool = False) -> bytes:
     """The same in version 2, without TLVs: 28 bytes for IPv4, 52 for IPv6; 16 where nothing is known, as LOCAL, which
-    nobody may refuse."""
+    nobody may refuse. Some 5 us: who sends it with each datagram of a session keeps it."""
     if source is None or destination is None:
         return _FIXED.pack(_SIGNATURE, _LOCAL, _UNSPEC, 0)
     is_ipv4, hosts = _alike(source[0], destination[0])

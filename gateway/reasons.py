@@ -64,6 +64,11 @@ class Reason(NamedTuple):
 
 
 REASONS: dict[str, Reason] = {
+    # Before anything else is spoken. Nothing is answered: the connection is reset.
+    "proxy_header_missing": Reason("", "The connection did not begin with a PROXY header.", (400,), ends_sessions=True),
+    "proxy_header_malformed": Reason("", "The PROXY header can't be read.", (400,), ends_sessions=True),
+    "proxy_header_timeout": Reason("", "The PROXY header took too long to arrive.", (408,), ends_sessions=True),
+    "proxy_peer_not_trusted": Reason("", "Only proxies that are believed may connect.", (403,), ends_sessions=True),
     # The request can't be read in exactly one way (RFC 9112); the connection ends.
     "request_line_missing": Reason(_REQUEST, "Too many empty lines came before the request.", (400,)),
     "request_line_malformed": Reason(_REQUEST, "The first line is not an HTTP request line.", (400,)),

@@ -33,6 +33,7 @@ def check(data: dict[str, Any], kinds: Kinds) -> list[Problem]:
         *(_destinations(routes, upstreams) if isinstance(upstreams, dict) else ()),
         *(_origins(upstreams) if isinstance(upstreams, dict) else ()),
         *_streams(data, listeners, passing),
+        *_believed(listeners),
         *_unreachable(routes),
     ]
 
@@ -166,6 +167,15 @@ def _streams(data: dict[str, Any], listeners: list[_Item], routes: list[_Item]) 
             yield Problem(path, 'a listener of kind "tcp" needs an upstream, or tcp_routes')
         if one.get("kind") == "udp" and str(one.get("listen")).startswith("unix:"):
             yield Problem((*path, "listen"), "datagrams are taken from UDP only, not from a unix socket")
+
+
+def _believed(listeners: list[_Item]) -> Iterator[Problem]:
+    """A PROXY header that is taken from nobody: with "require" nobody could connect."""
+    for path, one in listeners:
+        rules = one.get("proxy_protocol")
+        if isinstance(rules, dict) and rules.get("accept") in ("optional", "require") and not rules.get("from"):
+            message = f"accept = {shown(rules['accept'])} needs a list `from`: of those whose header is believed"
+            yield Problem((*path, "proxy_protocol"), message)
 
 
 def _names_twice(routes: list[_Item], streams: list[str]) -> Iterator[Problem]:

@@ -77,7 +77,7 @@ class Accepting(Section):
     """Whose header is believed: networks or addresses, and "unix" for whoever connects by a unix socket. What others
     send is read as what the listener speaks."""
     timeout: Duration = _time("5s")
-    """How long the header may take."""
+    """How long the header may take. With "optional" one that has not begun by then does not come."""
 
 
 class Passing(Accepting):

@@ -22,6 +22,7 @@ import uvicorn
 from gateway.child import EXIT_BOOT
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.listener import Datagrams, Entry
+from gateway.listeners.preface import Preface
 
 # A queue counts as empty when nothing came out of it for this long: longer than a handshake that was under way when new
 # connections were steered elsewhere, on anything but a satellite.
@@ -151,6 +152,8 @@ class Door(uvicorn.Server):
                 app_state=self.lifespan.state,
                 entry=entry,
             )
+            if entry.preface is not None:
+                make = partial(Preface, entry, entry.preface, self.server_state, make)
             sock = self._sockets[entry.name]
             if sock.family != socket.AF_UNIX:  # accepted connections inherit it
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT)
@@ -222,7 +225,7 @@ class Door(uvicorn.Server):
         accepted = -1
         quiet_since = loop.time()
         while loop.time() < end and loop.time() - quiet_since < _QUIET:
-            now_accepted = sum(entry.cells[entry.accepted_cell] for entry in leaving)
+            now_accepted = sum(entry.cells[entry.accepted_cell] + entry.prefaces for entry in leaving)
             if now_accepted != accepted:
                 accepted = now_accepted
                 quiet_since = loop.time()

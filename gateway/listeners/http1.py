@@ -45,13 +45,20 @@ class Http1Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_due", "_buffer", "_empty_lines", "_end_tunnel", "_fields", "_half_closed", "_held", "_leaving",
-        "_paused", "_server_state", "_too_slow", "_transport", "_unsent", "choked", "closed", "deadline", "entry",
-        "exchange", "look", "peer", "requests", "scope", "state", "vigil",
+        "_paused", "_server_state", "_told", "_too_slow", "_transport", "_unsent", "choked", "closed", "deadline",
+        "entry", "exchange", "look", "peer", "requests", "scope", "state", "vigil",
     )  # fmt: skip
 
     def __init__(
-        self, config: Any, server_state: Any, app_state: dict[str, Any], entry: HttpEntry, _loop: Any = None
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        entry: HttpEntry,
+        _loop: Any = None,
+        peer: tuple[str, int] | None = None,
     ) -> None:
+        """peer: the client's host and port where they are not the transport's."""
         self.entry = entry
         self.state = app_state
         self.exchange: Http1Exchange | None = None
@@ -60,6 +67,7 @@ class Http1Connection(asyncio.Protocol):
         self.requests = 0
         self.deadline = 0.0
         self.look = 0
+        self._told = peer
         self._server_state = server_state
         self._buffer = b""
         self._fields: Fields | None = None  # of the last request
@@ -79,7 +87,7 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         entry = self.entry
         self._transport = transport
-        peer = transport.get_extra_info("peername")
+        peer = self._told or transport.get_extra_info("peername")
         local = transport.get_extra_info("sockname")
         self.peer = entry.introducer.meet(peer[0] if isinstance(peer, tuple) else UNIX)
         self.scope: dict[str, Any] = {

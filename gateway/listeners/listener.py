@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.config.listeners import Limits, ListenerTimeouts
 from gateway.exchange import Exchange
@@ -19,6 +19,9 @@ from gateway.wheel import Wheel
 from gateway.wire import Fields, RequestHead, read_request
 
 Read = Callable[[bytes, Fields | None], tuple[RequestHead, int] | None]
+
+if TYPE_CHECKING:
+    from gateway.listeners.preface import Expected
 
 # Seconds a client may take to show that it sends a body at the least rate; `body_idle` if that is shorter.
 _GRACE = 10.0
@@ -61,9 +64,10 @@ class Connection(Protocol):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Entry:
-    """One listener of one worker. Frozen but for `draining` and `connections`.
+    """One listener of one worker. Frozen but for `draining`, `connections` and `prefaces`.
 
-    protocol: makes the protocol of each connection; called with entry, server_state (uvicorn's), app_state and config.
+    protocol: makes the protocol of each connection; called with entry, server_state (uvicorn's), app_state and config,
+    and with peer, the client's host and port, where a PROXY header has told them.
     """
 
     name: str
@@ -77,6 +81,8 @@ class Entry:
     backlog: int
     admission: Admission
     max_connections: int
+    preface: Expected | None = None  # whether a PROXY header comes first
+    prefaces: int = 0  # connections that have begun with waiting for one
     crowd: Crowd | None = None  # how many connections of one client there may be
     closes_tunnels: bool = False  # when the worker leaves, at once
     draining: bool = False

@@ -22,6 +22,7 @@ from gateway.listeners.forward import ForwardProxy
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
+from gateway.listeners.preface import Expected
 from gateway.listeners.sni import Names
 from gateway.listeners.socks5 import Socks5Connection, Socks5Entry
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
@@ -32,7 +33,7 @@ from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.destinations import Destinations
 from gateway.proxy_protocol import v1, v2
-from gateway.reasons import EGRESS_RULES
+from gateway.reasons import EGRESS_RULES, status_of
 from gateway.refusals import Style
 from gateway.relay import Bounds
 from gateway.scoreboard import Cells
@@ -133,6 +134,7 @@ class Entries:
             "backlog": listener.backlog,
             "admission": self.admission,
             "max_connections": listener.most_connections,
+            "preface": self._preface(listener),
             "crowd": self._crowd(listener),
             "closes_tunnels": listener.on_reload == "close",
         }
@@ -140,6 +142,24 @@ class Entries:
     def _crowd(self, listener: configured.Listener) -> Crowd | None:
         most = listener.max_connections_per_client
         return Crowd(self.ledger, listener.name, most) if most is not None else None
+
+    def _preface(self, listener: configured.Listener) -> Expected | None:
+        """Whether a PROXY header comes first."""
+        accepting = getattr(listener, "proxy_protocol", None)
+        if not isinstance(accepting, configured.Accepting) or accepting.accept == "off":
+            return None
+        refused = self._refused_request if listener.IS_HTTP else self._refused_session
+        return Expected(Trust(accepting.networks), accepting.accept == "require", accepting.timeout, refused)
+
+    def _refused_request(self, entry: Any, client: str, port: int, started: float, reason: str) -> None:
+        exchange = Exchange(entry, client, started)
+        exchange.status, exchange.reason = status_of(reason), reason
+        self.finished(exchange)
+
+    def _refused_session(self, entry: Any, client: str, port: int, started: float, reason: str) -> None:
+        session = Session(entry, client, port, started)
+        session.reason = reason
+        self.ended(session)
 
     def _http(self, listener: configured.HttpListener) -> HttpEntry:
         return HttpEntry(

@@ -243,6 +243,21 @@ def test_names_and_sets_that_go_together() -> None:
     assert told(data) == []
 
 
+@pytest.mark.parametrize("kind", ["http", "tcp", "forward", "socks5"])
+@pytest.mark.parametrize("accept", ["optional", "require"])
+def test_a_proxy_header_that_nobody_may_send(kind: str, accept: str) -> None:
+    def asked(**rules: object) -> list[str]:
+        one = {"name": "l", "kind": kind, "listen": ":80", "proxy_protocol": rules}
+        upstream = {"upstream": "app"} if kind == "tcp" else {}
+        return told({"listeners": [one | upstream], "upstreams": {"app": {"endpoints": ["a:1"]}}})
+
+    message = f'accept = "{accept}" needs a list `from`: of those whose header is believed'
+    assert asked(accept=accept) == asked(accept=accept, **{"from": []}) == [
+        f"('listeners', 0, 'proxy_protocol') {message}"
+    ]
+    assert asked(accept=accept, **{"from": ["unix"]}) == asked(accept="off") == asked() == []
+
+
 def passing(*names: str, **more: object) -> dict[str, object]:
     return {"name": f"r{names}", "sni": list(names), "upstream": "db", **more}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fuzz import chunks, forward, hello, proxy, response, seeds, server, socks, tokens
+from tests.fuzz import chunks, forward, hello, preface, proxy, response, seeds, server, socks, tokens
 from tests.fuzz.loop import Loop
 
 
@@ -29,5 +29,6 @@ TARGETS = {
         Target("tokens", tokens.run, tokens.SEEDS),
         Target("hello", hello.run, hello.SEEDS),
         Target("socks", socks.run, socks.SEEDS),
+        Target("preface", preface.run, preface.SEEDS),
     )
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import client_hello
+from gateway import client_hello, proxy_protocol
 from gateway.middleware.identity import jose
 from gateway.socks import Request
 from gateway.wire import chunked, heads
@@ -29,6 +29,7 @@ MUTATIONS = {
     "tokens": 2000,
     "hello": 2000,
     "socks": 2000,
+    "preface": 2000,
 }
 
 
@@ -91,6 +92,10 @@ def hasty(data: bytes) -> object:
     return (Request(1, "", 0), len(data)) if data[:2] == b"\5\1" else None
 
 
+def any_tlvs(header: bytes, at: int) -> None:
+    """One that does not look."""
+
+
 KINDER: dict[str, tuple[object, str, object]] = {
     "server": (heads, "request_length", length_first),
     "proxy": (heads, "request_length", length_first),
@@ -100,6 +105,7 @@ KINDER: dict[str, tuple[object, str, object]] = {
     "tokens": (jose, "decode64", any_base64),
     "hello": (client_hello, "_NAME", re.compile(b".*", re.DOTALL)),
     "socks": (socks, "read_request", hasty),
+    "preface": (proxy_protocol, "_check_tlvs", any_tlvs),
 }
 
 

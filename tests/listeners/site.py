@@ -16,6 +16,7 @@ from gateway.config import Config
 from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.listener import HttpEntry
+from gateway.listeners.preface import Preface
 from gateway.metrics.endpoints import drain
 from gateway.metrics.plan import UPSTREAM_OPEN, Plan
 from gateway.middleware import KINDS
@@ -44,6 +45,7 @@ class Site:
         middleware: list[dict[str, Any]] | None = None,
         sets: dict[str, Any] | None = None,
         trusted_proxies: list[str] | None = None,
+        proxy_protocol: dict[str, Any] | None = None,
         python_path: Sequence[str] = (),
         listener: dict[str, Any] | None = None,
         egress: dict[str, Any] | None = None,
@@ -62,6 +64,7 @@ class Site:
                         "limits": limits or {},
                         "timeouts": _LONG | (timeouts or {}),
                         **({"trusted_proxies": trusted_proxies} if trusted_proxies is not None else {}),
+                        "proxy_protocol": proxy_protocol or {},
                         **(listener or {}),
                     }
                 ],
@@ -98,7 +101,12 @@ class Site:
         await self._lifespan.__aenter__()
         [self.entry] = made.http_entries
         self.entry.begin(asyncio.get_running_loop())
-        make = partial(Http1Connection, config=None, server_state=self.state, app_state={}, entry=self.entry)
+        make: Callable[..., asyncio.BaseProtocol] = partial(
+            Http1Connection, config=None, server_state=self.state, app_state={}, entry=self.entry
+        )
+        if self.entry.preface is not None:
+            make = partial(Preface, self.entry, self.entry.preface, self.state, make)
+        self.make = make
         sock = socket.create_server(("127.0.0.1", 0))
         if self._send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)

@@ -124,8 +124,8 @@ def request(method: str, path: str, body: bytes = b"", fields: Mapping[str, str]
     return "\r\n".join(lines).encode() + _HEAD_END + body
 
 
-def connect(address: str, timeout: float = 15.0) -> socket.socket:
-    """address: "127.0.0.1:80", "[::1]:80" or "unix:/path". Raises OSError."""
+def connect(address: str, timeout: float = 15.0, source: str = "") -> socket.socket:
+    """address: "127.0.0.1:80", "[::1]:80" or "unix:/path"; source: an address of our own. Raises OSError."""
     if address.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(timeout)
@@ -135,7 +135,7 @@ def connect(address: str, timeout: float = 15.0) -> socket.socket:
             sock.close()
             raise
         return sock
-    return socket.create_connection(split(address), timeout)
+    return socket.create_connection(split(address), timeout, (source, 0) if source else None)
 
 
 def split(address: str) -> tuple[str, int]:
@@ -146,8 +146,8 @@ def split(address: str) -> tuple[str, int]:
 class Client:
     """One blocking connection."""
 
-    def __init__(self, address: str, timeout: float = 15.0) -> None:
-        self.sock = connect(address, timeout)
+    def __init__(self, address: str, timeout: float = 15.0, source: str = "") -> None:
+        self.sock = connect(address, timeout, source)
         self._reader = AnswerReader()
 
     def send(self, method: str, path: str, body: bytes = b"", fields: Mapping[str, str] | None = None) -> None:
