@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.fuzz.loop import Loop
     from tests.fuzz.targets import Target
 
-NAMES = ("server", "proxy", "response", "chunks", "tokens", "hello", "preface", "forward", "socks")
+NAMES = ("server", "proxy", "forward", "response", "chunks", "tokens", "hello", "socks", "preface")
 
 
 def main() -> None:

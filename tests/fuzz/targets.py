@@ -28,7 +28,7 @@ TARGETS = {
         Target("chunks", chunks.run, seeds.CHUNKS),
         Target("tokens", tokens.run, tokens.SEEDS),
         Target("hello", hello.run, hello.SEEDS),
-        Target("preface", preface.run, preface.SEEDS),
         Target("socks", socks.run, socks.SEEDS),
+        Target("preface", preface.run, preface.SEEDS),
     )
 }

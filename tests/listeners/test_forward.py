@@ -28,7 +28,7 @@ PASSWORD = b"open sesame"
 
 def proxy(egress: dict[str, Any] | None = None, **more: Any) -> Site:
     """more: of the listener, but for what `Site` takes by itself."""
-    own = {key: more.pop(key) for key in ("limits", "timeouts") if key in more}
+    own = {key: more.pop(key) for key in ("limits", "timeouts", "proxy_protocol") if key in more}
     return Site(listener={"kind": "forward", "egress": "lan", **more}, egress=LAN | (egress or {}), **own)
 
 
@@ -527,6 +527,22 @@ async def test_a_tunnel(version: bytes) -> None:
         assert exchange.method == b"CONNECT"
         assert exchange.host == exchange.target == origin.address.encode()
         assert exchange.connect_time > 0
+
+
+@live
+async def test_a_proxy_in_front_says_whose_tunnel_it_is() -> None:
+    said = b"PROXY TCP4 192.0.2.7 127.0.0.1 1234 80\r\n"
+    front = {"accept": "require", "from": ["127.0.0.0/8"]}
+    async with Origin(echo) as origin, proxy({"max_tunnels_per_client": 1}, proxy_protocol=front) as site:
+        client = await site.client(said + connect(origin) + b"x")
+        assert (await client.head()).status == 200
+        assert await client.reader.readexactly(1) == b"x"
+        other = await site.client(said.replace(b".7", b".8") + connect(origin))
+        assert (await other.head()).status == 200
+        assert why(await site.ask(said + connect(origin))) == (429, b"tunnel_limit")
+        client.reset()
+        other.reset()
+        assert {(await site.exchange()).client for _ in range(3)} == {"192.0.2.7", "192.0.2.8"}
 
 
 @live
