@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.config.fields import MOST_WORKERS
+from gateway.config.values import without_credentials
 from gateway.errors import GatewayError
 from gateway.master.control import Reply
 from gateway.master.endpoints import Endpoints
@@ -86,10 +87,15 @@ class Questions:
             tunnels=self._plan.by_listener("tunnels"),
             admin=current.admin.bound if current and current.admin else None,
             discovery=self._discovery(),
-            documents=current.documents.rows() if current else [],
+            documents=_shown(current.documents.rows()) if current else [],
             ok=True,
         )
 
     def _discovery(self) -> list[dict[str, Any]]:
         current = self._master.current
         return current.findings.rows(current.config) if current else []
+
+
+def _shown(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what nobody is to see."""
+    return [{**row, "url": without_credentials(row["url"])} for row in documents]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gateway.config.values import without_credentials
 from gateway.metrics import plan as p
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import CIRCUIT, Cells, Condition, Fact, Mark, Role, Scoreboard, State, Word
@@ -230,11 +231,11 @@ def _discoveries(out: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
 def _documents(out: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
     _family(out, "document_up", "gauge", "1 while a document that workers need can be fetched.")
     for row in rows:
-        _line(out, "document_up", [("url", row["url"])], int(not row["trouble"]))
+        _line(out, "document_up", [("url", without_credentials(row["url"]))], int(not row["trouble"]))
     _family(out, "document_age_seconds", "gauge", "Since its server last confirmed a document that workers use.")
     for row in rows:
         if row["age_seconds"] is not None:
-            _line(out, "document_age_seconds", [("url", row["url"])], float(row["age_seconds"]))
+            _line(out, "document_age_seconds", [("url", without_credentials(row["url"]))], float(row["age_seconds"]))
 
 
 def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:

@@ -14,9 +14,11 @@ from dataclasses import replace
 
 import msgspec
 
-from gateway.child import is_read, tell
+from gateway.child import tell
+from gateway.config.values import without_credentials
 from gateway.documents import LONGEST, Documents, Look, Wanted, close, said
 from gateway.errors import UpstreamError
+from gateway.observer.looking import Looking
 from gateway.upstream.clients import Answer, Clients, lines_of
 
 log = logging.getLogger("gateway")
@@ -28,41 +30,26 @@ _AGAIN = 1.0
 _MOST_WITHOUT, _MOST_WITH = 5.0, 30.0
 # A server may ask for more looks, but for no more than so many times as many.
 _MOST_OFTEN = 10
-_SOON = 0.01  # seconds between two looks whether the master has read
 _LONGEST_SENTENCE = 300
 _MAX_AGE = re.compile(rb'(?:\A|[,\s])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 
 
-class Fetches:
+class Fetches(Looking):
     """All of them. `start` once; they end with the process, or by `stop`."""
 
     def __init__(self, documents: Documents, clients: Clients, channel: socket.socket) -> None:
         """Raises StartError when a file of certificates can't be read."""
-        self._channel = channel
+        super().__init__(channel)
         self._documents = documents
-        # What the master was not told yet, and whether the body is another.
-        self._outbox: dict[str, bool] = {}
-        self._is_sending = False
-        self._moved = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._fetches = {one.url: _Fetch(one, documents, clients, self._outcome) for one in documents.wanted.values()}
 
     async def start(self, within: float) -> None:
         """Fetch what was never fetched and tell the master, in so many seconds at the most; what takes longer, and all
         that follows, goes on by itself."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(one.go_on(), name="document") for one in self._fetches.values()]
-        try:
-            async with asyncio.timeout(within):
-                while self._outbox or any(one.is_awaited for one in self._fetches.values()):
-                    self._moved.clear()
-                    await self._moved.wait()
-        except TimeoutError:
-            pass
+        await self._begin([one.go_on() for one in self._fetches.values()], within)
 
-    def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+    def _is_awaited(self) -> bool:
+        return any(one.is_awaited for one in self._fetches.values())
 
     def asked(self, url: str) -> None:
         """A worker lacks something in a document: look now, unless workers had us look a moment ago."""
@@ -72,29 +59,19 @@ class Fetches:
 
     def _outcome(self, url: str, look: Look, body: bytes | None) -> None:
         self._documents.take(url, look, body)
-        self._outbox[url] = self._outbox.pop(url, False) or body is not None
-        self._moved.set()
-        if not self._is_sending:
-            self._is_sending = True
-            self._send()
+        self._outbox[url] = self._outbox.pop(url, False) or body is not None  # whether the body is another
+        self._looked()
 
-    def _send(self) -> None:
-        """Tell the master, or do so as soon as it has read what it was told before."""
-        while self._outbox and is_read(self._channel):
-            url, is_new = next(iter(self._outbox.items()))
-            known = self._documents.get(url)
-            body = known.body if known is not None and is_new else None
-            message, fds = said(url, self._documents.look(url), body)
-            is_told = tell(self._channel, {"say": "document", **message}, fds)
-            close(fds)
-            if not is_told:
-                break
+    def _tell(self) -> bool:
+        url, is_new = next(iter(self._outbox.items()))
+        known = self._documents.get(url)
+        body = known.body if known is not None and is_new else None
+        message, fds = said(url, self._documents.look(url), body)
+        is_told = tell(self._channel, {"say": "document", **message}, fds)
+        close(fds)
+        if is_told:
             del self._outbox[url]
-        if self._outbox:
-            asyncio.get_running_loop().call_later(_SOON, self._send)
-        else:
-            self._is_sending = False
-            self._moved.set()
+        return is_told
 
 
 def again(failures: int, is_known: bool, refresh: float) -> float:
@@ -115,6 +92,7 @@ class _Fetch:
         outcome: Callable[[str, Look, bytes | None], None],
     ) -> None:
         self._wanted = one
+        self._shown = without_credentials(one.url)  # for the log
         self._server = clients.server(one.url, ca=one.ca)
         self._outcome = outcome
         self._failures = 0
@@ -177,7 +155,7 @@ class _Fetch:
         except ValueError as error:
             trouble = str(error)
         except Exception:
-            log.exception("%s: fetching it broke", url)
+            log.exception("%s: fetching it broke", self._shown)
             trouble = "fetching broke; the error log says how"
         now = time.monotonic()
         self._failures = self._failures + 1 if trouble else 0
@@ -232,7 +210,7 @@ class _Fetch:
 
     def _say(self, before: Look, body: bytes | None) -> None:
         """Once when it changes, once when trouble begins, once when it is over."""
-        url, look = self._wanted.url, self.look
+        url, look = self._shown, self.look
         if look.trouble and not before.trouble:
             left = "the last one stays in use" if self._body is not None else "there is none to use"
             log.warning("%s: fetching fails: %s; %s", url, look.trouble, left)

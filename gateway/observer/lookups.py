@@ -8,41 +8,36 @@ import logging
 import random
 import socket
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
-from gateway.child import batch, is_read, tell
+from gateway.child import batch, tell
 from gateway.config import Config
 from gateway.config.upstreams import Endpoint
 from gateway.errors import DiscoveryError
 from gateway.findings import MOST, Findings, written
+from gateway.observer.looking import Looking
 from gateway.upstream.discovery import Discovery, discovery_of
 
 log = logging.getLogger("gateway")
 
 _JITTER = 0.1  # of the time until the next look, less
 _BROKEN = 30.0  # seconds until the next look after a mistake of ours
-_SOON = 0.01  # seconds between two looks whether the master has read
 _NAMED = 5  # endpoints in one line of the log
 _LONGEST_SENTENCE = 500
 _LONGEST = 64 * 1024  # bytes of the list of one upstream
 
 
-class Lookups:
+class Lookups(Looking):
     """All of them. `start` once; they end with the process, or by `stop`."""
 
     def __init__(self, config: Config, findings: Findings, channel: socket.socket) -> None:
-        self._channel = channel
+        super().__init__(channel)
         self._looked_up = config.upstreams
         # What the master knows: the list, None when there was never one, and what is wrong.
         self._known = {name: (self._before(findings, name), findings.trouble.get(name, "")) for name in self._looked_up}
-        self._outbox: dict[str, Any] = {}
-        self._is_sending = False
         self._silent = set(self._looked_up)  # without any outcome yet
         self._cut: dict[str, set[str]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._moved = asyncio.Event()
 
     def _before(self, findings: Findings, name: str) -> tuple[Endpoint, ...] | None:
         upstream = self._looked_up[name]
@@ -51,27 +46,17 @@ class Lookups:
     async def start(self, within: float) -> None:
         """Look everything up once and tell the master, in so many seconds at the most; what takes longer, and all that
         follows, goes on by itself."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self._go_on(name, discovery_of(upstream))) for name, upstream in self._looked_up.items()
-        ]
-        try:
-            async with asyncio.timeout(within):
-                while self._silent or self._outbox:
-                    self._moved.clear()
-                    await self._moved.wait()
-        except TimeoutError:
-            pass
+        looks = [self._go_on(name, discovery_of(upstream)) for name, upstream in self._looked_up.items()]
+        await self._begin(looks, within)
 
-    def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+    def _is_awaited(self) -> bool:
+        return bool(self._silent)
 
     async def _go_on(self, name: str, discovery: Discovery) -> None:
         while True:
             again = await self._look(name, discovery)
             self._silent.discard(name)
-            self._moved.set()
+            self._looked()
             if again is None:
                 return
             await asyncio.sleep(again * random.uniform(1 - _JITTER, 1))
@@ -105,9 +90,6 @@ class Lookups:
         if trouble_before and not trouble:
             log.info("%s: looking up endpoints works again, %d are there", name, len(endpoints or ()))
         self._outbox[name] = {"endpoints": None if endpoints is None else written(endpoints), "trouble": trouble}
-        if not self._is_sending:  # with what else comes out in this turn of the loop
-            self._is_sending = True
-            asyncio.get_running_loop().call_soon(self._send)
 
     def _bounded(self, name: str, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
         """As many as are taken; the others are named once."""
@@ -124,18 +106,13 @@ class Lookups:
                 log.warning("%s: more than %d endpoints; left out: %s", name, taken, _named(sorted(rest)))
         return endpoints[:taken]
 
-    def _send(self) -> None:
-        """Tell the master, or do so as soon as it has read what it was told before."""
-        if is_read(self._channel):
-            found = batch(self._outbox)
-            if tell(self._channel, {"say": "endpoints", "found": found}):
-                for name in found:
-                    del self._outbox[name]
-        if self._outbox:
-            asyncio.get_running_loop().call_later(_SOON, self._send)
-        else:
-            self._is_sending = False
-            self._moved.set()
+    def _tell(self) -> bool:
+        found = batch(self._outbox)
+        if not tell(self._channel, {"say": "endpoints", "found": found}):
+            return False
+        for name in found:
+            del self._outbox[name]
+        return True
 
 
 def _sorted(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:

@@ -229,6 +229,21 @@ def test_what_is_not_taken(observer: Observer, answer: bytes, trouble: str, capl
     assert f"fetching fails: {trouble}; there is none to use" in caplog.text
 
 
+def test_no_credential_of_an_address_is_told(observer: Observer, caplog: pytest.LogCaptureFixture) -> None:
+    @live
+    async def test() -> None:
+        async with Origin(always(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")) as origin:
+
+            async def work(one: Fetches, documents: Documents) -> None:
+                await one.start(10)
+                assert documents.trouble(url(origin) + "?token=hunter2")
+
+            await observer.run(work, Wanted(url(origin) + "?token=hunter2"))
+
+    test()
+    assert "?token=(secret): fetching fails" in caplog.text and "hunter2" not in caplog.text
+
+
 def test_over_tls(observer: Observer, tmp_path: Path) -> None:
     names = Names(tmp_path)
 

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
+from gateway.config.values import without_credentials
 from gateway.documents import Document, Documents
 from gateway.middleware.identity.keyset import KeySet, key_set, secret_set
 from gateway.middleware.identity.watched import Watched
@@ -87,6 +88,7 @@ class KeysOfDocument(Keys):
     ) -> None:
         super().__init__(None)
         self._url = url
+        self._shown = without_credentials(url)  # for the log
         self._wanted = wanted
         self._changed = changed
         self._documents = documents
@@ -111,7 +113,7 @@ class KeysOfDocument(Keys):
             keys = self._understood(document.body)
         except ValueError as error:
             kept = "; the keys from before stay in use" if self._keys is not None else ""
-            log.error("%s: %s%s", self._url, error, kept)
+            log.error("%s: %s%s", self._shown, error, kept)
             return
         self._keys = keys
         self._changed(keys)
@@ -120,7 +122,7 @@ class KeysOfDocument(Keys):
         if len(body) > _LONGEST_SET:
             raise ValueError(f"has more than {_LONGEST_SET} bytes")
         keys = key_set(body, self._wanted)
-        _tell(self._url, keys)
+        _tell(self._shown, keys)
         if not keys and not keys.is_empty:
             raise ValueError("it holds no key that can be used")
         return keys
