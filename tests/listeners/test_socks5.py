@@ -822,6 +822,21 @@ async def test_the_bounds_of_an_association(bounds: dict[str, str], listener: di
 
 
 @live
+async def test_an_association_is_charged_to_its_last_datagram() -> None:
+    async with with_datagrams(egress={"bytes_per_client": "10kB", "max_bytes": "12kB"}) as one:
+        server = await talker()
+        for _ in range(2):
+            client = await Associated(one).open()
+            client.send(headed("127.0.0.1", server.port), b"x" * 6000)
+            await server.heard.get()
+            assert (await client.close()).reason == ""
+        refused = await one.client(HELLO + to("0.0.0.0", 0, socks.UDP_ASSOCIATE))
+        assert await told(refused) == OK + socks.reply(socks.NOT_ALLOWED)
+        assert (await one.session()).rule == "bytes_per_client"
+        server.transport.abort()
+
+
+@live
 async def test_no_descriptor_is_left_for_datagrams(monkeypatch: pytest.MonkeyPatch) -> None:
     async def none(self: Any, where: Any, received: Any) -> Any:
         raise DescriptorsExhausted("", os.strerror(errno.EMFILE))
