@@ -80,8 +80,10 @@ class ConnectFailed(UpstreamError):
 
     reason = "connection_refused"
 
-    def __init__(self, endpoint: str, message: str, *, errno: int | None = None) -> None:
-        super().__init__(endpoint, message)
+    def __init__(
+        self, endpoint: str, message: str, *, sent: bool = False, reused: bool = False, errno: int | None = None
+    ) -> None:
+        super().__init__(endpoint, message, sent=sent, reused=reused)
         self.errno = errno
 
 
