@@ -129,7 +129,7 @@ class Association:
 
     def close(self) -> None:
         """Let go of everything."""
-        if self.deadline:
+        if self._near is not None:
             self._charge(monotonic())
         self.deadline = 0.0
         self.end("")

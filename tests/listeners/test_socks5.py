@@ -16,7 +16,7 @@ import pytest
 from gateway import socks
 from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, NameUnknown, UpstreamError
 from gateway.listeners import association, socks5
-from gateway.listeners.socks5 import _code
+from gateway.listeners.socks5 import Socks5Entry, _code
 from gateway.session import Session
 from tests.listeners.site import until
 from tests.listeners.streams import Streams
@@ -221,6 +221,7 @@ async def test_a_password_is_not_checked_when_too_many_wait(
     users: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site(auth=users) as one:
+        assert isinstance(one.entry, Socks5Entry)
         monkeypatch.setattr(one.entry.users, "_room", 0)
         client = await one.client(b"\x05\x01\x02" + password(b"ann", b"secret"))
         assert await told(client) == b"\x05\x02\x01\x01"
@@ -335,7 +336,12 @@ async def test_each_step_has_its_own_time(users: dict[str, str], monkeypatch: py
     armed: list[float] = []
     async with Origin(echo) as origin, site(auth=users, handshake_timeout="40s") as one:
         arm = one.entry.wheel.arm
-        monkeypatch.setattr(one.entry.wheel, "arm", lambda timed, at: armed.append(at) or arm(timed, at))
+
+        def noted(timed: Any, at: float) -> None:
+            armed.append(at)
+            arm(timed, at)
+
+        monkeypatch.setattr(one.entry.wheel, "arm", noted)
         client = await one.client(b"\x05\x01\x02")
         await client.reader.readexactly(2)
         await client.send(password(b"ann", b"secret"))
@@ -813,6 +819,21 @@ async def test_the_bounds_of_an_association(bounds: dict[str, str], listener: di
         assert (await one.session()).reason == reason
         for each in (server, client.talker):
             each.transport.abort()
+
+
+@live
+async def test_an_association_is_charged_to_its_last_datagram() -> None:
+    async with with_datagrams(egress={"bytes_per_client": "10kB", "max_bytes": "12kB"}) as one:
+        server = await talker()
+        for _ in range(2):
+            client = await Associated(one).open()
+            client.send(headed("127.0.0.1", server.port), b"x" * 6000)
+            await server.heard.get()
+            assert (await client.close()).reason == ""
+        refused = await one.client(HELLO + to("0.0.0.0", 0, socks.UDP_ASSOCIATE))
+        assert await told(refused) == OK + socks.reply(socks.NOT_ALLOWED)
+        assert (await one.session()).rule == "bytes_per_client"
+        server.transport.abort()
 
 
 @live
