@@ -28,8 +28,8 @@ MUTATIONS = {
     "chunks": 2000,
     "tokens": 2000,
     "hello": 2000,
-    "preface": 2000,
     "socks": 2000,
+    "preface": 2000,
 }
 
 
