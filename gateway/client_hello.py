@@ -47,6 +47,11 @@ class HelloReader:
         self._message = bytearray()  # what records have brought of it
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything came."""
+        return bool(self._raw)
+
+    @property
     def raw(self) -> bytes:
         """All that came, to be passed on."""
         return bytes(self._raw)

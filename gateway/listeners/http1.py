@@ -20,6 +20,7 @@ from gateway.listeners.http1_exchange import Http1Exchange, phrase
 from gateway.listeners.listener import HttpEntry
 from gateway.listeners.vigil import Vigil
 from gateway.peek import untaken, waiting
+from gateway.proxy_protocol import Header
 from gateway.ranges import UNIX
 from gateway.refusals import Style, accept_in, refuse
 from gateway.relay import End, reset
@@ -56,9 +57,9 @@ class Http1Connection(asyncio.Protocol):
         app_state: dict[str, Any],
         entry: HttpEntry,
         _loop: Any = None,
-        peer: tuple[str, int] | None = None,
+        told: Header | None = None,
     ) -> None:
-        """peer: the client's host and port where they are not the transport's."""
+        """told: by a proxy in front: whose connection it is."""
         self.entry = entry
         self.state = app_state
         self.exchange: Http1Exchange | None = None
@@ -67,7 +68,7 @@ class Http1Connection(asyncio.Protocol):
         self.requests = 0
         self.deadline = 0.0
         self.look = 0
-        self._told = peer
+        self._told = told.source if told is not None else None
         self._server_state = server_state
         self._buffer = b""
         self._fields: Fields | None = None  # of the last request

@@ -67,7 +67,7 @@ class Entry:
     """One listener of one worker. Frozen but for `draining`, `connections` and `prefaces`.
 
     protocol: makes the protocol of each connection; called with entry, server_state (uvicorn's), app_state and config,
-    and with peer, the client's host and port, where a PROXY header has told them.
+    and with told, the PROXY header, where one came.
     """
 
     name: str

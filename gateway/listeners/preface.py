@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.listeners.identity import Trust, plain
 from gateway.peek import waiting
-from gateway.proxy_protocol import Address, Malformed, NoHeader, begun, read
+from gateway.proxy_protocol import Header, Malformed, NoHeader, begun, read
 from gateway.ranges import UNIX
 from gateway.relay import reset
 
@@ -51,7 +51,7 @@ class Preface(asyncio.Protocol):
     def __init__(
         self, entry: Entry, expected: Expected, server_state: Any, make: Callable[..., asyncio.BaseProtocol]
     ) -> None:
-        """make: what is spoken behind the header; called with `peer`, a host and port, where a header names one."""
+        """make: what is spoken behind the header; called with `told`, the header, where one came."""
         self.entry = entry
         self.closed = True  # until it waits
         self.deadline = 0.0
@@ -107,7 +107,7 @@ class Preface(asyncio.Protocol):
         else:
             if found is not None:
                 header, end = found
-                self._hand_on(header.source, data[end:])
+                self._hand_on(header, data[end:])
 
     def eof_received(self) -> bool:
         """The peer sends nothing more. One that never sent anything wanted to know whether we are there."""
@@ -139,12 +139,12 @@ class Preface(asyncio.Protocol):
     def _may_have_none(self) -> bool:
         return not (self._expected.is_required or begun(self._data))
 
-    def _hand_on(self, peer: Address | None, rest: bytes = b"") -> None:
-        """Let who speaks what follows have the connection. peer: told by the header; rest: what came behind it."""
+    def _hand_on(self, told: Header | None, rest: bytes = b"") -> None:
+        """Let who speaks what follows have the connection. told: by the header; rest: what came behind it."""
         self._leave()
         self._data = b""
         transport = self._transport
-        inner: Any = self._make() if peer is None else self._make(peer=peer)
+        inner: Any = self._make() if told is None else self._make(told=told)
         self._inner = inner
         transport.set_protocol(inner)
         inner.connection_made(transport)

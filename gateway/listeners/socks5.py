@@ -24,7 +24,7 @@ from gateway.listeners.identity import plain
 from gateway.listeners.listener import Entry
 from gateway.listeners.outward import Held, reach
 from gateway.peek import waiting
-from gateway.proxy_protocol import Address
+from gateway.proxy_protocol import Header
 from gateway.ranges import UNIX
 from gateway.relay import End, Relay, reset
 from gateway.scoreboard import Fact
@@ -97,16 +97,16 @@ class Socks5Connection(asyncio.Protocol):
         server_state: Any,
         app_state: dict[str, Any],
         entry: Socks5Entry,
-        peer: Address | None = None,
+        told: Header | None = None,
         _loop: Any = None,
     ) -> None:
-        """peer: the client's address, where a proxy in front has told it."""
+        """told: by a proxy in front: whose connection it is."""
         self.entry = entry
         self.closed = False
         self.deadline = 0.0
         self.look = 0
         self._server_state = server_state
-        self._peer = peer
+        self._peer = told.source if told is not None else None
         self._rest = b""  # what came and was not read yet
         self._more: asyncio.Future[None] | None = None  # who reads waits for this
         self._ended = False  # the client has finished sending

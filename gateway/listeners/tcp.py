@@ -15,13 +15,13 @@ from time import monotonic
 from typing import Any
 
 from gateway.client_hello import HelloReader, NoHello
-from gateway.errors import Busy, DescriptorsExhausted, NoEndpoint, UpstreamError
+from gateway.errors import Busy, DescriptorsExhausted, GatewayError, NoEndpoint, UpstreamError
 from gateway.listeners.identity import plain
 from gateway.listeners.listener import Entry
 from gateway.listeners.sni import Names
 from gateway.metrics.plan import UPSTREAM_RETRIES
 from gateway.peek import is_dead, waiting
-from gateway.proxy_protocol import Address
+from gateway.proxy_protocol import Address, Header
 from gateway.ranges import UNIX
 from gateway.relay import Bounds, End, Relay, reset
 from gateway.session import Session
@@ -68,8 +68,8 @@ class TcpConnection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_ended", "_held", "_is_dialling", "_is_under_way", "_paused", "_peer", "_reader", "_relay", "_rest",
-        "_server_state", "_task", "_transport", "closed", "deadline", "entry", "look", "session",
+        "_ended", "_held", "_is_dialling", "_is_under_way", "_paused", "_reader", "_relay", "_rest", "_server_state",
+        "_task", "_told", "_transport", "closed", "deadline", "entry", "look", "session",
     )  # fmt: skip
 
     def __init__(
@@ -78,16 +78,16 @@ class TcpConnection(asyncio.Protocol):
         server_state: Any,
         app_state: dict[str, Any],
         entry: TcpEntry,
-        peer: Address | None = None,
+        told: Header | None = None,
         _loop: Any = None,
     ) -> None:
-        """peer: the client's address, where a proxy in front has told it."""
+        """told: by a proxy in front: whose connection it is, and where that was meant to go."""
         self.entry = entry
         self.closed = False
         self.deadline = 0.0
         self.look = 0
         self._server_state = server_state
-        self._peer = peer
+        self._told = told
         self._reader: HelloReader | None = None
         self._rest = b""  # what came before there was an endpoint
         self._ended = False  # the client has finished sending
@@ -103,12 +103,8 @@ class TcpConnection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         entry = self.entry
         self._transport = transport
-        peer = self._peer or transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            address, port = peer[:2]
-            self._peer = address, port = plain(address), port
-        else:
-            address, port = UNIX, 0
+        peer = (self._told and self._told.source) or transport.get_extra_info("peername")
+        address, port = (plain(peer[0]), peer[1]) if isinstance(peer, tuple) else (UNIX, 0)
         self.session = Session(entry, address, port, monotonic())
         self._server_state.connections.add(self)
         entry.connections.add(self)
@@ -133,10 +129,11 @@ class TcpConnection(asyncio.Protocol):
         return self._held is not None
 
     def data_received(self, data: bytes) -> None:
-        self._rest = self._rest + data if self._rest else data
         if self._reader is not None:
             self._read_hello(self._reader, data)
-        elif len(self._rest) > _EARLY and not self._paused:
+            return
+        self._rest = self._rest + data if self._rest else data
+        if len(self._rest) > _EARLY and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -144,10 +141,10 @@ class TcpConnection(asyncio.Protocol):
         self._ended = True
         if self._reader is None:
             return True  # it may still be answered
-        if self._rest:
-            self._set_out(self.entry.way)
-            return True
-        return False
+        if self.idle:
+            return False
+        self._set_out(self.entry.way)
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Also from the relay, which has the transport by then."""
@@ -186,19 +183,25 @@ class TcpConnection(asyncio.Protocol):
         if self._is_dialling and self._task is not None:
             self._is_dialling = False
             self._task.cancel()
-        elif self._rest or self.entry.way is None:
+        elif self.entry.way is None or not self.idle:
             self._refuse("hello_timeout")
         else:
             self._set_out(self.entry.way)
 
     def _set_out(self, way: Way | None) -> None:
-        self._reader = None
+        self._have_read()
         self.deadline = 0.0
         if way is None:
             self._refuse("no_route")
             return
         self._task = self.entry.loop.create_task(self._carry(way), name="tunnel")
         self._server_state.tasks.add(self._task)
+
+    def _have_read(self) -> None:
+        """No more of a hello is waited for; what came of it is the client's first."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._rest = reader.raw
 
     async def _carry(self, way: Way) -> None:
         self._is_under_way = True
@@ -210,7 +213,7 @@ class TcpConnection(asyncio.Protocol):
                 reason = await self._reach(way)
         except UpstreamError as error:
             reason = error.reason
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, _Gone):
             pass
         except Exception:
             log.exception("listener %s: a connection failed", self.entry.name)
@@ -238,6 +241,8 @@ class TcpConnection(asyncio.Protocol):
             session.endpoint = endpoint.name
             try:
                 with lease:
+                    if self._paused and is_dead(self._transport):  # the event loop doesn't look while it isn't read
+                        raise _Gone("the client is not there any more")
                     far = await self._dial(endpoint)
                     try:
                         lease.connected()
@@ -250,8 +255,6 @@ class TcpConnection(asyncio.Protocol):
                 raise
             except UpstreamError as error:
                 failure = error
-            if self._paused and is_dead(self._transport):  # the event loop doesn't look while it isn't read
-                return GONE
             tried = (*tried, endpoint)
             session.retries += 1
             self.entry.cells[endpoint.cells + UPSTREAM_RETRIES] += 1
@@ -276,8 +279,7 @@ class TcpConnection(asyncio.Protocol):
     async def _join(self, far: _Far) -> str:
         entry, session = self.entry, self.session
         if entry.header is not None:
-            here = self._transport.get_extra_info("sockname")
-            far.transport.write(entry.header(self._peer, here[:2] if isinstance(here, tuple) else None))
+            far.transport.write(entry.header(*self._ends()))
         entry.cells[entry.tunnels_cell] += 1
         relay = self._relay = Relay(entry.wheel, entry.idle_timeout, entry.bounds)
         try:
@@ -286,6 +288,15 @@ class TcpConnection(asyncio.Protocol):
             entry.cells[entry.tunnels_cell] -= 1
             session.bytes_in, session.bytes_out = relay.sent
         return relay.reason
+
+    def _ends(self) -> tuple[Address | None, Address | None]:
+        """The client's address and the one it meant, None for what is no IP address."""
+        session = self.session
+        here = (self._told and self._told.destination) or self._transport.get_extra_info("sockname")
+        return (
+            (session.client, session.port) if session.client != UNIX else None,
+            (plain(here[0]), here[1]) if isinstance(here, tuple) else None,
+        )
 
     def _detached(self) -> End:
         rest, self._rest = self._rest, b""
@@ -296,7 +307,7 @@ class TcpConnection(asyncio.Protocol):
     def _refuse(self, reason: str) -> None:
         """It goes nowhere. It is told when it is lost."""
         self.deadline = 0.0
-        self._reader = None
+        self._have_read()
         self._end(reason)
 
     def _end(self, reason: str) -> None:
@@ -312,7 +323,7 @@ class TcpConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether it has yet to say where it wants to go."""
-        return self._reader is not None and not self._rest
+        return self._reader is not None and not self._reader.has_begun
 
     @property
     def idle_since(self) -> float:
@@ -321,7 +332,7 @@ class TcpConnection(asyncio.Protocol):
     def close_if_idle(self) -> bool:
         if self.closed or not self.idle or waiting(self._transport):
             return False
-        self._refuse("connection_limit_reached")
+        self._refuse(DRAINED if self.entry.draining else "connection_limit_reached")
         return True
 
     def drain(self) -> None:
@@ -337,6 +348,10 @@ class TcpConnection(asyncio.Protocol):
             self._relay.end(DRAINED)
         else:
             reset(self._transport)
+
+
+class _Gone(GatewayError):
+    """The client left while it had no endpoint: it says nothing about any."""
 
 
 class _Far(asyncio.Protocol):

@@ -15,7 +15,7 @@ from gateway.listeners.admission import Admission
 from gateway.listeners.identity import Trust, plain
 from gateway.listeners.listener import Entry
 from gateway.listeners.preface import Expected, Preface
-from gateway.proxy_protocol import Address
+from gateway.proxy_protocol import Address, Header
 from gateway.scoreboard import Fact
 from tests.fuzz.acts import END, LATE, LOST, SPLIT, acts
 from tests.fuzz.loop import Finding, Line, Loop, wheel
@@ -169,9 +169,9 @@ def _reference_v2(data: bytes) -> Reading:
 class _Inner(asyncio.Protocol):
     """What is spoken behind the header: it only listens."""
 
-    def __init__(self, made: list[_Inner], peer: Address | None = None) -> None:
+    def __init__(self, made: list[_Inner], told: Header | None = None) -> None:
         made.append(self)
-        self.peer = peer
+        self.peer = told and told.source
         self.heard = bytearray()
         self.ended = self.lost = False
 

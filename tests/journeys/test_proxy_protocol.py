@@ -97,7 +97,7 @@ def test_haproxy_behind(gateway: Start, settings: Settings, tmp_path: Path) -> N
             for header in (v1(TOLD, HERE), v2(TOLD, HERE)):
                 with Client(one.address(send)) as client:
                     client.sock.sendall(header)
-                    assert client.get().body.decode() == f"192.0.2.7 4711 {port}"
+                    assert client.get().body.decode() == f"192.0.2.7 4711 {HERE[1]}"  # where it was meant to go
             with Client(one.address(send)) as client:
                 client.sock.sendall(v2(None, None))
                 own = client.sock.getsockname()[1]

@@ -14,6 +14,7 @@ from gateway.config import Config
 from gateway.listeners.listener import Entry
 from gateway.metrics.plan import Plan
 from gateway.middleware import KINDS
+from gateway.proxy_protocol import Header
 from gateway.scoreboard import Condition, Fact, Scoreboard
 from gateway.session import Session
 from gateway.upstream.upstream import Upstream
@@ -33,14 +34,14 @@ class Streams:
         others: dict[str, dict[str, Any]] | None = None,
         routes: list[dict[str, Any]] | None = None,
         send_buffer: int = 0,
-        peer: tuple[str, int] | None = None,
+        told: Header | None = None,
         host: str = "127.0.0.1",
         egress: dict[str, Any] | None = None,
         own: tuple[str, ...] = (),
         **listener: Any,
     ) -> None:
         """origins: the endpoints of the upstream "app". others: upstreams beside it. routes: `tcp_routes`. send_buffer:
-        bytes the kernel holds for each client, 0 for its own choice. peer: what a PROXY header has said. egress: that
+        bytes the kernel holds for each client, 0 for its own choice. told: a PROXY header. egress: that
         of the listener. own: where the gateway is said to listen."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
         self.config = Config.model_validate(
@@ -65,7 +66,7 @@ class Streams:
             context=KINDS,
         )
         self._send_buffer = send_buffer
-        self._peer = peer
+        self._told = told
         self._own = own
         self._host = host
         self.told: asyncio.Queue[Session] = asyncio.Queue()
@@ -92,7 +93,7 @@ class Streams:
         self._upstreams = made.upstreams
         [self.entry] = made.entries
         self.entry.begin(asyncio.get_running_loop())
-        more: dict[str, Any] = {} if self._peer is None else {"peer": self._peer}
+        more: dict[str, Any] = {} if self._told is None else {"told": self._told}
         make = partial(
             self.entry.protocol, config=None, server_state=self.state, app_state={}, entry=self.entry, **more
         )

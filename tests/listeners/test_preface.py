@@ -12,7 +12,7 @@ import pytest
 
 from gateway.listeners.identity import Trust
 from gateway.listeners.preface import Expected, Preface
-from gateway.proxy_protocol import Address, v1, v2
+from gateway.proxy_protocol import Address, Header, v1, v2
 from tests.listeners.site import Site, get, post, until
 from tests.upstream.peer import Message, Origin, Peer, dial, live, noting, ok
 
@@ -319,10 +319,10 @@ async def test_who_was_put_on_the_list_of_the_idle_stays_on_it() -> None:
 
 
 class Inner(asyncio.Protocol):
-    def __init__(self, heard: list[Any], closes: bool = False, peer: Address | None = None) -> None:
+    def __init__(self, heard: list[Any], closes: bool = False, told: Header | None = None) -> None:
         self._heard = heard
         self._closes = closes
-        heard.append(("peer", peer))
+        heard.append(("peer", told and told.source))
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport

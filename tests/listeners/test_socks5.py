@@ -17,6 +17,7 @@ from gateway import socks
 from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, NameUnknown, UpstreamError
 from gateway.listeners import association, socks5
 from gateway.listeners.socks5 import Socks5Entry, _code
+from gateway.proxy_protocol import Header
 from gateway.session import Session
 from tests.listeners.site import until
 from tests.listeners.streams import Streams
@@ -163,7 +164,7 @@ async def test_a_reset_stays_a_reset() -> None:
 
 @live
 async def test_who_the_proxy_in_front_has_told_of() -> None:
-    async with Origin(echo) as origin, site(peer=("192.0.2.7", 1234)) as one:
+    async with Origin(echo) as origin, site(told=Header(("192.0.2.7", 1234), None)) as one:
         client = await one.client(HELLO + to("127.0.0.1", origin.port))
         await client.reader.readexactly(12)
         client.close()

@@ -327,7 +327,7 @@ async def test_a_client_keeps_its_endpoint_where_it_is_hashed() -> None:
         heard: dict[str, set[bytes]] = {}
         for number in range(8):
             address = f"192.0.2.{number}"
-            async with Streams(one, two, upstream=hashed, peer=(address, 1)) as site:
+            async with Streams(one, two, upstream=hashed, told=proxy_protocol.Header((address, 1), None)) as site:
                 for _ in range(3):
                     client = await site.client()
                     heard.setdefault(address, set()).add(await client.reader.readexactly(1))
@@ -465,15 +465,15 @@ async def test_a_client_that_another_proxy_has_named() -> None:
         heard.append(await peer.ends())
 
     heard: list[bytes] = []
-    named_as = ("::ffff:192.0.2.7", 4711)
-    async with Origin(handler) as origin, Streams(origin, peer=named_as, proxy_protocol={"send": "v1"}) as site:
+    named = proxy_protocol.Header(("::ffff:192.0.2.7", 4711), ("192.0.2.1", 80))
+    async with Origin(handler) as origin, Streams(origin, told=named, proxy_protocol={"send": "v1"}) as site:
         client = await site.client(b"hello")
         client.writer.write_eof()
         await client.ends()
         session = await site.session()
         assert (session.client, session.port) == ("192.0.2.7", 4711)
         await until(lambda: heard)
-        assert heard[0].startswith(b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 ")
+        assert heard == [b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nhello"]  # also where it was meant to go
 
 
 # Bounds.
@@ -623,6 +623,19 @@ async def test_the_endpoint_sees_the_reset_as_well() -> None:
         site.abort()
         assert (await site.session()).reason == "drain_timeout"
         await seen.wait()
+
+
+@live
+async def test_who_has_not_said_where_to_go_is_closed_in_a_drain() -> None:
+    routes = [{"name": "tls", "sni": ["*.example.com"], "upstream": "app"}]
+    async with Origin(echo) as origin, Streams(origin, routes=routes) as site:
+        client = await site.client()
+        await until(lambda: site.entry.connections)
+        site.drain()
+        [connection] = site.entry.connections
+        assert connection.close_if_idle()
+        assert await client.reader.read() == b""
+        assert (await site.session()).reason == "drain_timeout"
 
 
 @live
