@@ -69,6 +69,8 @@ async def connect(
     end = monotonic() + within
     for place, address in enumerate(addresses):
         left = end - monotonic()
+        if left <= 0 and place:
+            break
         share = min(left, max(left / (len(addresses) - place), _LEAST))
         remote = _remote(address)
         try:

@@ -1,15 +1,17 @@
 """Names of destinations: looked up once for all who ask at the same moment, and remembered for seconds.
 
 Either this machine's own way (getaddrinfo, with all that /etc/nsswitch.conf says), in threads, or a name server that
-the configuration names. A lookup goes on when he who asked has gone: the next one may want it.
+the configuration names. A lookup that nobody waits for any more is given up: it would keep others in line.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
+from functools import partial
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.errors import NameUnknown
 
@@ -40,12 +42,20 @@ class Machine:
         self._turns = asyncio.Semaphore(_THREADS)
 
     async def addresses(self, name: str) -> tuple[list[str], float]:
-        async with self._turns:
-            try:
-                found = await asyncio.to_thread(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:
-                raise NameUnknown(name, getattr(error, "strerror", None) or str(error)) from None
-        return [literal(where) for _, _, _, _, where in found], _KEPT
+        await self._turns.acquire()
+        ask = partial(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
+        found = asyncio.get_running_loop().run_in_executor(None, ask)
+        found.add_done_callback(self._over)
+        try:
+            # Who gives up does not end the thread, whose turn it is until it is done.
+            return [literal(where) for _, _, _, _, where in await asyncio.shield(found)], _KEPT
+        except (OSError, UnicodeError) as error:
+            raise NameUnknown(name, getattr(error, "strerror", None) or str(error)) from None
+
+    def _over(self, found: asyncio.Future[Any]) -> None:
+        self._turns.release()
+        if not found.cancelled():
+            found.exception()  # that nobody may be there to hear
 
 
 class Server:
@@ -72,6 +82,7 @@ class Resolver:
         # Until when, the addresses, and why there are none.
         self._known: dict[str, tuple[float, tuple[str, ...], str]] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
+        self._waiting: Counter[str] = Counter()  # who waits for each
 
     async def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of a name, families by turns. Raises NameUnknown."""
@@ -83,14 +94,26 @@ class Resolver:
                     raise NameUnknown(name, "too many names are being looked up already")
                 lookup = asyncio.get_running_loop().create_task(self._look_up(name), name="lookup")
                 self._lookups[name] = lookup
-                lookup.add_done_callback(lambda _: self._lookups.pop(name, None))
-            await asyncio.wait((lookup,))
+                lookup.add_done_callback(partial(self._forget, name))
+            self._waiting[name] += 1
+            try:
+                await asyncio.wait((lookup,))
+            finally:
+                self._waiting[name] -= 1
+                if not self._waiting[name]:
+                    del self._waiting[name]
+                    lookup.cancel()  # does nothing to one that is over
+                    self._forget(name, lookup)  # who comes now begins anew
             known = self._known.get(name)
             if lookup.cancelled() or known is None:
                 raise NameUnknown(name, "was not looked up to the end")
         if not known[1]:
             raise NameUnknown(name, known[2])
         return known[1]
+
+    def _forget(self, name: str, lookup: asyncio.Task[None]) -> None:
+        if self._lookups.get(name) is lookup:
+            del self._lookups[name]
 
     async def _look_up(self, name: str) -> None:
         try:

@@ -90,7 +90,7 @@ class Verdict:
             spelled = text if "%" in text else str(address)
             if self._is_own(address, port, spelled, is_ours):
                 return OWN
-            if any(self._is_own(one, port, str(one), is_ours) for one in inside):
+            if any(self._is_own(one, port, str(one), is_ours) for one in (*inside, *_perhaps_inside(address))):
                 return OWN
         if self._deny:
             for one in (address, *inside, *_perhaps_inside(address)):

@@ -123,7 +123,7 @@ class Skin:
             going = self._call(scope, receive, send)
         except Exception as error:
             going = _raised(error)
-        if going is not exchange.going:
+        if going is None or going is not exchange.going:  # None: of a layer that is no coroutine, and no layer
             going = exchange.going = self._watched(going, exchange, send, now)
         return going
 

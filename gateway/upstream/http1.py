@@ -7,6 +7,7 @@ for; bytes nobody asked for make it unusable. Everything that fails is an `Upstr
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
@@ -107,6 +108,7 @@ class Connection(asyncio.Protocol):
             and not self._buffer
             and not self._chunks
             and not self._interim
+            and not _is_somebodys(head)
         )
 
     def is_ending(self) -> bool:
@@ -464,3 +466,14 @@ class Connection(asyncio.Protocol):
 
 
 _STARTS = b"HTTP/1."
+
+
+# Schemes that prove who a connection is, and not who asks (RFC 4559, section 6): whoever had it next would be taken for
+# the one before. HAProxy keeps such a connection for its client; here it is closed.
+_OF_CONNECTIONS = re.compile(rb"(?:\A|,)[ \t]*(?:ntlm|negotiate)\b", re.IGNORECASE)
+
+
+def _is_somebodys(head: ResponseHead) -> bool:
+    """Whether the endpoint may from now on take all that comes by this connection for one client's."""
+    asked = head.fields.listed(b"www-authenticate")
+    return asked is not None and _OF_CONNECTIONS.search(asked) is not None

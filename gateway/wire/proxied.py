@@ -70,11 +70,12 @@ def read_proxied(data: bytes, before: Fields | None = None) -> tuple[RequestHead
 
 
 def without_userinfo(target: bytes) -> bytes:
-    """A target, whatever it is, without a name and password before its host."""
+    """A target that was refused, whatever it is, without a name and password before its host. A password may hold what
+    would end an authority, so all before the last "@" goes."""
     return _USERINFO.sub(rb"\1", target)
 
 
-_USERINFO = re.compile(rb"\A((?:[A-Za-z][A-Za-z0-9+.\-]*+://)?)[^/?]*@")
+_USERINFO = re.compile(rb"\A((?:[A-Za-z][A-Za-z0-9+.\-]*+://)?)(?!/).*@", re.DOTALL)
 
 
 def _named(authority: bytes, port: int | None) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from gateway.listeners.http1 import Http1Connection
 from gateway.listeners.identity import Introducer, Trust
 from gateway.listeners.listener import Clock, Datagrams, Entry, HttpEntry
 from gateway.listeners.preface import Expected
+from gateway.listeners.resolver import Resolver, resolver_of
 from gateway.listeners.sni import Names
 from gateway.listeners.socks5 import Socks5Connection, Socks5Entry
 from gateway.listeners.tcp import TcpConnection, TcpEntry, Way
@@ -67,6 +68,7 @@ class Entries:
     datagrams: list[Datagrams] = field(default_factory=list)
     _destinations: list[Destinations] = field(default_factory=list)
     _egresses: dict[str, Egress] = field(default_factory=dict)
+    _resolvers: dict[str | None, Resolver] = field(default_factory=dict)  # by the server that is asked
     _users: dict[str, Verifier] = field(default_factory=dict)  # by file
 
     def add(self, listener: configured.Listener) -> None:
@@ -107,7 +109,12 @@ class Entries:
         if known is None:
             at = {rule: self.plan.block("denial", name, rule) for rule in EGRESS_RULES}
             count = partial(_count_denial, self.cells, at)
-            known = Egress(name, self.config.egresses[name], self.ledger, self.own, count)
+            config = self.config.egresses[name]
+            # One for all that ask the same: the threads of this machine's own way are the process's.
+            resolver = self._resolvers.get(config.resolver)
+            if resolver is None:
+                resolver = self._resolvers[config.resolver] = resolver_of(config.resolver)
+            known = Egress(name, config, self.ledger, self.own, count, resolver)
             self._egresses[name] = known
         return known
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -23,7 +24,7 @@ from gateway.ledger import Ledger
 from gateway.listeners import egress as module
 from gateway.listeners.egress import Egress, is_ours
 from gateway.listeners.outward import Held, connect, reach
-from gateway.listeners.resolver import Resolver, by_turns, resolver_of
+from gateway.listeners.resolver import Machine, Resolver, by_turns, resolver_of
 from gateway.listeners.verdict import KINDS, NOT_ALLOWED, OWN, Verdict, kind_of
 from gateway.ranges import read, unmapped
 from gateway.reasons import EGRESS_RULES
@@ -353,6 +354,8 @@ def addresses_of_this_machine() -> set[str]:
         ("0x7f.1", "127.0.0.1:80", True),
         ("::ffff:127.0.0.1", "127.0.0.1:80", True),
         ("64:ff9b::7f00:1", "127.0.0.1:80", True),
+        ("64:ff9b:1::7f00:1", "127.0.0.1:80", True),
+        ("64:ff9b:1:7f00:0:100::", "127.0.0.1:80", True),
         ("home.test", "127.0.0.1:80", True),
         ("0.0.0.0", "127.0.0.1:80", True),
         ("::", "[::1]:80", True),
@@ -479,6 +482,58 @@ async def test_no_more_than_so_many_names_wait(monkeypatch: pytest.MonkeyPatch) 
     source.gate.set()
     assert await asyncio.gather(*asks, again) == [("8.8.8.8",)] * 4
     assert await resolver.addresses("3.test") == ("8.8.8.8",)
+
+
+@live
+async def test_a_name_that_nobody_waits_for_keeps_nobody_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._WAITING", 2)
+    source = Counted()
+    resolver = Resolver(source)
+    one, two = (asyncio.ensure_future(resolver.addresses("a.test")) for _ in range(2))
+    other = asyncio.ensure_future(resolver.addresses("b.test"))
+    await until(lambda: len(source.asked) == 2)
+    one.cancel()
+    other.cancel()
+    third = asyncio.ensure_future(resolver.addresses("c.test"))  # there is room again for one
+    await until(lambda: len(source.asked) == 3)
+    again = asyncio.ensure_future(resolver.addresses("b.test"))
+    with pytest.raises(NameUnknown, match="too many names"):
+        await again
+    source.gate.set()
+    assert [await two, await third] == [("8.8.8.8",)] * 2  # "a.test" was still waited for
+    assert source.asked == ["a.test", "b.test", "c.test"]
+
+
+@live
+async def test_a_thread_that_nobody_waits_for_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._THREADS", 1)
+    begun, gate = [], threading.Event()
+
+    def slowly(name: str, port: None, **more: Any) -> list[Any]:
+        begun.append(name)
+        gate.wait(10)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    resolver = Resolver(Machine())
+    first = asyncio.ensure_future(resolver.addresses("a.test"))
+    await until(lambda: begun)
+    first.cancel()
+    second = asyncio.ensure_future(resolver.addresses("b.test"))
+    await asyncio.sleep(0)
+    assert begun == ["a.test"]
+    gate.set()
+    with pytest.raises(NameUnknown, match="not known"):
+        await second
+    assert begun == ["a.test", "b.test"]
+
+
+@live
+async def test_of_a_name_with_many_addresses_some_are_tried() -> None:
+    with DnsServer() as server:
+        server.records["many.test", "A"] = [f"8.8.{number}.1" for number in range(30)]
+        with guard(resolver=server.address) as one:
+            assert len(await one.admit("many.test", 80)) == 16
 
 
 @live

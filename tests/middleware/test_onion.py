@@ -247,6 +247,33 @@ def test_a_mistake_is_a_500_that_passes_the_layers_outside(how: str, caplog: pyt
     assert "route app, layer mine" in caplog.text
 
 
+class Plain(Middleware):
+    """Is no coroutine, and gives nothing back to be waited for."""
+
+    OPTIONS = WrongOptions
+    EXAMPLE = '{ kind = "plain", how = "" }'
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("around", [0, 1])
+def test_what_gives_nothing_back_is_a_mistake_of_its_own(
+    around: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(middleware.MIDDLEWARE, "wrong", Plain)
+
+    @live
+    async def test() -> None:
+        layers = [*noting("a") * around, {"kind": "wrong", "how": "", "name": "mine"}]
+        async with Origin(always(ok())) as origin, Site(origin, routes=[route(*layers)]) as site:
+            assert (await site.ask(get())).status == 500
+            assert (await site.exchange()).reason == "middleware_failed"
+
+    test()
+    assert "route app, layer mine" in caplog.text
+
+
 @pytest.mark.parametrize("how", ["raises_in_send", "raises_in_its_responder"])
 @pytest.mark.parametrize("around", [0, 1, 2])
 def test_a_mistake_is_not_that_of_a_twin(how: str, around: int, caplog: pytest.LogCaptureFixture) -> None:

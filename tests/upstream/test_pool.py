@@ -51,6 +51,27 @@ async def test_the_one_used_last_is_lent_first() -> None:
         assert origin.accepted == 3
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_kept"),
+    [
+        (b"WWW-Authenticate: NTLM TlRMTVNTUAAC\r\n", False),
+        (b"WWW-Authenticate: Negotiate\r\n", False),
+        (b'WWW-Authenticate: Basic realm="a"\r\nWWW-Authenticate: ntlm\r\n', False),
+        (b'WWW-Authenticate: Basic realm="negotiate, or not"\r\n', True),
+    ],
+)
+def test_one_that_may_have_proved_who_a_client_is_serves_no_other(fields: bytes, is_kept: bool) -> None:
+    @live
+    async def test() -> None:
+        asked = b"HTTP/1.1 401 -\r\ncontent-length: 0\r\n" + fields + b"\r\n"
+        async with Origin(always(asked)) as origin, Rig(origin) as rig:
+            [connection] = await used(rig, 1)
+            rig.pool.release(connection)
+            assert (rig.pool.take(True) is connection) is is_kept
+
+    test()
+
+
 @live
 async def test_the_cells_tell_the_story() -> None:
     async with Origin(always(ok())) as origin, Rig(origin) as rig:
