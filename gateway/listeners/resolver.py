@@ -1,7 +1,7 @@
 """Names of destinations: looked up once for all who ask at the same moment, and remembered for seconds.
 
 Either this machine's own way (getaddrinfo, with all that /etc/nsswitch.conf says), in threads, or a name server that
-the configuration names. A lookup that nobody waits for any more is given up: it would keep others in line.
+the configuration names. One that nobody waits for any more leaves the line.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from functools import partial
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gateway.errors import NameUnknown
 
@@ -26,6 +27,8 @@ _MOST_KEPT = 4096
 _PATIENCE = 1.0  # seconds with the name server until it is asked again
 _LIFETIME = 5.0  # seconds for one lookup
 
+_Found = TypeVar("_Found")
+
 
 class Source(Protocol):
     """Where addresses are asked for."""
@@ -35,27 +38,37 @@ class Source(Protocol):
         ...
 
 
+class _Turns:
+    """So many at a time. Who gives up leaves the line, but what he has begun goes on, and it is its turn until it is
+    over: a thread can't be ended, and a question that is broken off leaves its socket with uvloop for good."""
+
+    def __init__(self, most: int) -> None:
+        self._free = asyncio.Semaphore(most)
+
+    async def take(self, work: Callable[[], Coroutine[Any, Any, _Found]]) -> _Found:
+        await self._free.acquire()
+        task = asyncio.get_running_loop().create_task(work())
+        task.add_done_callback(self._over)
+        return await asyncio.shield(task)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._free.release()
+        if not task.cancelled():
+            task.exception()  # that nobody may be there to hear
+
+
 class Machine:
     """This machine's own way."""
 
     def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(_THREADS)
+        self._turns = _Turns(_THREADS)
 
     async def addresses(self, name: str) -> tuple[list[str], float]:
-        await self._turns.acquire()
-        ask = partial(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
-        found = asyncio.get_running_loop().run_in_executor(None, ask)
-        found.add_done_callback(self._over)
         try:
-            # Who gives up does not end the thread, whose turn it is until it is done.
-            return [literal(where) for _, _, _, _, where in await asyncio.shield(found)], _KEPT
+            ask = partial(asyncio.to_thread, socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
+            return [literal(where) for _, _, _, _, where in await self._turns.take(ask)], _KEPT
         except (OSError, UnicodeError) as error:
             raise NameUnknown(name, getattr(error, "strerror", None) or str(error)) from None
-
-    def _over(self, found: asyncio.Future[Any]) -> None:
-        self._turns.release()
-        if not found.cancelled():
-            found.exception()  # that nobody may be there to hear
 
 
 class Server:
@@ -65,13 +78,12 @@ class Server:
         from gateway.upstream.nameservers import NameServers  # which few need
 
         self._servers = NameServers([address])
-        self._turns = asyncio.Semaphore(_QUESTIONS)
+        self._turns = _Turns(_QUESTIONS)
 
     async def addresses(self, name: str) -> tuple[list[str], float]:
         if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
             return ["::1", "127.0.0.1"], _KEPT
-        async with self._turns:
-            return await self._servers.addresses(name, _PATIENCE, _LIFETIME)
+        return await self._turns.take(partial(self._servers.addresses, name, _PATIENCE, _LIFETIME))
 
 
 class Resolver:
