@@ -28,6 +28,7 @@ def lint(config: Config) -> list[Problem]:
         *_weak_cookies(config),
         *_claims_of_nobody(config),
         *_not_for_datagrams(config),
+        *_probes_without_header(config),
     ]
 
 
@@ -314,3 +315,17 @@ def _asked_by_others(config: Config, listener: UdpListener) -> set[str]:
 
 def _mirrored(route: Route) -> tuple[str, ...]:
     return (route.mirror.upstream,) if route.mirror is not None else ()
+
+
+def _probes_without_header(config: Config) -> Iterator[Problem]:
+    """Probes that say something at the same port where connections begin with a PROXY header."""
+    for name, stream in {name: stream for stream, name in _streams(config)}.items():
+        health = config.upstreams[name].health
+        if not isinstance(stream, TcpListener) or stream.proxy_protocol.send == "off" or health is None:
+            continue
+        if health.proxy_protocol == "off" and health.port is None and (health.kind == "http" or health.tls):
+            message = (
+                f"connections of the listener {stream.name} begin with a PROXY header here, and probes with none: "
+                "endpoints that require one refuse them; see proxy_protocol"
+            )
+            yield Problem(("upstreams", name, "health"), message)

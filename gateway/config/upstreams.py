@@ -134,6 +134,9 @@ class Health(Section):
     """Where probes go instead of the endpoint's own port."""
     tls: ProbeTls | None = None
     """Probes go over TLS when this is given; a table, which may be empty."""
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    """Whether each connection of a probe begins with a header of the PROXY protocol, before TLS as well, for endpoints
+    that require one. It says that the gateway itself asks: UNKNOWN in version 1, LOCAL in version 2."""
 
 
 class Outlier(Section):

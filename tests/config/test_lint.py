@@ -422,3 +422,19 @@ def test_a_connection_that_goes_round() -> None:
         f"upstreams.db.endpoints[0] {told}"
     ]
     assert streams({"endpoints": ["127.0.0.1:7002"]}) == []
+
+
+SENDING = TCP | {"proxy_protocol": {"send": "v2"}}
+
+
+@pytest.mark.parametrize("health", [{}, {"kind": "tcp", "tls": {}}])
+def test_probes_that_say_nothing_of_who_asks(health: dict[str, Any]) -> None:
+    told = (
+        "upstreams.db.health connections of the listener tcp begin with a PROXY header here, and probes with none: "
+        "endpoints that require one refuse them; see proxy_protocol"
+    )
+    assert streams({"health": health}, SENDING) == [told]
+    assert streams({"health": health}) == []
+    for right in ({"port": 9000}, {"proxy_protocol": "v2"}):
+        assert streams({"health": health | right}, SENDING) == []
+    assert streams({"health": {"kind": "tcp"}}, SENDING) == []
