@@ -14,6 +14,7 @@ from gateway.config.layers import Layers
 from gateway.config.listeners import TcpListener, UdpListener
 from gateway.config.model import Config, PathMatch, Route, Share
 from gateway.config.problems import KeyPath, Problem, dotted
+from gateway.config.section import Section
 from gateway.config.values import FdAddress, SystemdAddress, TcpAddress, UnixAddress, shown
 
 
@@ -27,7 +28,8 @@ def lint(config: Config) -> list[Problem]:
         *_made_twice(config),
         *_weak_cookies(config),
         *_claims_of_nobody(config),
-        *_not_for_datagrams(config),
+        *_not_below_http(config),
+        *_of_no_listener(config),
         *_probes_without_header(config),
     ]
 
@@ -283,34 +285,61 @@ def _unverified(config: Config, at: KeyPath, layers: Layers, is_known: bool) -> 
                 yield Problem(path if isinstance(item, str) else (*path, "key"), message)
 
 
-# What only requests, or connections, have.
-_OF_REQUESTS = ("host", "timeouts", "pool", "retry", "hedge", "queue")
+# Of an upstream: what only requests have, or, for datagrams, connections.
+_NOT_FOR: dict[str, tuple[tuple[str, ...], ...]] = {
+    "connections": (
+        ("timeouts", "response"),
+        ("timeouts", "total"),
+        ("timeouts", "idle"),
+        ("timeouts", "tunnel_idle"),
+        ("host",),
+        ("pool",),
+        ("retry",),
+        ("hedge",),
+    ),
+    "datagrams": (("timeouts",), ("host",), ("pool",), ("retry",), ("hedge",), ("queue",)),
+}
 
 
-def _not_for_datagrams(config: Config) -> Iterator[Problem]:
-    """What is said of an upstream and means nothing for the datagrams that are all it gets."""
-    for listener in config.listeners:
-        if not isinstance(listener, UdpListener):
+def _not_below_http(config: Config) -> Iterator[Problem]:
+    """What is said of an upstream and means nothing for the connections and datagrams that are all it gets."""
+    asked = {name for route in config.routes for name in (*route.upstreams, *_mirrored(route))}
+    sources: dict[str, dict[str, str]] = {}
+    for stream, name in _streams(config):
+        what = "connections" if isinstance(stream, TcpListener) else "datagrams"
+        sources.setdefault(name, {}).setdefault(what, stream.name)
+    for name, come in sources.items():
+        upstream = config.upstreams[name]
+        if name in asked:
             continue
-        upstream = config.upstreams[listener.upstream]
-        path: KeyPath = ("upstreams", listener.upstream)
-        if listener.upstream in _asked_by_others(config, listener):
-            continue
-        for key in _OF_REQUESTS:
-            if key in upstream.model_fields_set:
-                yield Problem((*path, key), f"not used: all that comes here are datagrams of {listener.name}")
+        all_that = " and ".join(f"{what} of {come[what]}" for what in sorted(come))
+        first, *others = (_NOT_FOR[what] for what in sorted(come))  # the one that has it in more detail first
+        for keys in sorted(first, key=len, reverse=True):
+            if not _is_set(upstream, keys) or not all(any(keys[: len(one)] == one for one in rest) for rest in others):
+                continue
+            if keys == ("host",) and upstream.health is not None and upstream.health.kind == "http":
+                continue  # probes say it
+            message = f"not used: all that comes here are {all_that}"
+            if keys == ("retry",) and "connections" in come:
+                message += "; each endpoint that is ready is tried"
+            yield Problem(("upstreams", name, *keys), message)
 
 
-def _asked_by_others(config: Config, listener: UdpListener) -> set[str]:
-    """The upstreams that get something else, too, or datagrams of a listener before this one."""
-    names = {name for route in config.routes for name in (*route.upstreams, *_mirrored(route))}
-    names.update(route.upstream for route in config.tcp_routes)
-    for one in config.listeners:
-        if one is listener:
-            break
-        if isinstance(one, UdpListener):
-            names.add(one.upstream)
-    return names | {one.upstream for one in config.listeners if isinstance(one, TcpListener) and one.upstream}
+def _is_set(section: Section, keys: tuple[str, ...]) -> bool:
+    key, *rest = keys
+    if key not in section.model_fields_set:
+        return False
+    return not rest or _is_set(getattr(section, key), tuple(rest))
+
+
+def _of_no_listener(config: Config) -> Iterator[Problem]:
+    named = set(config.egresses)
+    for name in config.egress:
+        if name not in named:
+            yield Problem(("egress", name), "not used: no listener names it")
+    for index, listener in enumerate(config.listeners):
+        if listener.DATAGRAMS and "backlog" in listener.model_fields_set:
+            yield Problem(("listeners", index, "backlog"), "not used: datagrams wait in the receive buffer")
 
 
 def _mirrored(route: Route) -> tuple[str, ...]:

@@ -424,6 +424,52 @@ def test_a_connection_that_goes_round() -> None:
     assert streams({"endpoints": ["127.0.0.1:7002"]}) == []
 
 
+DATAGRAMS = DNS | {"upstream": "db"}
+OF_REQUESTS = {
+    "timeouts": {"connect": "1s", "total": "2s", "tunnel_idle": "1h", "response": "3s", "idle": "1m"},
+    "host": "endpoint",
+    "pool": {"max_idle": 3},
+    "retry": {"attempts": 0},
+    "hedge": {},
+    "queue": {},
+}
+
+
+def test_what_means_nothing_for_connections() -> None:
+    told = "not used: all that comes here are connections of tcp"
+    assert streams(OF_REQUESTS) == [
+        f"upstreams.db.timeouts.response {told}",
+        f"upstreams.db.timeouts.total {told}",
+        f"upstreams.db.timeouts.idle {told}",
+        f"upstreams.db.timeouts.tunnel_idle {told}",
+        f"upstreams.db.host {told}",
+        f"upstreams.db.pool {told}",
+        f"upstreams.db.retry {told}; each endpoint that is ready is tried",
+        f"upstreams.db.hedge {told}",
+    ]
+    assert streams({"timeouts": {"connect": "1s"}, "queue": {}}) == []
+    assert streams({"host": "db.example", "health": {}}) == []
+    assert streams(OF_REQUESTS, WEB, TCP, routes=[{"name": "r", "upstream": "db"}]) == []
+
+
+@pytest.mark.parametrize("listeners", [(TCP, DATAGRAMS), (DATAGRAMS, TCP)])
+def test_what_means_nothing_for_connections_and_datagrams(listeners: tuple[dict[str, Any], ...]) -> None:
+    told = "not used: all that comes here are connections of tcp and datagrams of dns"
+    assert streams({"timeouts": {"connect": "1s", "idle": "1s"}, "queue": {}, "hedge": {}}, *listeners) == [
+        f"upstreams.db.timeouts.idle {told}",
+        f"upstreams.db.hedge {told}",
+    ]
+
+
+def test_what_no_listener_uses() -> None:
+    assert streams({}, TCP, DATAGRAMS | {"backlog": 9}, egress={"lan": {}}) == [
+        "egress.lan not used: no listener names it",
+        "listeners[1].backlog not used: datagrams wait in the receive buffer",
+    ]
+    out = {"name": "out", "kind": "forward", "listen": "127.0.0.1:3128", "egress": "lan"}
+    assert streams({}, TCP | {"backlog": 9}, out, egress={"lan": {}}) == []
+
+
 SENDING = TCP | {"proxy_protocol": {"send": "v2"}}
 
 
