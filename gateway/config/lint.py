@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from gateway.config.layers import Layers
-from gateway.config.listeners import TcpListener, UdpListener
+from gateway.config.listeners import ForwardListener, Socks5Listener, TcpListener, UdpListener
 from gateway.config.model import Config, PathMatch, Route, Share
 from gateway.config.problems import KeyPath, Problem, dotted
 from gateway.config.section import Section
@@ -31,6 +31,7 @@ def lint(config: Config) -> list[Problem]:
         *_not_below_http(config),
         *_of_no_listener(config),
         *_probes_without_header(config),
+        *_open_proxies(config),
     ]
 
 
@@ -358,3 +359,22 @@ def _probes_without_header(config: Config) -> Iterator[Problem]:
                 "endpoints that require one refuse them; see proxy_protocol"
             )
             yield Problem(("upstreams", name, "health"), message)
+
+
+def _open_proxies(config: Config) -> Iterator[Problem]:
+    for index, listener in enumerate(config.listeners):
+        if not isinstance(listener, ForwardListener | Socks5Listener) or listener.auth is not None or listener.clients:
+            continue
+        if _is_reached(listener.listen):
+            message = "anybody who reaches this may use it: it has neither auth nor clients"
+            yield Problem(("listeners", index), message)
+
+
+def _is_reached(listen: TcpAddress | UnixAddress | FdAddress | SystemdAddress) -> bool:
+    """Whether others than this machine may connect, as far as that can be told without asking it."""
+    if not isinstance(listen, TcpAddress):
+        return False
+    try:
+        return not (listen.host and ip_address(listen.host).is_loopback)
+    except ValueError:
+        return False  # a name

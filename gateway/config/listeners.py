@@ -234,6 +234,9 @@ class ForwardListener(Listener):
     """What is spoken here."""
     auth: Auth | None = None
     """Who may use it. Anybody when absent."""
+    clients: tuple[TrustedProxy, ...] = ()
+    """Whose clients may use it: networks or addresses, and "unix" for whoever connects by a unix socket; those of any
+    when empty. Where a PROXY header is believed the address in it counts."""
     egress: str | None = None
     """Where its clients may go: one of `[egress]`. Web ports of public addresses when absent."""
     connect_timeout: Duration = _time("10s")
@@ -270,6 +273,9 @@ class Socks5Listener(Listener):
     """What is spoken here."""
     auth: Auth | None = None
     """Who may use it (RFC 1929). Anybody when absent."""
+    clients: tuple[TrustedProxy, ...] = ()
+    """Whose clients may use it: networks or addresses, and "unix" for whoever connects by a unix socket; those of any
+    when empty. Where a PROXY header is believed the address in it counts."""
     egress: str | None = None
     """Where its clients may go: one of `[egress]`. Web ports of public addresses when absent."""
     udp_associate: Flag = False

@@ -34,6 +34,7 @@ from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.destinations import Destinations
 from gateway.proxy_protocol import v1, v2
+from gateway.ranges import Ranges
 from gateway.reasons import EGRESS_RULES, status_of
 from gateway.refusals import Style
 from gateway.relay import Bounds
@@ -192,6 +193,7 @@ class Entries:
         app = ForwardProxy(
             egress=self._egress(listener.egress),
             onward=destinations,
+            clients=Ranges(listener.clients) if listener.clients else None,
             users=self._verifier(listener.name, listener.auth),
             challenge=_challenge(listener.auth),
             via=self.via,
@@ -253,6 +255,7 @@ class Entries:
             **self._common(listener),
             protocol=Socks5Connection,
             ended=self.ended,
+            clients=Ranges(listener.clients) if listener.clients else None,
             users=self._verifier(listener.name, listener.auth),
             egress=self._egress(listener.egress),
             takes_datagrams=listener.udp_associate,

@@ -484,3 +484,15 @@ def test_probes_that_say_nothing_of_who_asks(health: dict[str, Any]) -> None:
     for right in ({"port": 9000}, {"proxy_protocol": "v2"}):
         assert streams({"health": health | right}, SENDING) == []
     assert streams({"health": {"kind": "tcp"}}, SENDING) == []
+
+
+@pytest.mark.parametrize("kind", ["forward", "socks5"])
+def test_a_proxy_for_everybody(kind: str) -> None:
+    out = {"name": "out", "kind": kind}
+    for listen in (":3128", "10.0.0.1:3128", "0.0.0.0:3128", "[::]:3128"):
+        told = "listeners[1] anybody who reaches this may use it: it has neither auth nor clients"
+        assert streams({}, TCP, out | {"listen": listen}) == [told]
+        for known in ({"clients": ["10.0.0.0/8"]}, {"auth": {"htpasswd": "/etc/users"}}):
+            assert streams({}, TCP, out | {"listen": listen} | known) == []
+    for listen in ("127.0.0.1:3128", "[::1]:3128", "localhost:3128", "unix:/run/out.sock"):
+        assert streams({}, TCP, out | {"listen": listen}) == []
