@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from gateway.config.layers import Layers
-from gateway.config.listeners import ForwardListener, Socks5Listener, TcpListener, UdpListener
+from gateway.config.listeners import PUBLIC, ForwardListener, Socks5Listener, TcpListener, UdpListener
 from gateway.config.model import Config, PathMatch, Route, Share
 from gateway.config.problems import KeyPath, Problem, dotted
 from gateway.config.section import Section
@@ -32,6 +32,7 @@ def lint(config: Config) -> list[Problem]:
         *_of_no_listener(config),
         *_probes_without_header(config),
         *_open_proxies(config),
+        *_too_wide(config),
     ]
 
 
@@ -378,3 +379,29 @@ def _is_reached(listen: TcpAddress | UnixAddress | FdAddress | SystemdAddress) -
         return not (listen.host and ip_address(listen.host).is_loopback)
     except ValueError:
         return False  # a name
+
+
+_WIDE = 8  # bits of a prefix: who lists a shorter one means the internet, and not some network
+_NOT_MEANT = (
+    ("loopback", ip_network("127.0.0.0/8")),
+    ("metadata", ip_network("169.254.169.254")),
+    ("loopback", ip_network("::1")),
+    ("metadata", ip_network("fd00:ec2::254")),
+)
+
+
+def _too_wide(config: Config) -> Iterator[Problem]:
+    """Networks that let clients go to this machine, and to where clouds keep its credentials."""
+    for name, egress in config.egress.items():
+        denied = [ip_network(text) for text in egress.deny]
+        for index, text in enumerate(egress.allow):
+            if text == PUBLIC or (network := ip_network(text)).prefixlen >= _WIDE:
+                continue
+            inside = [what for what, one in _NOT_MEANT if _is_part(one, network) and not _is_in(one, denied)]
+            if inside:
+                message = f'also lets clients go to {" and ".join(inside)} addresses; say "{PUBLIC}"'
+                yield Problem(("egress", name, "allow", index), message)
+
+
+def _is_in(one: IPv4Network | IPv6Network, networks: list[IPv4Network | IPv6Network]) -> bool:
+    return any(_is_part(one, network) for network in networks)

@@ -496,3 +496,24 @@ def test_a_proxy_for_everybody(kind: str) -> None:
             assert streams({}, TCP, out | {"listen": listen} | known) == []
     for listen in ("127.0.0.1:3128", "[::1]:3128", "localhost:3128", "unix:/run/out.sock"):
         assert streams({}, TCP, out | {"listen": listen}) == []
+
+
+def told_of_egress(*allow: str, **more: Any) -> list[str]:
+    out = {"name": "out", "kind": "forward", "listen": "127.0.0.1:3128", "egress": "lan"}
+    return streams({}, out, egress={"lan": {"allow": allow, **more}})
+
+
+def test_a_way_out_that_leads_in() -> None:
+    both = 'also lets clients go to loopback and metadata addresses; say "public"'
+    assert told_of_egress("10.0.0.0/8", "0.0.0.0/0", "::/0") == [
+        f"egress.lan.allow[1] {both}",
+        f"egress.lan.allow[2] {both}",
+    ]
+    assert told_of_egress("128.0.0.0/1") == [f"egress.lan.allow[0] {both.replace('loopback and ', '')}"]
+    assert told_of_egress("0.0.0.0/0", deny=["127.0.0.0/8"]) == [
+        f"egress.lan.allow[0] {both.replace('loopback and ', '')}"
+    ]
+    assert told_of_egress("0.0.0.0/0", deny=["127.0.0.0/8", "169.254.0.0/16"]) == []
+    assert told_of_egress("public", "10.0.0.0/8", "127.0.0.0/8", "169.254.169.254", "2000::/3", "64.0.0.0/2") == [
+        f"egress.lan.allow[5] {both.replace(' and metadata', '')}"
+    ]
