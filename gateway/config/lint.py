@@ -291,7 +291,6 @@ def _unverified(config: Config, at: KeyPath, layers: Layers, is_known: bool) -> 
 _NOT_FOR: dict[str, tuple[tuple[str, ...], ...]] = {
     "connections": (
         ("timeouts", "response"),
-        ("timeouts", "total"),
         ("timeouts", "idle"),
         ("timeouts", "tunnel_idle"),
         ("host",),

@@ -77,7 +77,8 @@ class UpstreamTimeouts(Section):
     response: Duration = _time("30s")
     """For the first byte of the response head."""
     total: Duration | None = None
-    """For the response head, all attempts and the pauses between them together; as long as they take when absent."""
+    """For the response head, all attempts and the pauses between them together; as long as they take when absent.
+    For a connection of a listener of kind "tcp": for dialling, all endpoints together."""
     idle: Duration = _time("60s")
     """Between two reads or writes while a body moves."""
     tunnel_idle: Duration = _time("1h")

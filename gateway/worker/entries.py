@@ -267,7 +267,8 @@ class Entries:
 
     def _way(self, name: str) -> Way:
         config = self.config.upstreams[name]
-        return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
+        by_client = config.balance == "consistent_hash" and config.hash_key == "client_ip"
+        return Way(self.upstreams[name], by_client, inf if config.timeouts.total is None else config.timeouts.total)
 
 
 def _challenge(auth: configured.Auth | None) -> list[Pair]:

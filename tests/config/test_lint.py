@@ -439,7 +439,6 @@ def test_what_means_nothing_for_connections() -> None:
     told = "not used: all that comes here are connections of tcp"
     assert streams(OF_REQUESTS) == [
         f"upstreams.db.timeouts.response {told}",
-        f"upstreams.db.timeouts.total {told}",
         f"upstreams.db.timeouts.idle {told}",
         f"upstreams.db.timeouts.tunnel_idle {told}",
         f"upstreams.db.host {told}",
