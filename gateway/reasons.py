@@ -120,6 +120,7 @@ REASONS: dict[str, Reason] = {
     "method_not_allowed": Reason(_DENIED, "This method is not allowed here.", (405,)),
     "loop_detected": Reason("proxy_loop_detected", "The request came by this gateway before.", (508,), True),
     # A forward proxy's clients.
+    "client_not_allowed": Reason(_DENIED, "Your address may not use this proxy.", (403,), ends_sessions=True),
     "proxy_auth_required": Reason(_DENIED, "A user name and password are needed for this proxy.", (407,)),
     "proxy_credentials_invalid": Reason(_DENIED, "The user name or password for this proxy is wrong.", (407,)),
     # The layers around a route.

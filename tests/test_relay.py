@@ -24,6 +24,7 @@ class Pipe:
 
     def __init__(self, relay: Relay, peers: list[Peer], ends: list[End]) -> None:
         self.relay = relay
+        self.ends = ends
         self.left, self.right = peers
         self.done = asyncio.ensure_future(relay.run(*ends))
 
@@ -234,3 +235,46 @@ async def test_one_that_takes_nothing_for_too_long_has_not_all() -> None:
         with pytest.raises(ConnectionResetError):
             while await one.left.reader.read(1 << 16):
                 pass
+
+
+def asked(end: End) -> list[int]:
+    """What the kernel was told of keepalive: whether, after how long, how often, and how many times."""
+    sock = end.transport.get_extra_info("socket")
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    whether = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    return [whether, *(sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)]
+
+
+@live
+async def test_in_a_long_tunnel_it_is_noticed_who_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel, on both sides, while what is sent goes on."""
+    async with pipe(Bounds()) as one:
+        await one.left.send(b"x")
+        await one.right.reader.readexactly(1)
+        assert [asked(end)[0] for end in one.ends] == [0, 0]
+    monkeypatch.setattr(relaying, "_SHORT", 0.01)
+    async with pipe(Bounds()) as one:
+        await until(lambda: [asked(end) for end in one.ends] == [[1, 60, 15, 4]] * 2)
+        await one.left.send(b"x")
+        assert await one.right.reader.readexactly(1) == b"x"
+        assert one.relay.deadline
+
+
+@live
+async def test_a_unix_socket_cannot_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying, "_SHORT", 0.01)
+    loop = asyncio.get_running_loop()
+    ends, peers = [], []
+    for _ in range(2):
+        near, far = socket.socketpair()
+        transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=near)
+        transport.pause_reading()
+        ends.append(End(transport, b""))
+        peers.append(Peer(*await asyncio.open_unix_connection(sock=far)))
+    one = Pipe(Relay(running_wheel(), 60.0, Bounds()), peers, ends)
+    await until(lambda: one.relay.deadline - monotonic() > 50)  # it is no short one any more
+    await one.left.send(b"x")
+    assert await one.right.reader.readexactly(1) == b"x"
+    for peer in peers:
+        peer.writer.transport.abort()
+    await one.done

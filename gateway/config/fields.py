@@ -577,6 +577,22 @@ TrustedProxy = Annotated[
 ]
 
 
+def _target_network(value: str) -> str:
+    if value == "public":
+        return value
+    try:
+        return _network(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace('"10.0.0.0/8",', '"10.0.0.0/8" or "public",')) from None
+
+
+TargetNetwork = Annotated[
+    str,
+    AfterValidator(_target_network),
+    WithJsonSchema({"type": "string", "examples": ["public", "10.0.0.0/8", "2001:db8::/32"]}),
+]
+
+
 def _some(items: tuple[Any, ...]) -> tuple[Any, ...]:
     if not items:
         raise ValueError("expected at least one item, got none")

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from gateway.config.layers import Layers
-from gateway.config.listeners import TcpListener, UdpListener
+from gateway.config.listeners import PUBLIC, ForwardListener, Socks5Listener, TcpListener, UdpListener
 from gateway.config.model import Config, PathMatch, Route, Share
 from gateway.config.problems import KeyPath, Problem, dotted
+from gateway.config.section import Section
 from gateway.config.values import FdAddress, SystemdAddress, TcpAddress, UnixAddress, shown
 
 
@@ -27,7 +28,11 @@ def lint(config: Config) -> list[Problem]:
         *_made_twice(config),
         *_weak_cookies(config),
         *_claims_of_nobody(config),
-        *_not_for_datagrams(config),
+        *_not_below_http(config),
+        *_of_no_listener(config),
+        *_probes_without_header(config),
+        *_open_proxies(config),
+        *_too_wide(config),
     ]
 
 
@@ -282,35 +287,120 @@ def _unverified(config: Config, at: KeyPath, layers: Layers, is_known: bool) -> 
                 yield Problem(path if isinstance(item, str) else (*path, "key"), message)
 
 
-# What only requests, or connections, have.
-_OF_REQUESTS = ("host", "timeouts", "pool", "retry", "hedge", "queue")
+# Of an upstream: what only requests have, or, for datagrams, connections.
+_NOT_FOR: dict[str, tuple[tuple[str, ...], ...]] = {
+    "connections": (
+        ("timeouts", "response"),
+        ("timeouts", "idle"),
+        ("timeouts", "tunnel_idle"),
+        ("host",),
+        ("pool",),
+        ("retry",),
+        ("hedge",),
+    ),
+    "datagrams": (("timeouts",), ("host",), ("pool",), ("retry",), ("hedge",), ("queue",)),
+}
 
 
-def _not_for_datagrams(config: Config) -> Iterator[Problem]:
-    """What is said of an upstream and means nothing for the datagrams that are all it gets."""
-    for listener in config.listeners:
-        if not isinstance(listener, UdpListener):
+def _not_below_http(config: Config) -> Iterator[Problem]:
+    """What is said of an upstream and means nothing for the connections and datagrams that are all it gets."""
+    asked = {name for route in config.routes for name in (*route.upstreams, *_mirrored(route))}
+    sources: dict[str, dict[str, str]] = {}
+    for stream, name in _streams(config):
+        what = "connections" if isinstance(stream, TcpListener) else "datagrams"
+        sources.setdefault(name, {}).setdefault(what, stream.name)
+    for name, come in sources.items():
+        upstream = config.upstreams[name]
+        if name in asked:
             continue
-        upstream = config.upstreams[listener.upstream]
-        path: KeyPath = ("upstreams", listener.upstream)
-        if listener.upstream in _asked_by_others(config, listener):
-            continue
-        for key in _OF_REQUESTS:
-            if key in upstream.model_fields_set:
-                yield Problem((*path, key), f"not used: all that comes here are datagrams of {listener.name}")
+        all_that = " and ".join(f"{what} of {come[what]}" for what in sorted(come))
+        first, *others = (_NOT_FOR[what] for what in sorted(come))  # the one that has it in more detail first
+        for keys in sorted(first, key=len, reverse=True):
+            if not _is_set(upstream, keys) or not all(any(keys[: len(one)] == one for one in rest) for rest in others):
+                continue
+            if keys == ("host",) and upstream.health is not None and upstream.health.kind == "http":
+                continue  # probes say it
+            message = f"not used: all that comes here are {all_that}"
+            if keys == ("retry",) and "connections" in come:
+                message += "; each endpoint that is ready is tried"
+            yield Problem(("upstreams", name, *keys), message)
 
 
-def _asked_by_others(config: Config, listener: UdpListener) -> set[str]:
-    """The upstreams that get something else, too, or datagrams of a listener before this one."""
-    names = {name for route in config.routes for name in (*route.upstreams, *_mirrored(route))}
-    names.update(route.upstream for route in config.tcp_routes)
-    for one in config.listeners:
-        if one is listener:
-            break
-        if isinstance(one, UdpListener):
-            names.add(one.upstream)
-    return names | {one.upstream for one in config.listeners if isinstance(one, TcpListener) and one.upstream}
+def _is_set(section: Section, keys: tuple[str, ...]) -> bool:
+    key, *rest = keys
+    if key not in section.model_fields_set:
+        return False
+    return not rest or _is_set(getattr(section, key), tuple(rest))
+
+
+def _of_no_listener(config: Config) -> Iterator[Problem]:
+    named = set(config.egresses)
+    for name in config.egress:
+        if name not in named:
+            yield Problem(("egress", name), "not used: no listener names it")
+    for index, listener in enumerate(config.listeners):
+        if listener.DATAGRAMS and "backlog" in listener.model_fields_set:
+            yield Problem(("listeners", index, "backlog"), "not used: datagrams wait in the receive buffer")
 
 
 def _mirrored(route: Route) -> tuple[str, ...]:
     return (route.mirror.upstream,) if route.mirror is not None else ()
+
+
+def _probes_without_header(config: Config) -> Iterator[Problem]:
+    """Probes that say something at the same port where connections begin with a PROXY header."""
+    for name, stream in {name: stream for stream, name in _streams(config)}.items():
+        health = config.upstreams[name].health
+        if not isinstance(stream, TcpListener) or stream.proxy_protocol.send == "off" or health is None:
+            continue
+        if health.proxy_protocol == "off" and health.port is None and (health.kind == "http" or health.tls):
+            message = (
+                f"connections of the listener {stream.name} begin with a PROXY header here, and probes with none: "
+                "endpoints that require one refuse them; see proxy_protocol"
+            )
+            yield Problem(("upstreams", name, "health"), message)
+
+
+def _open_proxies(config: Config) -> Iterator[Problem]:
+    for index, listener in enumerate(config.listeners):
+        if not isinstance(listener, ForwardListener | Socks5Listener) or listener.auth is not None or listener.clients:
+            continue
+        if _is_reached(listener.listen):
+            message = "anybody who reaches this may use it: it has neither auth nor clients"
+            yield Problem(("listeners", index), message)
+
+
+def _is_reached(listen: TcpAddress | UnixAddress | FdAddress | SystemdAddress) -> bool:
+    """Whether others than this machine may connect, as far as that can be told without asking it."""
+    if not isinstance(listen, TcpAddress):
+        return False
+    try:
+        return not (listen.host and ip_address(listen.host).is_loopback)
+    except ValueError:
+        return False  # a name
+
+
+_WIDE = 8  # bits of a prefix: who lists a shorter one means the internet, and not some network
+_NOT_MEANT = (
+    ("loopback", ip_network("127.0.0.0/8")),
+    ("metadata", ip_network("169.254.169.254")),
+    ("loopback", ip_network("::1")),
+    ("metadata", ip_network("fd00:ec2::254")),
+)
+
+
+def _too_wide(config: Config) -> Iterator[Problem]:
+    """Networks that let clients go to this machine, and to where clouds keep its credentials."""
+    for name, egress in config.egress.items():
+        denied = [ip_network(text) for text in egress.deny]
+        for index, text in enumerate(egress.allow):
+            if text == PUBLIC or (network := ip_network(text)).prefixlen >= _WIDE:
+                continue
+            inside = [what for what, one in _NOT_MEANT if _is_part(one, network) and not _is_in(one, denied)]
+            if inside:
+                message = f'also lets clients go to {" and ".join(inside)} addresses; say "{PUBLIC}"'
+                yield Problem(("egress", name, "allow", index), message)
+
+
+def _is_in(one: IPv4Network | IPv6Network, networks: list[IPv4Network | IPv6Network]) -> bool:
+    return any(_is_part(one, network) for network in networks)

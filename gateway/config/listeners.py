@@ -25,6 +25,7 @@ from gateway.config.fields import (
     Network,
     PortRange,
     Size,
+    TargetNetwork,
     TrustedProxy,
 )
 from gateway.config.layers import UNKNOWN_KIND
@@ -234,6 +235,9 @@ class ForwardListener(Listener):
     """What is spoken here."""
     auth: Auth | None = None
     """Who may use it. Anybody when absent."""
+    clients: tuple[TrustedProxy, ...] = ()
+    """Whose clients may use it: networks or addresses, and "unix" for whoever connects by a unix socket; those of any
+    when empty. Where a PROXY header is believed the address in it counts."""
     egress: str | None = None
     """Where its clients may go: one of `[egress]`. Web ports of public addresses when absent."""
     connect_timeout: Duration = _time("10s")
@@ -270,6 +274,9 @@ class Socks5Listener(Listener):
     """What is spoken here."""
     auth: Auth | None = None
     """Who may use it (RFC 1929). Anybody when absent."""
+    clients: tuple[TrustedProxy, ...] = ()
+    """Whose clients may use it: networks or addresses, and "unix" for whoever connects by a unix socket; those of any
+    when empty. Where a PROXY header is believed the address in it counts."""
     egress: str | None = None
     """Where its clients may go: one of `[egress]`. Web ports of public addresses when absent."""
     udp_associate: Flag = False
@@ -341,6 +348,8 @@ class TcpRoute(Section):
     """Where they go."""
 
 
+# What stands in `allow` for all that may be reached without it.
+PUBLIC = "public"
 # What the egress of listeners that name none is called, in metrics and where it counts something.
 NO_EGRESS = "-"
 
@@ -349,9 +358,10 @@ class Egress(Section):
     """Where clients of a forward proxy may go. Judged is the address that is dialled, after its name was looked up; and
     the gateway's own listeners are never one."""
 
-    allow: tuple[Network, ...] = ()
-    """Networks they may go to. When empty: everywhere but to loopback, private, link-local, multicast, reserved and
-    metadata addresses, in whatever form these are written. What is listed here may be one of those."""
+    allow: tuple[TargetNetwork, ...] = ()
+    """Networks they may go to, and "public" for everywhere but loopback, private, link-local, multicast, reserved and
+    metadata addresses, in whatever form these are written. When empty: "public" alone. A network that is listed here
+    may be one of those."""
     deny: tuple[Network, ...] = ()
     """Networks they may not go to, whatever `allow` says."""
     ports: tuple[PortRange, ...] = ("80", "443")

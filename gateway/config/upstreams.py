@@ -77,7 +77,8 @@ class UpstreamTimeouts(Section):
     response: Duration = _time("30s")
     """For the first byte of the response head."""
     total: Duration | None = None
-    """For the response head, all attempts and the pauses between them together; as long as they take when absent."""
+    """For the response head, all attempts and the pauses between them together; as long as they take when absent.
+    For a connection of a listener of kind "tcp": for dialling, all endpoints together."""
     idle: Duration = _time("60s")
     """Between two reads or writes while a body moves."""
     tunnel_idle: Duration = _time("1h")
@@ -134,6 +135,9 @@ class Health(Section):
     """Where probes go instead of the endpoint's own port."""
     tls: ProbeTls | None = None
     """Probes go over TLS when this is given; a table, which may be empty."""
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    """Whether each connection of a probe begins with a header of the PROXY protocol, before TLS as well, for endpoints
+    that require one. It says that the gateway itself asks: UNKNOWN in version 1, LOCAL in version 2."""
 
 
 class Outlier(Section):

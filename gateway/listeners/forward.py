@@ -18,6 +18,7 @@ from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, UpstreamError
 from gateway.listeners.egress import Egress, Ticket
 from gateway.listeners.outward import Held, admitted, reach
+from gateway.ranges import Ranges
 from gateway.relay import Relay
 from gateway.scoreboard import Cells
 from gateway.wheel import Wheel
@@ -41,11 +42,13 @@ class Users(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class ForwardProxy:
-    """via: our name. challenge: the field that asks for a password. Times in seconds, bandwidth in bytes a second and
-    direction, None for any. cells: the worker's, where the listener's gauge of tunnels is."""
+    """clients: whose addresses may use it, None for anybody's. via: our name. challenge: the field that asks for a
+    password. Times in seconds, bandwidth in bytes a second and direction, None for any. cells: the worker's, where the
+    listener's gauge of tunnels is."""
 
     egress: Egress
     onward: Onward
+    clients: Ranges | None
     users: Users | None
     challenge: list[Pair]
     via: bytes
@@ -61,6 +64,9 @@ class ForwardProxy:
         head: ProxyHead = scope["headers"]
         if head.is_connect:
             exchange.keep_alive = False
+        if self.clients is not None and not self.clients.covers(exchange.client):
+            await answer(exchange, send, "client_not_allowed")
+            return
         if self.users is not None:
             reason = await self._stranger(self.users, exchange, head)
             if reason:

@@ -25,7 +25,7 @@ from gateway.listeners.listener import Entry
 from gateway.listeners.outward import Held, reach
 from gateway.peek import waiting
 from gateway.proxy_protocol import Header
-from gateway.ranges import UNIX
+from gateway.ranges import UNIX, Ranges
 from gateway.relay import End, Relay, reset
 from gateway.scoreboard import Fact
 from gateway.session import Session
@@ -62,9 +62,11 @@ class Users(Protocol):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Socks5Entry(Entry):
-    """One SOCKS listener. Times in seconds. users: None for anybody; bandwidth: bytes a second, None for any."""
+    """One SOCKS listener. Times in seconds. clients: whose addresses may use it, None for anybody's; users: None for
+    anybody; bandwidth: bytes a second, None for any."""
 
     ended: Callable[[Session], None]  # told once of each connection
+    clients: Ranges | None
     users: Users | None
     egress: Egress
     takes_datagrams: bool
@@ -132,6 +134,9 @@ class Socks5Connection(asyncio.Protocol):
         cells = entry.cells
         cells[entry.accepted_cell] += 1
         cells[entry.open_cell] += 1
+        if entry.clients is not None and not entry.clients.covers(address):
+            self._end("client_not_allowed")
+            return
         if not self._is_admitted(address):
             self._end("connection_limit_reached")
             return

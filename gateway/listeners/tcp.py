@@ -41,10 +41,12 @@ _EARLY = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where connections go. by_client: the upstream's balancer goes by the client's address."""
+    """Where connections go. by_client: the upstream's balancer goes by the client's address. total: seconds for
+    dialling its endpoints, all of them together; inf for any."""
 
     upstream: Upstream
     by_client: bool
+    total: float
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -230,6 +232,7 @@ class TcpConnection(asyncio.Protocol):
         key = session.client.encode() if way.by_client else b""
         tried: tuple[Endpoint, ...] = ()
         failure: UpstreamError | None = None
+        until = monotonic() + way.total
         while True:
             try:
                 lease = await _leased(upstream, key, tried)
@@ -243,7 +246,7 @@ class TcpConnection(asyncio.Protocol):
                 with lease:
                     if self._paused and is_dead(self._transport):  # the event loop doesn't look while it isn't read
                         raise _Gone("the client is not there any more")
-                    far = await self._dial(endpoint)
+                    far = await self._dial(endpoint, until)
                     try:
                         lease.connected()
                         session.connect_time = monotonic() - lease.began
@@ -254,24 +257,28 @@ class TcpConnection(asyncio.Protocol):
             except DescriptorsExhausted:
                 raise
             except UpstreamError as error:
+                if monotonic() >= until:
+                    raise
                 failure = error
             tried = (*tried, endpoint)
             session.retries += 1
             self.entry.cells[endpoint.cells + UPSTREAM_RETRIES] += 1
 
-    async def _dial(self, endpoint: Endpoint) -> _Far:
-        """Raises UpstreamError. The wheel cancels it when it takes too long: a timer each would cost more than all the
-        rest here."""
+    async def _dial(self, endpoint: Endpoint, until: float) -> _Far:
+        """Not beyond that time. Raises UpstreamError. The wheel cancels it when it takes too long: a timer each would
+        cost more than all the rest here."""
         entry, pool = self.entry, endpoint.pool
         self._is_dialling = True
-        entry.wheel.arm(self, monotonic() + pool.patience)
+        now = monotonic()
+        within = min(pool.patience, max(0.0, until - now))
+        entry.wheel.arm(self, now + within)
         try:
             return await pool.aside(entry.loop, _Far)
         except asyncio.CancelledError:
             if self._is_dialling or self.closed or self._task is None:
                 raise
             self._task.uncancel()
-            raise too_late(endpoint, pool.patience) from None
+            raise too_late(endpoint, within) from None
         finally:
             self._is_dialling = False
             self.deadline = 0.0

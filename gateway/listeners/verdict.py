@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
-from gateway.config.listeners import Egress
+from gateway.config.listeners import PUBLIC, Egress
 from gateway.ranges import Ranges, read, unmapped
 
 OWN = "own listener"
@@ -66,7 +66,8 @@ class Verdict:
 
     def __init__(self, config: Egress, own: Iterable[str] = ()) -> None:
         """own: where the gateway itself listens, as "127.0.0.1:80" or "[::]:80"."""
-        self._allow = Ranges(config.allow)
+        self._allow = Ranges(text for text in config.allow if text != PUBLIC)
+        self._is_public = not config.allow or PUBLIC in config.allow
         self._deny = Ranges(config.deny)
         self._denied = tuple((text, Ranges((text,))) for text in config.deny)
         self._ports = tuple(_range(text) for text in config.ports)
@@ -96,9 +97,9 @@ class Verdict:
             for one in (address, *inside, *_perhaps_inside(address)):
                 if self._deny.covers(str(one)):
                     return "deny " + next(text for text, network in self._denied if network.covers(str(one)))
-        if not self._allow:
-            return next(filter(None, map(kind_of, (*inside, address))), "")
         covers = self._allow.covers
+        if self._is_public:
+            return next(filter(None, (kind_of(one) for one in (*inside, address) if not covers(str(one)))), "")
         is_allowed = covers(str(address)) and all(covers(str(one)) for one in inside if kind_of(one))
         return "" if is_allowed else NOT_ALLOWED
 

@@ -253,7 +253,8 @@ def _listeners(out: list[str], plan: Plan, totals: list[int]) -> None:
         busy = max(0, totals[start + p.LISTENER_OPEN] - idle)
         _line(out, "connections_open", [*labels, ("state", "busy")], busy)
         _line(out, "connections_open", [*labels, ("state", "idle")], idle)
-    _family(out, "tunnels_open", "gauge", "Upgraded connections (WebSocket and others).")
+    what = "Tunnels: connections below HTTP, UDP sessions, CONNECT, and upgrades (WebSocket and others)."
+    _family(out, "tunnels_open", "gauge", what)
     for labels, start in _known(plan, "tunnels", totals):
         _line(out, "tunnels_open", labels, totals[start + p.TUNNELS_OPEN])
 

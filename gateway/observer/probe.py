@@ -20,6 +20,7 @@ from gateway.config.values import Origin, TcpAddress
 from gateway.errors import BadResponse, ConnectionCut, DescriptorsExhausted, PortsExhausted, UpstreamError
 from gateway.findings import Findings
 from gateway.metrics.plan import Plan
+from gateway.proxy_protocol import v1, v2
 from gateway.scoreboard import Cells, Mark
 from gateway.tls import Tls, client_context
 from gateway.truth import Truth, now_ms
@@ -34,6 +35,8 @@ log = logging.getLogger("gateway")
 
 _BODY = 64 * 1024  # bytes in which `expect_body` is looked for
 _JITTER = 0.1  # of the interval, more or less
+# What a connection begins with: that it is nobody's but ours.
+_PREFACES = {"off": b"", "v1": v1(None, None), "v2": v2(None, None)}
 
 
 class Probes:
@@ -127,6 +130,7 @@ class _Probe:
         self._tls = None
         if context is not None and health.tls is not None:
             self._tls = Tls(context, health.tls.server_name or _host(self._target))
+        self._preface = _PREFACES[health.proxy_protocol]
         self._ranges = [_range(text) for text in health.expect_status]
         host = self._target.host or self._target.authority
         self._request = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: gateway-probe\r\naccept: */*\r\n\r\n" % (
@@ -172,7 +176,7 @@ class _Probe:
 
     async def _dial(self) -> Connection:
         timeout = self._config.timeout
-        connection = await dial(self._target, self._wheel, timeout, timeout, timeout, self._tls)
+        connection = await dial(self._target, self._wheel, timeout, timeout, timeout, self._tls, None, self._preface)
         self._short.over(self._target.name)
         return connection
 

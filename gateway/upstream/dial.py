@@ -15,7 +15,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway.config.values import TcpAddress, UnixAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, DescriptorsExhausted, PortsExhausted
@@ -90,16 +90,17 @@ async def dial(
     idle: float,
     tls: Tls | None = None,
     sources: Sources | None = None,
+    preface: bytes = b"",
 ) -> Connection:
     """A new connection. connect, response, idle: the upstream's timeouts in seconds; a TLS handshake is part of the
-    first."""
+    first. preface: as for `dial_with`."""
 
     def make() -> Connection:
         return Connection(endpoint, wheel, response, idle)
 
     try:
         async with asyncio.timeout(connect):
-            return await dial_with(asyncio.get_running_loop(), make, endpoint, tls, sources)
+            return await dial_with(asyncio.get_running_loop(), make, endpoint, tls, sources, preface)
     except TimeoutError:
         raise too_late(endpoint, connect) from None
 
@@ -114,8 +115,10 @@ async def dial_with(
     endpoint: Remote,
     tls: Tls | None = None,
     sources: Sources | None = None,
+    preface: bytes = b"",
 ) -> _Made:
-    """What `make` makes, connected. How long that may take is the caller's business."""
+    """What `make` makes, connected. How long that may take is the caller's business. preface: sent before anything
+    else, a TLS handshake too; not together with sources."""
     if _descriptors.lasts:
         raise DescriptorsExhausted(endpoint.name, _descriptors.why)
     if sources is not None and sources.ports.lasts:
@@ -123,7 +126,10 @@ async def dial_with(
     context, name = tls or (None, None)
     address = endpoint.address
     try:
-        if isinstance(address, UnixAddress):
+        if preface:
+            sock = await _begun(loop, address, preface)
+            _, made = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+        elif isinstance(address, UnixAddress):
             _, made = await loop.create_unix_connection(make, address.path, ssl=context, server_hostname=name)
         elif sources:
             sock = await _connected(loop, address, sources)
@@ -173,4 +179,28 @@ async def _connected(loop: asyncio.AbstractEventLoop, address: TcpAddress, sourc
                 raise
             else:
                 return sock
+    raise failure
+
+
+async def _begun(loop: asyncio.AbstractEventLoop, address: TcpAddress | UnixAddress, preface: bytes) -> socket.socket:
+    """A socket that is connected, on which this was sent. Raises OSError."""
+    found: list[Any]
+    if isinstance(address, UnixAddress):
+        found = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address.path)]
+    else:
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    failure = OSError("it has no address")
+    for family, kind, protocol, _, where in found:
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+        try:
+            await loop.sock_connect(sock, where)
+            await loop.sock_sendall(sock, preface)
+        except OSError as error:
+            sock.close()
+            failure = OSError(error.errno, os.strerror(error.errno or errno.EIO))  # not the loop's own words
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
     raise failure

@@ -35,6 +35,7 @@ from gateway.pages import load_pages
 from gateway.proxy.answers import Answers
 from gateway.proxy.destinations import Destinations
 from gateway.proxy_protocol import v1, v2
+from gateway.ranges import Ranges
 from gateway.reasons import EGRESS_RULES, status_of
 from gateway.refusals import Style
 from gateway.relay import Bounds
@@ -199,6 +200,7 @@ class Entries:
         app = ForwardProxy(
             egress=self._egress(listener.egress),
             onward=destinations,
+            clients=Ranges(listener.clients) if listener.clients else None,
             users=self._verifier(listener.name, listener.auth),
             challenge=_challenge(listener.auth),
             via=self.via,
@@ -260,6 +262,7 @@ class Entries:
             **self._common(listener),
             protocol=Socks5Connection,
             ended=self.ended,
+            clients=Ranges(listener.clients) if listener.clients else None,
             users=self._verifier(listener.name, listener.auth),
             egress=self._egress(listener.egress),
             takes_datagrams=listener.udp_associate,
@@ -271,7 +274,8 @@ class Entries:
 
     def _way(self, name: str) -> Way:
         config = self.config.upstreams[name]
-        return Way(self.upstreams[name], config.balance == "consistent_hash" and config.hash_key == "client_ip")
+        by_client = config.balance == "consistent_hash" and config.hash_key == "client_ip"
+        return Way(self.upstreams[name], by_client, inf if config.timeouts.total is None else config.timeouts.total)
 
 
 def _challenge(auth: configured.Auth | None) -> list[Pair]:

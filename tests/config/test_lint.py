@@ -422,3 +422,97 @@ def test_a_connection_that_goes_round() -> None:
         f"upstreams.db.endpoints[0] {told}"
     ]
     assert streams({"endpoints": ["127.0.0.1:7002"]}) == []
+
+
+DATAGRAMS = DNS | {"upstream": "db"}
+OF_REQUESTS = {
+    "timeouts": {"connect": "1s", "total": "2s", "tunnel_idle": "1h", "response": "3s", "idle": "1m"},
+    "host": "endpoint",
+    "pool": {"max_idle": 3},
+    "retry": {"attempts": 0},
+    "hedge": {},
+    "queue": {},
+}
+
+
+def test_what_means_nothing_for_connections() -> None:
+    told = "not used: all that comes here are connections of tcp"
+    assert streams(OF_REQUESTS) == [
+        f"upstreams.db.timeouts.response {told}",
+        f"upstreams.db.timeouts.idle {told}",
+        f"upstreams.db.timeouts.tunnel_idle {told}",
+        f"upstreams.db.host {told}",
+        f"upstreams.db.pool {told}",
+        f"upstreams.db.retry {told}; each endpoint that is ready is tried",
+        f"upstreams.db.hedge {told}",
+    ]
+    assert streams({"timeouts": {"connect": "1s"}, "queue": {}}) == []
+    assert streams({"host": "db.example", "health": {}}) == []
+    assert streams(OF_REQUESTS, WEB, TCP, routes=[{"name": "r", "upstream": "db"}]) == []
+
+
+@pytest.mark.parametrize("listeners", [(TCP, DATAGRAMS), (DATAGRAMS, TCP)])
+def test_what_means_nothing_for_connections_and_datagrams(listeners: tuple[dict[str, Any], ...]) -> None:
+    told = "not used: all that comes here are connections of tcp and datagrams of dns"
+    assert streams({"timeouts": {"connect": "1s", "idle": "1s"}, "queue": {}, "hedge": {}}, *listeners) == [
+        f"upstreams.db.timeouts.idle {told}",
+        f"upstreams.db.hedge {told}",
+    ]
+
+
+def test_what_no_listener_uses() -> None:
+    assert streams({}, TCP, DATAGRAMS | {"backlog": 9}, egress={"lan": {}}) == [
+        "egress.lan not used: no listener names it",
+        "listeners[1].backlog not used: datagrams wait in the receive buffer",
+    ]
+    out = {"name": "out", "kind": "forward", "listen": "127.0.0.1:3128", "egress": "lan"}
+    assert streams({}, TCP | {"backlog": 9}, out, egress={"lan": {}}) == []
+
+
+SENDING = TCP | {"proxy_protocol": {"send": "v2"}}
+
+
+@pytest.mark.parametrize("health", [{}, {"kind": "tcp", "tls": {}}])
+def test_probes_that_say_nothing_of_who_asks(health: dict[str, Any]) -> None:
+    told = (
+        "upstreams.db.health connections of the listener tcp begin with a PROXY header here, and probes with none: "
+        "endpoints that require one refuse them; see proxy_protocol"
+    )
+    assert streams({"health": health}, SENDING) == [told]
+    assert streams({"health": health}) == []
+    for right in ({"port": 9000}, {"proxy_protocol": "v2"}):
+        assert streams({"health": health | right}, SENDING) == []
+    assert streams({"health": {"kind": "tcp"}}, SENDING) == []
+
+
+@pytest.mark.parametrize("kind", ["forward", "socks5"])
+def test_a_proxy_for_everybody(kind: str) -> None:
+    out = {"name": "out", "kind": kind}
+    for listen in (":3128", "10.0.0.1:3128", "0.0.0.0:3128", "[::]:3128"):
+        told = "listeners[1] anybody who reaches this may use it: it has neither auth nor clients"
+        assert streams({}, TCP, out | {"listen": listen}) == [told]
+        for known in ({"clients": ["10.0.0.0/8"]}, {"auth": {"htpasswd": "/etc/users"}}):
+            assert streams({}, TCP, out | {"listen": listen} | known) == []
+    for listen in ("127.0.0.1:3128", "[::1]:3128", "localhost:3128", "unix:/run/out.sock"):
+        assert streams({}, TCP, out | {"listen": listen}) == []
+
+
+def told_of_egress(*allow: str, **more: Any) -> list[str]:
+    out = {"name": "out", "kind": "forward", "listen": "127.0.0.1:3128", "egress": "lan"}
+    return streams({}, out, egress={"lan": {"allow": allow, **more}})
+
+
+def test_a_way_out_that_leads_in() -> None:
+    both = 'also lets clients go to loopback and metadata addresses; say "public"'
+    assert told_of_egress("10.0.0.0/8", "0.0.0.0/0", "::/0") == [
+        f"egress.lan.allow[1] {both}",
+        f"egress.lan.allow[2] {both}",
+    ]
+    assert told_of_egress("128.0.0.0/1") == [f"egress.lan.allow[0] {both.replace('loopback and ', '')}"]
+    assert told_of_egress("0.0.0.0/0", deny=["127.0.0.0/8"]) == [
+        f"egress.lan.allow[0] {both.replace('loopback and ', '')}"
+    ]
+    assert told_of_egress("0.0.0.0/0", deny=["127.0.0.0/8", "169.254.0.0/16"]) == []
+    assert told_of_egress("public", "10.0.0.0/8", "127.0.0.0/8", "169.254.169.254", "2000::/3", "64.0.0.0/2") == [
+        f"egress.lan.allow[5] {both.replace(' and metadata', '')}"
+    ]

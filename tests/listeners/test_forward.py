@@ -545,6 +545,26 @@ async def test_a_proxy_in_front_says_whose_tunnel_it_is() -> None:
         assert {(await site.exchange()).client for _ in range(3)} == {"192.0.2.7", "192.0.2.8"}
 
 
+@pytest.mark.parametrize("ask", [get, connect])
+@live
+async def test_only_the_clients_that_are_listed(ask: Callable[..., bytes], auth: dict[str, str]) -> None:
+    """Who is not isn't even asked for a password; where a header is believed, its address is judged."""
+    refused = (403, b"client_not_allowed")
+    async with Origin(always(ok())) as origin:
+        async with proxy(clients=["192.0.2.0/24"], auth=auth) as site:
+            assert why(await site.ask(ask(origin))) == refused
+            exchange = await site.exchange()
+            assert (told(exchange), exchange.client) == ((403, "client_not_allowed"), "127.0.0.1")
+        front = {"accept": "require", "from": ["127.0.0.0/8"]}
+        async with proxy(clients=["192.0.2.0/24", "2001:db8::/32"], proxy_protocol=front) as site:
+            said = b"PROXY TCP4 %b 127.0.0.1 1234 80\r\n"
+            assert why(await site.ask(said % b"198.51.100.7" + ask(origin))) == refused
+            assert origin.accepted == 0
+            client = await site.client(said % b"192.0.2.7" + ask(origin))
+            assert (await client.head()).status == 200
+            client.reset()
+
+
 @live
 async def test_who_speaks_first_is_heard() -> None:
     async def handler(peer: Peer) -> None:

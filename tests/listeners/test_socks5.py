@@ -217,6 +217,25 @@ async def test_a_wrong_password(user: bytes, secret: bytes, users: dict[str, str
         assert (session.reason, session.user, session.destination) == ("credentials_wrong", "", "")
 
 
+@pytest.mark.parametrize(("address", "is_served"), [("192.0.2.7", True), ("198.51.100.7", False), (None, False)])
+@live
+async def test_only_the_clients_that_are_listed(address: str | None, is_served: bool) -> None:
+    """Judged by what a PROXY header says, where there was one; others are closed and hear nothing."""
+    header = Header((address, 1234), None) if address else None
+    async with Origin(echo) as origin, site(told=header, clients=["192.0.2.0/24"]) as one:
+        client = await one.client(HELLO + to("127.0.0.1", origin.port))
+        if is_served:
+            assert await client.reader.readexactly(2) == OK
+            assert (await reply(client))[0] == socks.SUCCEEDED
+            client.close()
+        session = await one.session()
+        assert (session.reason, session.client) == ("" if is_served else "client_not_allowed", address or "127.0.0.1")
+        if not is_served:
+            with suppress(ConnectionError):  # what it has sent was not read
+                assert await told(client) == b""
+            assert origin.accepted == 0
+
+
 @live
 async def test_a_password_is_not_checked_when_too_many_wait(
     users: dict[str, str], monkeypatch: pytest.MonkeyPatch

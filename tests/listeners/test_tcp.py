@@ -294,6 +294,14 @@ async def test_an_endpoint_that_does_not_answer() -> None:
                     assert await client.reader.readexactly(4) == b"here"
                     client.close()
                 assert sorted([(await site.session()).retries for _ in clients]) == [0, 1]
+            timeouts = {"connect": "1h", "total": "200ms"}
+            async with Streams(
+                address, address.replace("127.0.0.1", "localhost"), upstream={"timeouts": timeouts}
+            ) as site:
+                client = await site.client()  # for both of them together, and the first takes all of it
+                assert await client.ends() == b""
+                session = await site.session()
+                assert (session.reason, session.retries) == ("connection_timeout", 0)
         for one in full:
             one.close()
 

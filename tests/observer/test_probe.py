@@ -309,6 +309,72 @@ def test_a_handshake_that_never_ends_is_out_of_time(ca: str, caplog: pytest.LogC
     assert "within 0.1 s" in cause(caplog)
 
 
+# The PROXY protocol.
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [("v1", b"PROXY UNKNOWN\r\n"), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")],
+)
+def test_an_endpoint_that_requires_a_header_gets_one(
+    version: str, header: bytes, kind: str, over_tls: bool, authority: trustme.CA, ca: str
+) -> None:
+    """Once in each connection, before TLS as well; who is told nothing else first is well."""
+    begun: list[bytes] = []
+
+    async def answer(peer: Peer) -> None:
+        begun.append(await peer.reader.readexactly(len(header)))
+        if over_tls:
+            await peer.writer.start_tls(served(authority, "127.0.0.1"))
+        if kind == "http":
+            await always(ok())(peer)
+        else:
+            assert await peer.reader.read() == b""
+
+    @live
+    async def probed() -> None:
+        tls: dict[str, Any] = {"tls": {"ca": ca}} if over_tls else {}
+        async with (
+            Origin(answer) as origin,
+            Probed(origin.address, kind=kind, proxy_protocol=version, **tls) as probed,
+        ):
+            await probed.passes(3)
+            await until(lambda: header in begun)
+            assert kind == "tcp" or origin.accepted == 1
+
+    probed()
+    assert set(begun) == {header}
+
+
+@live
+async def test_a_header_goes_to_a_unix_socket_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline() == b"PROXY UNKNOWN\r\n":
+            await Peer(reader, writer).request()
+            writer.write(ok())
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(answer, path),
+        Probed(f"unix:{path}", proxy_protocol="v1") as probed,
+    ):
+        await probed.passes()
+
+
+def test_nobody_there_is_a_failure_with_a_header_too(caplog: pytest.LogCaptureFixture) -> None:
+    @live
+    async def probed() -> None:
+        async with Probed(f"127.0.0.1:{closed_port()}", proxy_protocol="v2") as probed:
+            await probed.becomes(DOWN)
+
+    probed()
+    assert cause(caplog) == "probe: cannot connect (Connection refused)"
+
+
 # What this process is short of says nothing about endpoints.
 
 
