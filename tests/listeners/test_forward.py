@@ -530,6 +530,13 @@ async def test_a_tunnel(version: bytes) -> None:
 
 
 @live
+async def test_a_tunnel_asked_for_with_a_length_of_nothing() -> None:
+    async with Origin(echo) as origin, proxy() as site:
+        client = await opened(site, origin, b"Content-Length: 0\r\n", b"early")
+        assert await client.reader.readexactly(5) == b"early"
+
+
+@live
 async def test_a_proxy_in_front_says_whose_tunnel_it_is() -> None:
     said = b"PROXY TCP4 192.0.2.7 127.0.0.1 1234 80\r\n"
     front = {"accept": "require", "from": ["127.0.0.0/8"]}
