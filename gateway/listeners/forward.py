@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from gateway.answer import answer
+from gateway.client_hello import overhearing
 from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, UpstreamError
 from gateway.listeners.bounded import Bounded
@@ -105,7 +106,7 @@ class ForwardProxy:
         _, far, address = await reach(self.egress, host, port, self.connect_timeout, Held)
         exchange.endpoint = str(address)
         exchange.connect_time = monotonic() - began
-        relay = Relay(self.wheel, self.idle_timeout, exchange.bounds)
+        relay = Relay(self.wheel, self.idle_timeout, exchange.bounds, overhearing(exchange))
         self.cells[listener.tunnels_cell] += 1
         try:
             await send({"type": "http.response.established"})

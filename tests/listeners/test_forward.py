@@ -17,6 +17,7 @@ from tests.listeners.site import Site, until
 from tests.middleware.hashes import user_line
 from tests.support.descriptors import descriptors
 from tests.support.dns_server import DnsServer
+from tests.support.hellos import hello, real, server_name
 from tests.upstream.peer import Message, Origin, Peer, always, closed_port, live, noting, ok
 from tests.wire.test_proxied import REFUSED
 
@@ -658,6 +659,38 @@ async def test_a_tunnel_asked_for_with_a_length_of_nothing() -> None:
     async with Origin(echo) as origin, proxy() as site:
         client = await opened(site, origin, b"Content-Length: 0\r\n", b"early")
         assert await client.reader.readexactly(5) == b"early"
+
+
+@pytest.mark.parametrize("more", [{}, {"bandwidth": "10MiB/s"}], ids=["", "paced"])
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    ("data", "sni"),
+    [
+        (real("Secret.Example.com", ["h2"]), "secret.example.com"),
+        (hello(server_name(b"b.example"), size=20), "b.example"),
+        (real(None), ""),
+        (b"SSH-2.0-x\r\n", ""),
+        (b"\x16\x03\x01", ""),
+    ],
+    ids=["a name", "records", "no name", "no hello", "half of one"],
+)
+@live
+async def test_the_name_that_a_client_asks_for_in_a_tunnel(
+    data: bytes, sni: str, early: bool, more: dict[str, Any]
+) -> None:
+    async with Origin(echo) as origin, proxy(**more) as site:
+        client = await opened(site, origin, rest=data if early else b"")
+        if early:
+            assert await client.reader.readexactly(len(data)) == data
+        else:
+            for at in range(len(data)):  # nothing waits for the rest of it
+                await client.send(data[at : at + 1])
+                assert await client.reader.readexactly(1) == data[at : at + 1]
+        later = hello(server_name(b"later.example"))
+        await client.send(later)
+        client.writer.write_eof()
+        assert await client.ends() == later
+        assert (await site.exchange()).sni == sni
 
 
 @live
