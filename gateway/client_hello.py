@@ -8,7 +8,8 @@ looked at once: the work is in proportion to the bytes, also when they come one 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from gateway.errors import GatewayError
 
@@ -80,6 +81,23 @@ class HelloReader:
         if not 0 < length <= _LARGEST_RECORD:
             raise NoHello("a record is empty or too large")
         return self._at + _RECORD_HEAD + length
+
+
+def overhearing(subject: Any) -> Callable[[bytes], bool]:
+    """What listens to the first bytes of a connection as they pass, and sets `subject.sni`, if it hears one. Returns
+    whether it wants to hear more."""
+    feed = HelloReader().feed
+
+    def hear(data: bytes) -> bool:
+        try:
+            hello = feed(data)
+        except NoHello:
+            return False
+        if hello is not None:
+            subject.sni = hello.sni
+        return hello is None
+
+    return hear
 
 
 def _message_end(message: bytearray) -> int:

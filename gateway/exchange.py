@@ -41,6 +41,7 @@ class Exchange:
         "reused",
         "route",
         "rule",
+        "sni",
         "started",
         "status",
         "target",
@@ -73,6 +74,7 @@ class Exchange:
         self.refused: Any = None  # why the listener takes no (more of the) body: something with a status and a reason
         self.unsent = b""  # the whole body, taken from the client for an endpoint that turned out not to be there
         self.rule = ""  # what of an egress forbade it: "deny 10.0.0.0/8"
+        self.sni = ""  # the name in the TLS ClientHello that went through a tunnel of CONNECT
         self.bounds: Any = None  # of what may become a tunnel
         self.tunnelled = False  # another protocol is spoken from here on
         self.request_id = ""  # what a person quotes to have this one found; only some have one

@@ -188,7 +188,7 @@ class Attempt(msgspec.Struct):
 
 class Line(msgspec.Struct, omit_defaults=True):
     """A line of the JSON access log. Times in microseconds, sizes in bytes of body. `rule` is there only where what an
-    egress says of a destination forbade it."""
+    egress says of a destination forbade it, `sni` only where such a name went through a tunnel of CONNECT."""
 
     time: str
     client: str
@@ -213,6 +213,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     trace: str
     user: str
     rule: str = ""
+    sni: str = ""
 
 
 class SessionLine(msgspec.Struct):
@@ -361,6 +362,7 @@ class AccessLog:
             x.trace,
             x.user,
             x.rule,
+            x.sni,
         )
 
     def common_line(self, x: Exchange, now: float, duration: float) -> msgspec.Raw:

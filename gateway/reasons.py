@@ -252,8 +252,16 @@ REASONS: dict[str, Reason] = {
     "client_write_timeout": Reason("", "The client stopped taking its answer.", (), True),
     "tunnel_idle_timeout": Reason("", "Nothing moved in the tunnel for too long.", (), True, ends_sessions=True),
     "tunnel_reset": Reason("", "One side of the tunnel was cut.", (), True, ends_sessions=True),
-    "tunnel_too_long": Reason("", "The tunnel was open for as long as it may.", (), True, ends_sessions=True),
-    "tunnel_too_large": Reason("", "The tunnel has carried as many bytes as it may.", (), True, ends_sessions=True),
+    "tunnel_too_long": Reason(
+        "http_response_timeout",
+        "The tunnel, or the request, has lasted for as long as it may.",
+        (504,),
+        True,
+        ends_sessions=True,
+    ),
+    "tunnel_too_large": Reason(
+        _DENIED, "The tunnel, or the request, would carry more bytes than it may.", (403,), True, ends_sessions=True
+    ),
     "quota_exhausted": Reason(
         _DENIED, "What you may use in this time is used up.", (403,), True, ends_sessions=True
     ),

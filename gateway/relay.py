@@ -1,6 +1,6 @@
 """Two connections joined into one pipe: what arrives on the one leaves on the other, and so does its end.
 
-Nothing is looked at and nothing is copied: the event loop's bytes are written as they came. Back-pressure is the
+Nothing is changed and nothing is copied: the event loop's bytes are written as they came. Back-pressure is the
 transports' own (a full one stops the reading of its partner); half-closing passes through; a reset stays a reset. What
 is cut in the middle by a bound ends as a reset too, so that it doesn't look whole.
 """
@@ -70,14 +70,22 @@ class Relay:
 
     __slots__ = (
         "_charge_at", "_charged", "_idle", "_long_at", "_moved", "_over", "_sent", "_sides", "_until", "_watching",
-        "bounds", "deadline", "look", "reason", "wheel",
+        "bounds", "deadline", "listen", "look", "reason", "wheel",
     )  # fmt: skip
 
-    def __init__(self, wheel: Wheel, idle: float, bounds: Bounds = UNBOUNDED) -> None:
-        """idle: seconds without a byte in either direction after which it ends."""
+    def __init__(
+        self,
+        wheel: Wheel,
+        idle: float,
+        bounds: Bounds = UNBOUNDED,
+        listen: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """idle: seconds without a byte in either direction after which it ends. listen: told what comes from the first,
+        until it returns False."""
         self.wheel = wheel
         self._idle = idle
         self.bounds = bounds
+        self.listen = listen
         self._sides: tuple[_Side, _Side] | None = None
         self._over: asyncio.Future[None]
         self._sent = (0, 0)
@@ -100,8 +108,10 @@ class Relay:
         """Returns when both are closed."""
         self._over = asyncio.get_running_loop().create_future()
         bounds = self.bounds
-        make = _Side if bounds.bandwidth == inf and bounds.most == inf else _BoundedSide
-        one, two = make(self, first.transport), make(self, second.transport)
+        is_bounded = bounds.bandwidth < inf or bounds.most < inf
+        make = _BoundedSide if is_bounded else _Side
+        make_first = make if self.listen is None else _HeardBoundedSide if is_bounded else _HeardSide
+        one, two = make_first(self, first.transport), make(self, second.transport)
         one.other, two.other = two, one
         self._sides = (one, two)
         self._begin()
@@ -117,6 +127,7 @@ class Relay:
             await self._over
         finally:
             self.deadline = 0.0
+            self.listen = None  # it may know of who knows of us
             if bounds.charge is not None:
                 self._pay(monotonic())
             for side in self._sides:
@@ -374,6 +385,24 @@ class _BoundedSide(_Side):
             super().eof_received()
         elif not (self.other.full or self.ended):
             self.transport.resume_reading()
+
+
+class _HeardSide(_Side):
+    """One that is listened to."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        relay = self._relay
+        if relay.listen is not None and not relay.listen(data):
+            relay.listen = None
+        super().data_received(data)
+
+
+class _HeardBoundedSide(_HeardSide, _BoundedSide):
+    """Both."""
+
+    __slots__ = ()
 
 
 def reset(transport: Any) -> None:

@@ -41,7 +41,8 @@ class Session:
         self.destination = ""  # where it asked to go, as it said: "example.com:443"; "" where the upstream decides
         self.sni = ""  # the name in its TLS ClientHello, where that was looked at
         self.upstream = ""
-        self.endpoint = ""  # the address that was dialled
+        # The endpoint's name, as `gateway endpoint list` shows it; for a proxy's client the address that was dialled.
+        self.endpoint = ""
         self.connect_time = 0.0
         self.retries = 0  # endpoints that were tried in vain before
         self.bytes_in = 0  # from the client

@@ -129,6 +129,13 @@ def test_a_json_line_says_everything() -> None:
     assert logged("common", one)[0].startswith(b'192.0.2.7 - eve%20\\"x [')
 
 
+@pytest.mark.parametrize("more", [{"rule": "deny 10.0.0.0/8"}, {"sni": "a.example"}])
+def test_what_few_requests_have(more: dict[str, Any]) -> None:
+    [line] = logged("json", exchange(**more))
+    told = json.loads(line)
+    assert [*told] == [*KEYS, *more] and more.items() <= told.items()
+
+
 def test_a_request_that_was_refused_has_a_line_too() -> None:
     one = Exchange(SimpleNamespace(name="web"), "192.0.2.7", 0.0)
     one.status, one.reason = 400, "host_missing"

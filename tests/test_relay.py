@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
@@ -30,7 +30,13 @@ class Pipe:
 
 
 @asynccontextmanager
-async def pipe(bounds: Bounds, idle: float = 60.0, rest: bytes = b"", room: int = 0) -> AsyncIterator[Pipe]:
+async def pipe(
+    bounds: Bounds,
+    idle: float = 60.0,
+    rest: bytes = b"",
+    room: int = 0,
+    listen: Callable[[bytes], bool] | None = None,
+) -> AsyncIterator[Pipe]:
     """room: bytes that the kernel's buffers have on the left, 0 for its own choice."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -47,7 +53,7 @@ async def pipe(bounds: Bounds, idle: float = 60.0, rest: bytes = b"", room: int 
             ends.append(End(transport, b""))
             peers.append(Peer(*await asyncio.open_connection(sock=far, limit=1 << 20)))
     ends[0] = ends[0]._replace(rest=rest)
-    one = Pipe(Relay(running_wheel(), idle, bounds), peers, ends)
+    one = Pipe(Relay(running_wheel(), idle, bounds, listen), peers, ends)
     yield one
     for peer in peers:
         peer.writer.transport.abort()
@@ -76,6 +82,25 @@ async def test_bytes_that_came_before_count() -> None:
     async with pipe(Bounds(most=2), rest=b"abc") as one:
         await one.done
         assert (one.relay.reason, one.relay.sent) == ("tunnel_too_large", (0, 0))
+
+
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds(most=1000), Bounds(bandwidth=1e6)])
+@live
+async def test_the_first_side_is_listened_to_for_as_long_as_that_is_wanted(bounds: Bounds) -> None:
+    heard: list[bytes] = []
+
+    def listen(data: bytes) -> bool:
+        heard.append(data)
+        return len(heard) < 3
+
+    async with pipe(bounds, rest=b"a", listen=listen) as one:
+        for data in (b"a", b"b", b"c", b"d"):
+            if data != b"a":
+                await one.left.send(data)
+            assert await one.right.reader.readexactly(1) == data
+            await one.right.send(b"x")
+            await one.left.reader.readexactly(1)
+        assert heard == [b"a", b"b", b"c"]
 
 
 @live

@@ -247,7 +247,7 @@ class ForwardListener(Listener):
     idle_timeout: Duration = _time("10m")
     """A tunnel through which nothing is sent either way for this long is closed; so is an exchange."""
     bandwidth: ByteRate | None = None
-    """What a tunnel may send in each direction. Any amount when absent."""
+    """What a tunnel, or the bodies of a request, may send in each direction. Any amount when absent."""
     forwarded: Literal["x-forwarded", "rfc7239", "both", "off"] = "off"
     """How origins are told who the client is, for requests that are not tunnels."""
     limits: Limits = Limits()
@@ -373,9 +373,9 @@ class Egress(Section):
     max_tunnels_per_user: Count | None = None
     """The same for one user."""
     max_bytes: Size | None = None
-    """A tunnel is closed after so many bytes, of both directions together."""
+    """A tunnel is closed after so many bytes, of both directions together; so is a request through a forward proxy."""
     max_duration: Duration | None = None
-    """A tunnel is closed after this time."""
+    """The same after this time."""
     window: Duration = _time("1h")
     """The time for which the quotas are."""
     bytes_per_client: Size | None = None
@@ -383,6 +383,6 @@ class Egress(Section):
     bytes_per_user: Size | None = None
     """The same for one user."""
     time_per_client: Duration | None = None
-    """The quota of time in tunnels of one client in a `window`: two at a time use it up twice as fast."""
+    """The quota of time in tunnels and requests of one client in a `window`: two at a time use it up twice as fast."""
     time_per_user: Duration | None = None
     """The same for one user."""

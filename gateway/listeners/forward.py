@@ -14,18 +14,19 @@ from time import monotonic
 from typing import Any, Protocol
 
 from gateway.answer import answer
+from gateway.client_hello import overhearing
 from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, UpstreamError
-from gateway.listeners.egress import Egress, Ticket
+from gateway.listeners.bounded import Bounded
+from gateway.listeners.egress import Egress
 from gateway.listeners.outward import Held, admitted, reach
 from gateway.ranges import Ranges
-from gateway.relay import Relay
+from gateway.relay import UNBOUNDED, Relay
 from gateway.scoreboard import Cells
 from gateway.wheel import Wheel
 from gateway.wire import Pair, ProxyHead, ResponseHead, went_round
 
 _LONGEST = 1024  # characters of credentials; what people type has less than 100
-_CHARGE = 1.0  # seconds between two questions whether there is quota left, as in a tunnel
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 # Carries a request to the first of some addresses that can be reached: scope, receive, send, the host and port, these.
@@ -83,7 +84,7 @@ class ForwardProxy:
                 if head.is_connect:
                     await self._tunnel(exchange, *head.destination, send)
                 else:
-                    await self._hand_on(scope, receive, send, ticket)
+                    await self._hand_on(scope, receive, send)
         except EgressDenied as denied:
             exchange.rule = denied.rule
             await answer(exchange, send, denied.reason)
@@ -111,7 +112,7 @@ class ForwardProxy:
         _, far, address = await reach(self.egress, host, port, self.connect_timeout, Held)
         exchange.endpoint = str(address)
         exchange.connect_time = monotonic() - began
-        relay = Relay(self.wheel, self.idle_timeout, exchange.bounds)
+        relay = Relay(self.wheel, self.idle_timeout, exchange.bounds, overhearing(exchange))
         self.cells[listener.tunnels_cell] += 1
         try:
             await send({"type": "http.response.established"})
@@ -122,31 +123,29 @@ class ForwardProxy:
             exchange.bytes_in, exchange.bytes_out = relay.sent
             exchange.reason = exchange.reason or relay.reason
 
-    async def _hand_on(self, scope: Any, receive: Any, send: Send, ticket: Ticket) -> None:
+    async def _hand_on(self, scope: Any, receive: Any, send: Send) -> None:
         exchange = scope["gateway"]
         host, port = scope["headers"].destination
         addresses = await admitted(self.egress, host, port, self.connect_timeout)
         authority = str(TcpAddress(host.lower(), port)).encode()
-        back = _Back(exchange, self.via, send, ticket)
+        if exchange.bounds == UNBOUNDED:
+            await self.onward(scope, receive, _Back(self.via, send).send, authority, addresses)
+            return
+        bounded = Bounded(exchange, receive, send, self.wheel)
         try:
-            await self.onward(scope, receive, back.send, authority, addresses)
+            await self.onward(scope, bounded.receive, _Back(self.via, bounded.send).send, authority, addresses)
         finally:
-            back.pay()
+            bounded.end()
 
 
 class _Back:
-    """The way of a response back to the client: our name goes into its Via (RFC 9110, section 7.6.3), and its bytes,
-    like those of the request, are charged to the client."""
+    """The way of a response back to the client: our name goes into its Via (RFC 9110, section 7.6.3)."""
 
-    __slots__ = ("_due", "_exchange", "_paid", "_send", "_ticket", "_via")
+    __slots__ = ("_send", "_via")
 
-    def __init__(self, exchange: Any, via: bytes, send: Send, ticket: Ticket) -> None:
-        self._exchange = exchange
+    def __init__(self, via: bytes, send: Send) -> None:
         self._via = via
         self._send = send
-        self._ticket = ticket
-        self._paid = 0
-        self._due = monotonic() + _CHARGE
 
     def send(self, message: dict[str, Any]) -> Awaitable[None]:
         headers = message.get("headers")
@@ -157,20 +156,7 @@ class _Back:
                 headers.add(b"\r\nvia: " + (before + b", " + hop if before else hop))
             else:
                 headers.special = {**headers.special, b"via": before + b", " + hop if before else hop}
-        elif monotonic() >= self._due:
-            self._due = monotonic() + _CHARGE
-            if not self.pay() and not self._exchange.complete:
-                self._exchange.cut("quota_exhausted")
         return self._send(message)
-
-    def pay(self) -> bool:
-        """Charge what was not charged yet. False: the quota is used up."""
-        exchange = self._exchange
-        if exchange.tunnelled:  # that has paid for itself
-            return True
-        total = exchange.bytes_in + exchange.bytes_out
-        paid, self._paid = self._paid, total
-        return self._ticket.charge(total - paid, 0.0)
 
 
 def _read(given: bytes) -> tuple[str, bytes] | None:

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from gateway import socks
+from gateway.client_hello import overhearing
 from gateway.config.values import TcpAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, EgressDenied, NameUnknown, Refused, UpstreamError
 from gateway.listeners.association import Association
@@ -304,7 +305,8 @@ class Socks5Connection(asyncio.Protocol):
         session.connect_time = monotonic() - began
         here = transport.get_extra_info("sockname") or ("0.0.0.0", 0)  # where it is closed again
         self._transport.write(reply(socks.SUCCEEDED, *here[:2]))
-        relay = self._relay = Relay(entry.wheel, entry.idle_timeout, ticket.bounds(entry.bandwidth))
+        bounds = ticket.bounds(entry.bandwidth)
+        relay = self._relay = Relay(entry.wheel, entry.idle_timeout, bounds, overhearing(session))
         try:
             await relay.run(self._detached(), far.detach())
         finally:

@@ -17,6 +17,7 @@ from tests.listeners.site import Site, until
 from tests.middleware.hashes import user_line
 from tests.support.descriptors import descriptors
 from tests.support.dns_server import DnsServer
+from tests.support.hellos import hello, real, server_name
 from tests.upstream.peer import Message, Origin, Peer, always, closed_port, live, noting, ok
 from tests.wire.test_proxied import REFUSED
 
@@ -487,7 +488,7 @@ async def test_a_quota_of_bytes_counts_requests() -> None:
 
 @live
 async def test_a_quota_that_is_used_up_cuts_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.listeners.forward._CHARGE", 0.0)
+    monkeypatch.setattr("gateway.listeners.bounded._CHARGE", 0.0)
 
     async def handler(peer: Peer) -> None:
         await peer.head()
@@ -502,6 +503,130 @@ async def test_a_quota_that_is_used_up_cuts_what_is_under_way(monkeypatch: pytes
             while True:
                 await client.reader.readexactly(100)
         assert told(await site.exchange()) == (200, "quota_exhausted")
+
+
+# A request is bounded as a tunnel is.
+
+
+@pytest.mark.parametrize("length", [b"content-length: 300000\r\n", b"connection: close\r\n"])
+@live
+async def test_both_bodies_keep_to_the_bandwidth(length: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = began = 1000.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("gateway.listeners.bounded.monotonic", lambda: now)
+    monkeypatch.setattr("gateway.listeners.bounded.sleep", sleep)
+    seen: list[Message] = []
+    whole, rate = bytes(range(250)) * 1200, 50 * 1024
+    answer = b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (length, whole)
+
+    async def handler(peer: Peer) -> None:
+        seen.append(await peer.request())
+        await peer.send(answer)
+        peer.writer.write_eof()
+
+    async with Origin(handler) as origin, proxy(bandwidth="50KiB/s") as site:
+        post = b"POST" + get(origin, fields=b"content-length: 300000\r\n").removeprefix(b"GET")
+        assert (await site.ask(post + whole)).body == whole
+        assert seen[0].body == whole
+        # What comes in a tenth of a second passes at once, in each direction.
+        assert now - began == pytest.approx(2 * (len(whole) / rate - 0.1), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer", "status"),
+    [
+        (b"x" * 11_000, ok(), 403),
+        (b"", ok(b"x" * 11_000), 403),
+        (b"x" * 6000, ok(b"x" * 6000), 403),
+        (b"", b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, 200),
+        (b"", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"3e8\r\n%b\r\n" % (b"x" * 1000) * 20, 200),
+    ],
+    ids=["upload", "download", "both", "until the end", "chunks"],
+)
+@pytest.mark.parametrize("more", [{}, {"bandwidth": "10MiB/s"}], ids=["", "paced"])
+@live
+async def test_a_request_that_is_too_large(sent: bytes, answer: bytes, status: int, more: dict[str, str]) -> None:
+    async with Origin(always(answer)) as origin, proxy({"max_bytes": "10KiB"}, **more) as site:
+        post = b"POST" + get(origin, fields=b"content-length: %d\r\n" % len(sent)).removeprefix(b"GET") + sent
+        if status == 403:
+            assert why(await site.ask(post)) == (403, b"tunnel_too_large")
+        else:
+            client = await site.client(post)
+            with pytest.raises(ConnectionError):
+                while True:
+                    await client.reader.readexactly(100)
+        exchange = await site.exchange()
+        assert told(exchange) == (status, "tunnel_too_large")
+        assert status == 403 or exchange.bytes_out <= 10 * 1024
+
+
+@live
+async def test_a_request_that_is_not_too_large() -> None:
+    async with Origin(always(ok(b"x" * 5000))) as origin, proxy({"max_bytes": "10KiB"}) as site:
+        client = await site.client()
+        for _ in range(3):  # each on its own
+            await client.send(
+                b"POST" + get(origin, fields=b"content-length: 5000\r\n").removeprefix(b"GET") + b"x" * 5000
+            )
+            assert len((await client.response()).body) == 5000
+        head = b"HEAD" + get(origin).removeprefix(b"GET")
+        assert (await site.ask(head))[b"content-length"] == b"5000"
+
+
+@pytest.mark.parametrize(
+    ("egress", "reason", "status"),
+    [({"max_duration": "100ms"}, "tunnel_too_long", 504), ({"time_per_client": "100ms"}, "quota_exhausted", 403)],
+)
+@pytest.mark.parametrize("begun", [False, True])
+@live
+async def test_an_origin_that_is_silent_for_too_long(
+    egress: dict[str, str], reason: str, status: int, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.listeners.bounded._CHARGE", 0.0)
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        if begun:
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+        await peer.ends()
+
+    async with Origin(handler) as origin, proxy(egress) as site:
+        client = await site.client(get(origin))
+        if begun:
+            assert (await client.head()).status == 200
+            with pytest.raises(ConnectionError):
+                await client.reader.readexactly(5)
+        else:
+            assert why(await client.response()) == (status, reason.encode())
+        assert told(await site.exchange()) == (200 if begun else status, reason)
+        if reason == "quota_exhausted":
+            assert why(await site.ask(get(origin))) == (403, b"quota_exhausted")
+            assert (await site.exchange()).rule == "time_per_client"
+
+
+@live
+async def test_an_upgrade_has_the_bounds_of_a_tunnel_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners.bounded._CHARGE", 0.0)
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(SWITCHED)
+        await echo(peer)
+
+    bounds = {"max_bytes": "10KiB", "max_duration": "60s", "time_per_client": "60s"}
+    async with Origin(handler) as origin, proxy(bounds, bandwidth="1MiB/s") as site:
+        client = await site.client(get(origin, b"/chat", ASKED))
+        assert (await client.head()).status == 101
+        await client.send(b"x" * 5000)
+        assert len(await client.reader.readexactly(5000)) == 5000
+        await client.send(b"x" * 1000)
+        with pytest.raises(ConnectionError):
+            await client.reader.readexactly(1000)
+        assert told(await site.exchange()) == (101, "tunnel_too_large")
 
 
 # Tunnels.
@@ -527,6 +652,45 @@ async def test_a_tunnel(version: bytes) -> None:
         assert exchange.method == b"CONNECT"
         assert exchange.host == exchange.target == origin.address.encode()
         assert exchange.connect_time > 0
+
+
+@live
+async def test_a_tunnel_asked_for_with_a_length_of_nothing() -> None:
+    async with Origin(echo) as origin, proxy() as site:
+        client = await opened(site, origin, b"Content-Length: 0\r\n", b"early")
+        assert await client.reader.readexactly(5) == b"early"
+
+
+@pytest.mark.parametrize("more", [{}, {"bandwidth": "10MiB/s"}], ids=["", "paced"])
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    ("data", "sni"),
+    [
+        (real("Secret.Example.com", ["h2"]), "secret.example.com"),
+        (hello(server_name(b"b.example"), size=20), "b.example"),
+        (real(None), ""),
+        (b"SSH-2.0-x\r\n", ""),
+        (b"\x16\x03\x01", ""),
+    ],
+    ids=["a name", "records", "no name", "no hello", "half of one"],
+)
+@live
+async def test_the_name_that_a_client_asks_for_in_a_tunnel(
+    data: bytes, sni: str, early: bool, more: dict[str, Any]
+) -> None:
+    async with Origin(echo) as origin, proxy(**more) as site:
+        client = await opened(site, origin, rest=data if early else b"")
+        if early:
+            assert await client.reader.readexactly(len(data)) == data
+        else:
+            for at in range(len(data)):  # nothing waits for the rest of it
+                await client.send(data[at : at + 1])
+                assert await client.reader.readexactly(1) == data[at : at + 1]
+        later = hello(server_name(b"later.example"))
+        await client.send(later)
+        client.writer.write_eof()
+        assert await client.ends() == later
+        assert (await site.exchange()).sni == sni
 
 
 @live

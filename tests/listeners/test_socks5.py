@@ -24,6 +24,7 @@ from tests.listeners.streams import Streams
 from tests.middleware.hashes import user_line
 from tests.support.descriptors import descriptors
 from tests.support.dns_server import DnsServer
+from tests.support.hellos import hello, server_name
 from tests.upstream.peer import Origin, Peer, closed_port, live
 
 LOOPBACK = {"allow": ["127.0.0.0/8", "::1"], "ports": ["1-65535"]}
@@ -102,6 +103,19 @@ async def test_a_tunnel(host: str) -> None:
         assert session.endpoint == origin.address and session.connect_time > 0
         assert session.destination == {"::ffff:127.0.0.1": "[::ffff:7f00:1]"}.get(host, host) + f":{origin.port}"
         assert session.port == client.writer.get_extra_info("sockname")[1]
+
+
+@live
+async def test_the_name_that_a_client_asks_for_in_a_tunnel() -> None:
+    asked = hello(server_name(b"a.example"))
+    async with Origin(echo) as origin, site() as one:
+        for data, sni in ((asked, "a.example"), (b"no hello" + asked, "")):
+            client = await one.client(HELLO + to("127.0.0.1", origin.port) + data)
+            assert await client.reader.readexactly(2) == OK
+            assert (await reply(client))[0] == socks.SUCCEEDED
+            assert await client.reader.readexactly(len(data)) == data
+            client.reset()
+            assert (await one.session()).sni == sni
 
 
 @live

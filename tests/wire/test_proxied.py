@@ -83,7 +83,12 @@ REFUSED = {
     "connect to a host behind a backslash": (NOWHERE, connect(b"a.example\\:443")),
     "connect to a host of 300 bytes": (NOWHERE, connect(b"a" * 300 + b":443")),
     "connect with a length": (FRAMED, connect(b"a.example:443", b"Content-Length: 5")),
-    "connect with a length of nothing": (FRAMED, connect(b"a.example:443", b"Content-Length: 0")),
+    "connect with a length that is none": (
+        (400, "content_length_invalid"), connect(b"a.example:443", b"Content-Length: +0")
+    ),
+    "connect with two framings": (
+        (400, "two_framings"), connect(b"a.example:443", b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    ),
     "connect with chunks": (FRAMED, connect(b"a.example:443", b"Transfer-Encoding: chunked")),
     "connect without a target": (MALFORMED, asked(b"CONNECT  HTTP/1.1")),
     "connect with two spaces": ((400, "request_line_malformed"), asked(b"CONNECT  a.example:443 HTTP/1.1")),
@@ -168,6 +173,12 @@ def test_where_a_tunnel_goes(authority: bytes, destination: tuple[str, int], min
     head = read(connect(authority, minor=minor))
     assert head.is_connect and head.destination == destination
     assert head.target == authority and head.special[b"host"] == authority
+
+
+@pytest.mark.parametrize("length", [b"0", b"000"])
+def test_a_tunnel_asked_for_with_no_body(length: bytes) -> None:
+    head = read(connect(b"a.example:443", b"Content-Length: " + length))
+    assert head.is_connect and not head.length
 
 
 @pytest.mark.parametrize(
