@@ -20,6 +20,7 @@ from typing import Any
 
 from gateway.config.values import TcpAddress
 from gateway.errors import DescriptorsExhausted, EgressDenied, UpstreamError
+from gateway.listeners.admission import Admission
 from gateway.listeners.egress import Egress
 from gateway.listeners.identity import plain
 from gateway.relay import IDLE, TOO_LARGE, TOO_LONG, USED_UP, Bounds
@@ -56,14 +57,16 @@ class Association:
     """One client's. `over` is done with a reason when it has ended by itself."""
 
     __slots__ = (
-        "_asked", "_back", "_bounds", "_charge_at", "_charged", "_client", "_egress", "_far", "_idle", "_loop",
-        "_moved", "_near", "_places", "_port", "_session", "_spent", "_until", "_wheel", "deadline", "look", "over",
+        "_admission", "_asked", "_back", "_bounds", "_charge_at", "_charged", "_client", "_egress", "_far", "_idle",
+        "_loop", "_moved", "_near", "_opening", "_places", "_port", "_session", "_spent", "_taken", "_until", "_wheel",
+        "deadline", "look", "over",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         wheel: Wheel,
+        admission: Admission,
         egress: Egress,
         session: Session,
         idle: float,
@@ -72,6 +75,7 @@ class Association:
         """idle: seconds without a datagram either way after which it ends."""
         self._loop = loop
         self._wheel = wheel
+        self._admission = admission
         self._egress = egress
         self._session = session
         self._idle = idle
@@ -81,6 +85,8 @@ class Association:
         self._back: tuple[Any, ...] | None = None  # where answers go
         self._near: _Socket | None = None
         self._far: dict[bool, _Socket] = {}  # by whether it is IPv6
+        self._opening = asyncio.Lock()  # one at a time, however many destinations want the same
+        self._taken = 0  # descriptors, beside the one that any client of a proxy is granted for where it goes
         self._places: dict[bytes, _Place] = {}  # as the client writes them, the one that was asked last at the end
         self._asked: Counter[tuple[bytes, int]] = Counter()  # places by address
         self._spent = [0.0, 0.0]  # by direction: when what was sent would have been, at the bandwidth
@@ -95,6 +101,7 @@ class Association:
         if port and host in (self._client, "0.0.0.0", "::", "0"):
             self._port = port
         address = plain(here[0])
+        self._take()
         self._near = await self._opened((address, 0, *here[2:]) if ":" in address else (address, 0), self._from_client)
         now = self._moved = monotonic()
         self._charged = 0, now
@@ -103,6 +110,12 @@ class Association:
         self._rearm()
         bound = self._near.sock.getsockname()
         return bound[0], bound[1]
+
+    def _take(self) -> None:
+        """One more descriptor. Raises DescriptorsExhausted."""
+        if not self._admission.takes_more():
+            raise DescriptorsExhausted("", "no descriptor left for datagrams")
+        self._taken += 1
 
     async def _opened(self, where: tuple[Any, ...], received: _Received) -> _Socket:
         """A socket that is bound there. Raises DescriptorsExhausted."""
@@ -140,6 +153,8 @@ class Association:
         for one in (self._near, *self._far.values()):
             if one is not None:
                 one.transport.abort()
+        self._admission.give_back(self._taken)
+        self._taken = 0
 
     # From the client.
 
@@ -204,10 +219,22 @@ class Association:
         place.task = None
 
     async def _open_far(self, is_six: bool) -> None:
-        if is_six not in self._far:
-            opened = await self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
-            if is_six in self._far or self.over.done():
-                opened.transport.abort()  # somebody was quicker
+        """Raises DescriptorsExhausted."""
+        async with self._opening:
+            if is_six in self._far:
+                return
+            is_second = bool(self._far)
+            if is_second:
+                self._take()
+            try:
+                opened = await self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
+            except BaseException:
+                if is_second and self._taken:
+                    self._taken -= 1
+                    self._admission.give_back(1)
+                raise
+            if self.over.done():
+                opened.transport.abort()
             else:
                 self._far[is_six] = opened
 

@@ -321,7 +321,13 @@ class Socks5Connection(asyncio.Protocol):
         entry, session = self.entry, self.session
         here = self._transport.get_extra_info("sockname")
         association = Association(
-            entry.loop, entry.wheel, entry.egress, session, entry.idle_timeout, ticket.bounds(entry.bandwidth)
+            entry.loop,
+            entry.wheel,
+            entry.admission,
+            entry.egress,
+            session,
+            entry.idle_timeout,
+            ticket.bounds(entry.bandwidth),
         )
         try:
             bound = await association.open(here, request.host, request.port)

@@ -850,6 +850,55 @@ async def test_no_descriptor_is_left_for_datagrams(monkeypatch: pytest.MonkeyPat
 
 
 @live
+async def test_each_socket_for_datagrams_needs_room() -> None:
+    """The client's connection and its way out have theirs; then comes what it sends to, then its second way out."""
+    async with with_datagrams() as one:
+        four, six = await talker(echoes=True), await talker("::1", echoes=True)
+        admission = one.entry.admission
+        admission.limit(2, one.state.connections)
+        refused = await one.client(HELLO + to("0.0.0.0", 0, socks.UDP_ASSOCIATE))
+        assert await told(refused) == OK + socks.reply(socks.FAILURE)
+        assert (await one.session()).reason == "descriptors_exhausted"
+        admission.limit(3, one.state.connections)
+        client = await Associated(one).open()
+        client.send(headed("127.0.0.1", four.port), b"one")
+        assert (await client.hear())[2] == b"one"
+        client.send(headed("::1", six.port), b"lost")
+        client.send(headed("127.0.0.1", four.port), b"two")
+        assert (await client.hear())[2] == b"two"
+        admission.limit(4, one.state.connections)
+        client.send(headed("::1", six.port), b"three")
+        assert (await client.hear())[2] == b"three"
+        await client.close()
+        admission.limit(3, one.state.connections)
+        await (await Associated(one).open()).close()  # all was given back
+        for each in (four, six):
+            each.transport.abort()
+
+
+@live
+async def test_many_destinations_at_once_share_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[Any, ...]] = []
+    plain = association.Association._opened
+
+    async def counted(self: Any, where: Any, received: Any) -> Any:
+        opened.append(where)
+        return await plain(self, where, received)
+
+    monkeypatch.setattr(association.Association, "_opened", counted)
+    async with with_datagrams() as one:
+        server = await talker()
+        client = await Associated(one).open()
+        for number in range(1, 51):
+            client.send(headed(f"127.0.1.{number}", 9), b"")
+        client.send(headed("127.0.0.1", server.port), b"last")
+        assert (await server.heard.get())[0] == b"last"
+        assert len(opened) == 2, "one to the client, one to all others"
+        server.transport.abort()
+        await client.close()
+
+
+@live
 async def test_what_breaks_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     async def broken(*given: Any) -> Any:
         raise RuntimeError("a mistake")
