@@ -200,7 +200,7 @@ class Association:
         """What is denied stays denied; what could not be found out is asked again."""
         try:
             async with asyncio.timeout(_PATIENCE):
-                address = (await self._egress.admit(host, port))[0]
+                address = _reachable(await self._egress.admit(host, port))
                 await self._open_far(":" in address.host)
         except EgressDenied as denied:
             self._session.rule = self._session.rule or denied.rule
@@ -324,6 +324,21 @@ def _where(address: TcpAddress) -> tuple[Any, ...]:
         return address.host, address.port
     host, _, zone = address.host.partition("%")
     return host, address.port, 0, int(zone) if zone.isdecimal() else 0
+
+
+def _reachable(addresses: list[TcpAddress]) -> TcpAddress:
+    """The first to which there is a route, or else the first."""
+    return next(filter(_has_route, addresses), addresses[0]) if len(addresses) > 1 else addresses[0]
+
+
+def _has_route(address: TcpAddress) -> bool:
+    """Asks the kernel; nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(_where(address))
+    except OSError:
+        return False
+    return True
 
 
 def _packed(where: tuple[Any, ...]) -> tuple[bytes, int]:

@@ -762,6 +762,23 @@ async def test_a_name_is_looked_up_once_for_an_association() -> None:
 
 
 @live
+async def test_a_name_with_addresses_of_which_one_can_be_reached() -> None:
+    """Without its interface there is no way to a link-local address."""
+    with DnsServer() as names:
+        names.records["both.test", "AAAA"] = ["fe80::1"]
+        names.records["both.test", "A"] = ["127.0.0.1"]
+        allow = ["127.0.0.0/8", "fe80::/10"]
+        async with with_datagrams(egress={"resolver": names.address, "allow": allow}) as one:
+            assert [each.host for each in await one.entry.egress.admit("both.test", 9)] == ["fe80::1", "127.0.0.1"]  # type: ignore[attr-defined]
+            server = await talker(echoes=True)
+            client = await Associated(one).open()
+            client.send(headed("both.test", server.port), b"here")
+            assert await client.hear() == ("127.0.0.1", server.port, b"here")
+            server.transport.abort()
+            await client.close()
+
+
+@live
 async def test_destinations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(association, "_MOST", 2)
     async with with_datagrams() as one:
