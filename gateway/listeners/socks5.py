@@ -403,7 +403,7 @@ class Socks5Connection(asyncio.Protocol):
     def close_if_idle(self) -> bool:
         if not self.idle or waiting(self._transport):
             return False
-        self._end("connection_limit_reached")
+        self._end(DRAINED if self.entry.draining else "connection_limit_reached")
         return True
 
     def drain(self) -> None:

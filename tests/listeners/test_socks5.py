@@ -485,6 +485,18 @@ async def test_the_one_that_has_said_nothing_makes_room() -> None:
             await one.session()
 
 
+@live
+async def test_one_that_has_said_nothing_is_closed_by_the_drain() -> None:
+    async with site() as one:
+        idle = await one.client()
+        await until(lambda: len(one.entry.connections) == 1)
+        one.drain()
+        [connection] = one.entry.connections
+        assert connection.close_if_idle()
+        assert await idle.ends() == b""
+        assert (await one.session()).reason == "drain_timeout"
+
+
 @pytest.mark.parametrize(
     ("bounds", "listener", "reason"),
     [
