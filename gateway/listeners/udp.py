@@ -537,7 +537,7 @@ class Sessions:
             if flow.active + self._idle > now:
                 self._wheel.arm(self, flow.active + self._idle)
                 return
-            self._end(flow, IDLE)
+            self._end(flow, IDLE if flow.waits or self._responses else "")  # cut off, where an answer is owed
 
     def _fail(self, flow: Flow, error: OSError) -> None:
         """The kernel says that the endpoint can't be reached."""

@@ -104,11 +104,28 @@ async def test_a_session_is_over_when_nothing_moves() -> None:
             await endpoint.answer()
             await client.read()
             session = await site.over()
-            assert (session.reason, session.bytes_in, session.bytes_out) == ("tunnel_idle_timeout", 1, 1)
+            assert (session.reason, session.bytes_in, session.bytes_out) == ("", 1, 1)
             assert site.open == 0
             client.send(b"?", site.address)
             await endpoint.answer()
             assert (await client.read())[0] == b"?"
+
+
+@live
+async def test_a_session_is_cut_off_while_an_answer_is_owed() -> None:
+    with Endpoint() as endpoint, Client() as client:
+        async with DatagramSite(endpoint, listener={"idle_timeout": "150ms"}) as site:
+            client.send(b"?", site.address)
+            await endpoint.answer()
+            await client.read()
+            client.send(b"and?", site.address)
+            assert (await site.over()).reason == "tunnel_idle_timeout"
+        async with DatagramSite(endpoint, listener={"idle_timeout": "150ms", "max_responses": 2}) as site:
+            client.send(b"?", site.address)
+            assert (await endpoint.read())[0] == b"and?"
+            await endpoint.answer()
+            await client.read()
+            assert (await site.over()).reason == "tunnel_idle_timeout"
 
 
 @live
