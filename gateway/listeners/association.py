@@ -57,9 +57,9 @@ class Association:
     """One client's. `over` is done with a reason when it has ended by itself."""
 
     __slots__ = (
-        "_admission", "_asked", "_back", "_bounds", "_charge_at", "_charged", "_client", "_egress", "_far", "_idle",
-        "_loop", "_moved", "_near", "_opening", "_places", "_port", "_session", "_spent", "_taken", "_until", "_wheel",
-        "deadline", "look", "over",
+        "_admission", "_admitted", "_asked", "_back", "_bounds", "_charge_at", "_charged", "_client", "_denied",
+        "_egress", "_far", "_idle", "_loop", "_moved", "_near", "_opening", "_places", "_port", "_session",
+        "_spent", "_taken", "_until", "_wheel", "deadline", "look", "over",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +90,8 @@ class Association:
         self._places: dict[bytes, _Place] = {}  # as the client writes them, the one that was asked last at the end
         self._asked: Counter[tuple[bytes, int]] = Counter()  # places by address
         self._spent = [0.0, 0.0]  # by direction: when what was sent would have been, at the bandwidth
+        self._admitted = 0  # destinations
+        self._denied: EgressDenied | None = None  # the first
         self.deadline = 0.0
         self.look = 0
         self.over: asyncio.Future[str] = loop.create_future()
@@ -141,7 +143,13 @@ class Association:
             self.over.set_result(reason)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything, and say where it went."""
+        session = self._session
+        if self._admitted > 1:
+            session.destination += f" and {self._admitted - 1} more"
+        elif not self._admitted and self._denied is not None:
+            session.rule = self._denied.rule
+            session.reason = session.reason or self._denied.reason
         if self._near is not None:
             self._charge(monotonic())
         self.deadline = 0.0
@@ -198,18 +206,22 @@ class Association:
 
     async def _judge(self, place: _Place, written: bytes, host: str, port: int) -> None:
         """What is denied stays denied; what could not be found out is asked again."""
+        session = self._session
+        session.destination = session.destination or str(TcpAddress(host, port))
         try:
             async with asyncio.timeout(_PATIENCE):
                 address = _reachable(await self._egress.admit(host, port))
                 await self._open_far(":" in address.host)
         except EgressDenied as denied:
-            self._session.rule = self._session.rule or denied.rule
+            self._denied = self._denied or denied
             place.waiting = None
         except (UpstreamError, TimeoutError) as error:
             log.debug("a datagram for %s: %s", TcpAddress(host, port), error or "not looked up in time")
             self._places.pop(written, None)
         else:
-            self._session.endpoint = self._session.endpoint or str(address)
+            if not self._admitted:
+                session.destination, session.endpoint = str(TcpAddress(host, port)), str(address)
+            self._admitted += 1
             where = place.where = _where(address)
             place.key = _packed(where)
             self._asked[place.key] += 1

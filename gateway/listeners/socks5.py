@@ -214,7 +214,8 @@ class Socks5Connection(asyncio.Protocol):
         session = self.session
         try:
             request = await self._next(read_request)
-            session.destination = str(TcpAddress(request.host, request.port))
+            if request.command != socks.UDP_ASSOCIATE:  # there it is where the client sends from
+                session.destination = str(TcpAddress(request.host, request.port))
             return await self._carry(request)
         except Malformed as error:
             raise _Refusal(error.reason, reply(error.reply)) from None

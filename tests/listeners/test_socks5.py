@@ -749,9 +749,41 @@ async def test_datagrams_that_go_nowhere() -> None:
             client.send(headed("ok.test", server.port), b"through")
             assert (await server.heard.get())[0] == b"through"
             assert server.heard.empty()
+            server_port = server.port
             server.transport.abort()
             session = await client.close()
-            assert (session.rule, session.bytes_in) == ("not in allow", 7)
+            assert (session.reason, session.rule, session.bytes_in) == ("", "", 7)
+            assert session.destination == f"ok.test:{server_port}"
+
+
+@live
+async def test_where_an_association_went_is_told() -> None:
+    async with with_datagrams() as one:
+        server = await talker(echoes=True)
+        client = await Associated(one).open()
+        client.send(headed("10.0.0.1", 53), b"denied")
+        for host in ("localhost", "127.1", "localhost", "127.0.0.1"):
+            client.send(headed(host, server.port), b"?")
+            await client.hear()
+        destination = f"localhost:{server.port} and 2 more"
+        server.transport.abort()
+        session = await client.close()
+        assert (session.destination, session.reason, session.rule) == (destination, "", "")
+        silent = await (await Associated(one).open()).close()
+        assert (silent.destination, silent.reason) == ("", "")
+
+
+@live
+async def test_an_association_that_was_allowed_nothing_is_told_as_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    denied = asyncio.Event()
+    async with with_datagrams() as one:
+        monkeypatch.setattr(one.entry.egress, "_denied", lambda rule: denied.set())  # type: ignore[attr-defined]
+        client = await Associated(one).open()
+        client.send(headed("10.0.0.1", 53), b"?")
+        await denied.wait()
+        session = await client.close()
+        assert (session.destination, session.endpoint) == ("10.0.0.1:53", "")
+        assert (session.reason, session.rule) == ("egress_denied", "not in allow")
 
 
 @live
