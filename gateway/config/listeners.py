@@ -95,8 +95,6 @@ class Listener(Section):
     """Whether it takes UDP datagrams, and not connections."""
     IS_HTTP: ClassVar[bool] = False
     """Whether what it takes are requests."""
-    DIALS: ClassVar[bool] = False
-    """Whether each of its connections has one of its own to somewhere else, which is no upstream's pool."""
     FILES: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Where the path of a file stands."""
 
@@ -119,6 +117,11 @@ class Listener(Section):
     def most_connections(self) -> int:
         """Per worker."""
         raise NotImplementedError
+
+    @property
+    def most_descriptors(self) -> int:
+        """Per worker, beside those of connections to upstreams and destinations."""
+        return self.most_connections
 
 
 class HttpListener(Listener):
@@ -157,8 +160,6 @@ class HttpListener(Listener):
 
 class TcpListener(Listener):
     """Connections of any protocol, handed on to an upstream as they are."""
-
-    DIALS: ClassVar[bool] = True
 
     kind: Literal["tcp"] = "tcp"
     """What is spoken here."""
@@ -267,7 +268,6 @@ class ForwardListener(Listener):
 class Socks5Listener(Listener):
     """SOCKS 5 (RFC 1928): CONNECT and, if it is let, UDP ASSOCIATE."""
 
-    DIALS = True
     FILES = (("auth", "htpasswd"),)
 
     kind: Literal["socks5"] = "socks5"
@@ -297,6 +297,11 @@ class Socks5Listener(Listener):
     @property
     def most_connections(self) -> int:
         return self.max_connections
+
+    @property
+    def most_descriptors(self) -> int:
+        # Of an association also the socket that the client sends to, and one for the other family of destinations.
+        return self.max_connections * (3 if self.udp_associate else 1)
 
 
 LISTENERS: dict[str, type[Listener]] = {

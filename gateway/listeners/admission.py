@@ -4,6 +4,9 @@ Two bounds: a listener's own limit of connections, and the descriptors of the pr
 have been idle for longest are closed first, as nginx does. When nobody is idle the listener's limit is an answer, 503;
 but at the end of the descriptors there must be no accepting at all: what can't be accepted waits in the kernel's queue,
 which is no loss, while a failing accept makes the event loop throw the waiting ones away.
+
+Sessions of datagrams cost nobody a handshake, so anybody can have any number of them: they get a part of the room, and
+the rest is always for connections.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ _BARREN = 20
 # Seconds between looks whether there is room again, and the part of the room that must be free by then.
 _LOOK = 0.05
 _FREE = 0.05
+# The part of the room that sessions of datagrams may take, all listeners together.
+_SESSIONS = 0.5
 
 
 class Admission:
@@ -37,6 +42,10 @@ class Admission:
         self._cells = cells
         self._upstream_most = upstream_most
         self._room: float = float("inf")
+        self._connections: Collection[Any] = ()
+        self._sharing = 0  # listeners of datagrams
+        self._sessions = 0  # of theirs; each is among the open ones to endpoints, too
+        self._more = 0  # descriptors that clients have beside their connection and one to where it goes
         self._stale: dict[Any, deque[tuple[float, Connection]]] = {}
         self._barren_until = 0.0
         self._told = False  # that there are none left
@@ -44,9 +53,11 @@ class Admission:
         self.pause: Callable[[], None] = lambda: None
         self.resume: Callable[[], None] = lambda: None
 
-    def limit(self, descriptors: int) -> None:
-        """How many descriptors there are for connections, of clients and to endpoints together."""
+    def limit(self, descriptors: int, connections: Collection[Any]) -> None:
+        """How many descriptors there are for connections, of clients and to endpoints together. connections: all of the
+        worker's clients, now and later."""
         self._room = max(2, descriptors)
+        self._connections = connections
 
     def admits(self, connection: Connection, connections: Collection[Any]) -> bool:
         """Whether this connection, new among all of the worker's, may stay."""
@@ -69,9 +80,40 @@ class Admission:
             entry.loop.call_later(_LOOK, self._look, entry.loop, connections)
         return True
 
+    # What is no connection.
+
+    def share(self) -> None:
+        """There is one more listener of datagrams: each has the same part of what they may take."""
+        self._sharing += 1
+
+    def has_room(self, sessions: int) -> bool:
+        """Whether a listener of datagrams that has so many sessions may have one more. If it may not because clients
+        have the room, one that is idle is closed, and there is room soon."""
+        if sessions * self._sharing >= self._room * _SESSIONS:
+            return False
+        if self._needed(len(self._connections)) < self._room:
+            return True
+        self._make_room(None, self._connections, None)
+        return False
+
+    def session(self, change: int) -> None:
+        """So many sessions more, or fewer."""
+        self._sessions += change
+
+    def takes_more(self) -> bool:
+        """Whether a client may have one more descriptor; to be given back."""
+        if self._needed(len(self._connections)) >= self._room:
+            return False
+        self._more += 1
+        return True
+
+    def give_back(self, count: int) -> None:
+        self._more -= count
+
     def _needed(self, clients: int) -> int:
         """Descriptors for so many clients: each may need a connection to an endpoint, as far as the pools go."""
-        return clients + max(self._cells[Fact.UPSTREAM_OPEN], min(clients, self._upstream_most))
+        may_need = min(clients, self._upstream_most)
+        return clients + self._more + max(self._cells[Fact.UPSTREAM_OPEN], self._sessions + may_need)
 
     def _look(self, loop: Any, connections: Collection[Any]) -> None:
         """Accept again when there is room, or somebody who can make it."""
@@ -85,7 +127,7 @@ class Admission:
         else:
             loop.call_later(_LOOK, self._look, loop, connections)
 
-    def _make_room(self, newcomer: Connection, among: Collection[Any], whose: Any) -> bool:
+    def _make_room(self, newcomer: Connection | None, among: Collection[Any], whose: Any) -> bool:
         """Close the connection that has been idle for longest among these. whose: by what they are remembered.
 
         All that are idle are walked once, and closed one by one as room is needed: who becomes idle later is younger.

@@ -20,6 +20,7 @@ from typing import Any
 
 from gateway.config.values import TcpAddress
 from gateway.errors import DescriptorsExhausted, EgressDenied, UpstreamError
+from gateway.listeners.admission import Admission
 from gateway.listeners.egress import Egress
 from gateway.listeners.identity import plain
 from gateway.relay import IDLE, TOO_LARGE, TOO_LONG, USED_UP, Bounds
@@ -56,14 +57,16 @@ class Association:
     """One client's. `over` is done with a reason when it has ended by itself."""
 
     __slots__ = (
-        "_asked", "_back", "_bounds", "_charge_at", "_charged", "_client", "_egress", "_far", "_idle", "_loop",
-        "_moved", "_near", "_places", "_port", "_session", "_spent", "_until", "_wheel", "deadline", "look", "over",
+        "_admission", "_admitted", "_asked", "_back", "_bounds", "_charge_at", "_charged", "_client", "_denied",
+        "_egress", "_far", "_idle", "_loop", "_moved", "_near", "_opening", "_places", "_port", "_session",
+        "_spent", "_taken", "_until", "_wheel", "deadline", "look", "over",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         wheel: Wheel,
+        admission: Admission,
         egress: Egress,
         session: Session,
         idle: float,
@@ -72,6 +75,7 @@ class Association:
         """idle: seconds without a datagram either way after which it ends."""
         self._loop = loop
         self._wheel = wheel
+        self._admission = admission
         self._egress = egress
         self._session = session
         self._idle = idle
@@ -81,9 +85,13 @@ class Association:
         self._back: tuple[Any, ...] | None = None  # where answers go
         self._near: _Socket | None = None
         self._far: dict[bool, _Socket] = {}  # by whether it is IPv6
+        self._opening = asyncio.Lock()  # one at a time, however many destinations want the same
+        self._taken = 0  # descriptors, beside the one that any client of a proxy is granted for where it goes
         self._places: dict[bytes, _Place] = {}  # as the client writes them, the one that was asked last at the end
         self._asked: Counter[tuple[bytes, int]] = Counter()  # places by address
         self._spent = [0.0, 0.0]  # by direction: when what was sent would have been, at the bandwidth
+        self._admitted = 0  # destinations
+        self._denied: EgressDenied | None = None  # the first
         self.deadline = 0.0
         self.look = 0
         self.over: asyncio.Future[str] = loop.create_future()
@@ -95,6 +103,7 @@ class Association:
         if port and host in (self._client, "0.0.0.0", "::", "0"):
             self._port = port
         address = plain(here[0])
+        self._take()
         self._near = await self._opened((address, 0, *here[2:]) if ":" in address else (address, 0), self._from_client)
         now = self._moved = monotonic()
         self._charged = 0, now
@@ -103,6 +112,12 @@ class Association:
         self._rearm()
         bound = self._near.sock.getsockname()
         return bound[0], bound[1]
+
+    def _take(self) -> None:
+        """One more descriptor. Raises DescriptorsExhausted."""
+        if not self._admission.takes_more():
+            raise DescriptorsExhausted("", "no descriptor left for datagrams")
+        self._taken += 1
 
     async def _opened(self, where: tuple[Any, ...], received: _Received) -> _Socket:
         """A socket that is bound there. Raises DescriptorsExhausted."""
@@ -128,7 +143,13 @@ class Association:
             self.over.set_result(reason)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything, and say where it went."""
+        session = self._session
+        if self._admitted > 1:
+            session.destination += f" and {self._admitted - 1} more"
+        elif not self._admitted and self._denied is not None:
+            session.rule = self._denied.rule
+            session.reason = session.reason or self._denied.reason
         if self._near is not None:
             self._charge(monotonic())
         self.deadline = 0.0
@@ -140,6 +161,8 @@ class Association:
         for one in (self._near, *self._far.values()):
             if one is not None:
                 one.transport.abort()
+        self._admission.give_back(self._taken)
+        self._taken = 0
 
     # From the client.
 
@@ -183,18 +206,22 @@ class Association:
 
     async def _judge(self, place: _Place, written: bytes, host: str, port: int) -> None:
         """What is denied stays denied; what could not be found out is asked again."""
+        session = self._session
+        session.destination = session.destination or str(TcpAddress(host, port))
         try:
             async with asyncio.timeout(_PATIENCE):
-                address = (await self._egress.admit(host, port))[0]
+                address = _reachable(await self._egress.admit(host, port))
                 await self._open_far(":" in address.host)
         except EgressDenied as denied:
-            self._session.rule = self._session.rule or denied.rule
+            self._denied = self._denied or denied
             place.waiting = None
         except (UpstreamError, TimeoutError) as error:
             log.debug("a datagram for %s: %s", TcpAddress(host, port), error or "not looked up in time")
             self._places.pop(written, None)
         else:
-            self._session.endpoint = self._session.endpoint or str(address)
+            if not self._admitted:
+                session.destination, session.endpoint = str(TcpAddress(host, port)), str(address)
+            self._admitted += 1
             where = place.where = _where(address)
             place.key = _packed(where)
             self._asked[place.key] += 1
@@ -204,10 +231,22 @@ class Association:
         place.task = None
 
     async def _open_far(self, is_six: bool) -> None:
-        if is_six not in self._far:
-            opened = await self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
-            if is_six in self._far or self.over.done():
-                opened.transport.abort()  # somebody was quicker
+        """Raises DescriptorsExhausted."""
+        async with self._opening:
+            if is_six in self._far:
+                return
+            is_second = bool(self._far)
+            if is_second:
+                self._take()
+            try:
+                opened = await self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
+            except BaseException:
+                if is_second and self._taken:
+                    self._taken -= 1
+                    self._admission.give_back(1)
+                raise
+            if self.over.done():
+                opened.transport.abort()
             else:
                 self._far[is_six] = opened
 
@@ -297,6 +336,21 @@ def _where(address: TcpAddress) -> tuple[Any, ...]:
         return address.host, address.port
     host, _, zone = address.host.partition("%")
     return host, address.port, 0, int(zone) if zone.isdecimal() else 0
+
+
+def _reachable(addresses: list[TcpAddress]) -> TcpAddress:
+    """The first to which there is a route, or else the first."""
+    return next(filter(_has_route, addresses), addresses[0]) if len(addresses) > 1 else addresses[0]
+
+
+def _has_route(address: TcpAddress) -> bool:
+    """Asks the kernel; nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(_where(address))
+    except OSError:
+        return False
+    return True
 
 
 def _packed(where: tuple[Any, ...]) -> tuple[bytes, int]:

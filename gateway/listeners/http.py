@@ -134,13 +134,16 @@ class Door(uvicorn.Server):
         await self._go.wait()
         for entry in self.entries:
             entry.begin(asyncio.get_running_loop())
-        if not self._leave.is_set():  # told to leave before it was told to go
+        goes = not self._leave.is_set()  # it may be told to leave before it is told to go
+        if goes:
             await self._accept(self.entries)
+        # Before datagrams come: their sessions would be taken for what there is no room for.
+        for admission in {one.admission for one in self.entries} | {one.admission for one in self._datagrams}:
+            admission.limit(_descriptors() - len(self._datagrams), self.server_state.connections)  # an epoll for each
+            admission.pause, admission.resume = self._pause, self._resume
+        if goes:
             for one in self._datagrams:
                 await one.start(self._sockets[one.name])
-        for admission in {id(entry.admission): entry.admission for entry in self.entries}.values():
-            admission.limit(_descriptors())
-            admission.pause, admission.resume = self._pause, self._resume
         self.servers = list(self._listening.values())
         self.started = True
 

@@ -153,6 +153,7 @@ class Datagrams(Protocol):
     """A listener of datagrams. It has no connections; what it has instead ends by itself."""
 
     name: str
+    admission: Admission
 
     async def start(self, sock: Any) -> None:
         """Take datagrams from here on."""

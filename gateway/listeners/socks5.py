@@ -220,7 +220,8 @@ class Socks5Connection(asyncio.Protocol):
         session = self.session
         try:
             request = await self._next(read_request)
-            session.destination = str(TcpAddress(request.host, request.port))
+            if request.command != socks.UDP_ASSOCIATE:  # there it is where the client sends from
+                session.destination = str(TcpAddress(request.host, request.port))
             return await self._carry(request)
         except Malformed as error:
             raise _Refusal(error.reason, reply(error.reply)) from None
@@ -328,7 +329,13 @@ class Socks5Connection(asyncio.Protocol):
         entry, session = self.entry, self.session
         here = self._transport.get_extra_info("sockname")
         association = Association(
-            entry.loop, entry.wheel, entry.egress, session, entry.idle_timeout, ticket.bounds(entry.bandwidth)
+            entry.loop,
+            entry.wheel,
+            entry.admission,
+            entry.egress,
+            session,
+            entry.idle_timeout,
+            ticket.bounds(entry.bandwidth),
         )
         try:
             bound = await association.open(here, request.host, request.port)
@@ -404,7 +411,7 @@ class Socks5Connection(asyncio.Protocol):
     def close_if_idle(self) -> bool:
         if not self.idle or waiting(self._transport):
             return False
-        self._end("connection_limit_reached")
+        self._end(DRAINED if self.entry.draining else "connection_limit_reached")
         return True
 
     def drain(self) -> None:

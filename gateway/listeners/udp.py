@@ -26,6 +26,7 @@ from gateway import proxy_protocol
 from gateway.config.listeners import UdpListener
 from gateway.errors import ConnectFailed, DescriptorsExhausted, GatewayError, PortsExhausted, UpstreamError
 from gateway.ledger import TAG, Ledger
+from gateway.listeners.admission import Admission
 from gateway.listeners.crowd import Crowd
 from gateway.listeners.whereabouts import Whereabouts
 from gateway.metrics.plan import (
@@ -121,6 +122,7 @@ class Sessions:
         by_client: bool,
         sources: Sequence[str],
         crowd: Crowd | None,
+        admission: Admission,
         ledger: Ledger,
         wheel: Wheel,
         cells: Cells,
@@ -133,6 +135,8 @@ class Sessions:
         """by_client: whether the upstream's policy goes by the client's address. sources: the addresses of this machine
         from which endpoints are sent to, in turns. datagrams: where their cells are. ended: told of each session."""
         self.name = config.name
+        self.admission = admission
+        admission.share()
         self._upstream = upstream
         self._by_client = by_client
         self._sources = deque(sources)
@@ -159,6 +163,8 @@ class Sessions:
         self._whereabouts = Whereabouts()
         self._dropped = 0
         self._told_at = -inf
+        self._displaced = 0  # for want of descriptors
+        self._told_of_them_at = -inf
         self._epoll: select.epoll | None = None
         self._loop: asyncio.AbstractEventLoop
         self._sock: socket.socket
@@ -407,6 +413,7 @@ class Sessions:
         cells[Fact.UPSTREAM_OPEN] += 1
         cells[endpoint.cells + UPSTREAM_OPENED] += 1
         cells[endpoint.cells + UPSTREAM_OPEN] += 1
+        self.admission.session(1)
         if not self.deadline:
             self._wheel.arm(self, now + self._idle)
         return flow
@@ -456,6 +463,8 @@ class Sessions:
         if place is None:
             raise ConnectFailed(endpoint.name, "its name is not known")
         family, where = place
+        if not (self.admission.has_room(len(self._flows)) or self._displace()):
+            raise DescriptorsExhausted(endpoint.name, "no descriptor left")
         sock = None
         for _ in range(2):
             try:
@@ -475,12 +484,28 @@ class Sessions:
                     if error.errno in _NO_ROOM:
                         raise DescriptorsExhausted(endpoint.name, why) from None
                     raise ConnectFailed(endpoint.name, why) from None
-                if error.errno not in _NO_DESCRIPTOR or not self._flows:
+                if error.errno not in _NO_DESCRIPTOR or not self._displace():
                     raise DescriptorsExhausted(endpoint.name, why) from None
-                self._end(next(iter(self._flows.values())), DISPLACED)
             else:
                 return sock
         raise DescriptorsExhausted(endpoint.name, "no descriptor left")
+
+    def _displace(self) -> bool:
+        """End the session that was idle for longest, for its descriptor. False: there is none. Told of now and then."""
+        if not self._flows:
+            return False
+        count, now = len(self._flows), monotonic()
+        self._end(next(iter(self._flows.values())), DISPLACED)
+        self._displaced += 1
+        if now >= self._told_of_them_at + _QUIET:
+            log.warning(
+                "listener %s: no descriptors for more than %d sessions; ended %d that were idle for longest",
+                self.name,
+                count,
+                self._displaced,
+            )
+            self._told_of_them_at, self._displaced = now, 0
+        return True
 
     def _source(self, family: socket.AddressFamily) -> str:
         """The next address to send from; "" for the kernel's choice."""
@@ -512,7 +537,7 @@ class Sessions:
             if flow.active + self._idle > now:
                 self._wheel.arm(self, flow.active + self._idle)
                 return
-            self._end(flow, IDLE)
+            self._end(flow, IDLE if flow.waits or self._responses else "")  # cut off, where an answer is owed
 
     def _fail(self, flow: Flow, error: OSError) -> None:
         """The kernel says that the endpoint can't be reached."""
@@ -550,6 +575,7 @@ class Sessions:
         cells[self._tunnels] -= 1
         cells[Fact.UPSTREAM_OPEN] -= 1
         cells[lease.endpoint.cells + UPSTREAM_OPEN] -= 1
+        self.admission.session(-1)
         flow.reason = reason
         self._ended(flow)
 

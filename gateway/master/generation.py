@@ -112,9 +112,7 @@ def announce(generation: Generation) -> None:
     for warning in warnings(
         nofile=nofile(),
         workers=generation.wanted,
-        connections_per_worker=sum(
-            listener.most_connections * (2 if listener.DIALS else 1) for listener in config.listeners
-        ),
+        connections_per_worker=sum(listener.most_descriptors for listener in config.listeners),
         upstream_connections_per_worker=sum(
             len(generation.findings.members(name, upstream)) * upstream.pool.max_connections
             for name, upstream in config.upstreams.items()

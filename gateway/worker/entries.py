@@ -247,6 +247,7 @@ class Entries:
             by_client=config.balance == "consistent_hash" and config.hash_key == "client_ip",
             sources=config.source_addresses,
             crowd=self._crowd(listener),
+            admission=self.admission,
             ledger=self.ledger,
             wheel=self.wheel,
             cells=self.cells,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -152,6 +153,27 @@ def test_idle_clients_of_another_listener_make_room(gateway: Start, settings: Se
     idle(stack, one, "other")
     idle(stack, one, "web")
     assert told(one) == []
+
+
+def test_sessions_of_datagrams_leave_room(gateway: Start, settings: Settings, stack: ExitStack) -> None:
+    """However many addresses datagrams come from, who connects is let in."""
+    silent = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    silent.bind(("127.0.0.1", 0))
+    more = (
+        '[[listeners]]\nname = "udp"\nkind = "udp"\nlisten = "127.0.0.1:0"\nupstream = "udp"\n'
+        f'[upstreams.udp]\nendpoints = ["127.0.0.1:{silent.getsockname()[1]}"]\n'
+    )
+    one = gateway(settings.but(more=more), before=FEW)
+    host, _, port = one.address("udp").rpartition(":")
+    for _ in range(MANY):
+        asks = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        asks.sendto(b"?", (host, int(port)))
+    eventually(lambda: Metrics(one.admin)("gateway_sessions_total", listener="udp") > DESCRIPTORS)
+    assert 20 < one.status()["tunnels"]["udp"] <= DESCRIPTORS / 2
+    for _ in range(20):
+        assert stack.enter_context(Client(one.address())).get().body == HELLO
+    lines = [line for line in one.log().splitlines() if "listener udp: no descriptors for more than" in line]
+    assert len(lines) == 1
 
 
 def test_honest_callers_beside_idle_ones(gateway: Start, settings: Settings, stack: ExitStack) -> None:

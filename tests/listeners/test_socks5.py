@@ -518,6 +518,18 @@ async def test_the_one_that_has_said_nothing_makes_room() -> None:
             await one.session()
 
 
+@live
+async def test_one_that_has_said_nothing_is_closed_by_the_drain() -> None:
+    async with site() as one:
+        idle = await one.client()
+        await until(lambda: len(one.entry.connections) == 1)
+        one.drain()
+        [connection] = one.entry.connections
+        assert connection.close_if_idle()
+        assert await idle.ends() == b""
+        assert (await one.session()).reason == "drain_timeout"
+
+
 @pytest.mark.parametrize(
     ("bounds", "listener", "reason"),
     [
@@ -770,9 +782,41 @@ async def test_datagrams_that_go_nowhere() -> None:
             client.send(headed("ok.test", server.port), b"through")
             assert (await server.heard.get())[0] == b"through"
             assert server.heard.empty()
+            server_port = server.port
             server.transport.abort()
             session = await client.close()
-            assert (session.rule, session.bytes_in) == ("not in allow", 7)
+            assert (session.reason, session.rule, session.bytes_in) == ("", "", 7)
+            assert session.destination == f"ok.test:{server_port}"
+
+
+@live
+async def test_where_an_association_went_is_told() -> None:
+    async with with_datagrams() as one:
+        server = await talker(echoes=True)
+        client = await Associated(one).open()
+        client.send(headed("10.0.0.1", 53), b"denied")
+        for host in ("localhost", "127.1", "localhost", "127.0.0.1"):
+            client.send(headed(host, server.port), b"?")
+            await client.hear()
+        destination = f"localhost:{server.port} and 2 more"
+        server.transport.abort()
+        session = await client.close()
+        assert (session.destination, session.reason, session.rule) == (destination, "", "")
+        silent = await (await Associated(one).open()).close()
+        assert (silent.destination, silent.reason) == ("", "")
+
+
+@live
+async def test_an_association_that_was_allowed_nothing_is_told_as_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    denied = asyncio.Event()
+    async with with_datagrams() as one:
+        monkeypatch.setattr(one.entry.egress, "_denied", lambda rule: denied.set())  # type: ignore[attr-defined]
+        client = await Associated(one).open()
+        client.send(headed("10.0.0.1", 53), b"?")
+        await denied.wait()
+        session = await client.close()
+        assert (session.destination, session.endpoint) == ("10.0.0.1:53", "")
+        assert (session.reason, session.rule) == ("egress_denied", "not in allow")
 
 
 @live
@@ -790,6 +834,23 @@ async def test_a_name_is_looked_up_once_for_an_association() -> None:
             client.send(headed("ok.test", server.port), b"5")
             assert await client.hear() == ("127.0.0.1", server.port, b"5")
             assert names.asked["ok.test", "A"] == 1
+            server.transport.abort()
+            await client.close()
+
+
+@live
+async def test_a_name_with_addresses_of_which_one_can_be_reached() -> None:
+    """Without its interface there is no way to a link-local address."""
+    with DnsServer() as names:
+        names.records["both.test", "AAAA"] = ["fe80::1"]
+        names.records["both.test", "A"] = ["127.0.0.1"]
+        allow = ["127.0.0.0/8", "fe80::/10"]
+        async with with_datagrams(egress={"resolver": names.address, "allow": allow}) as one:
+            assert [each.host for each in await one.entry.egress.admit("both.test", 9)] == ["fe80::1", "127.0.0.1"]  # type: ignore[attr-defined]
+            server = await talker(echoes=True)
+            client = await Associated(one).open()
+            client.send(headed("both.test", server.port), b"here")
+            assert await client.hear() == ("127.0.0.1", server.port, b"here")
             server.transport.abort()
             await client.close()
 
@@ -880,6 +941,55 @@ async def test_no_descriptor_is_left_for_datagrams(monkeypatch: pytest.MonkeyPat
         client = await one.client(HELLO + to("0.0.0.0", 0, socks.UDP_ASSOCIATE))
         assert await told(client) == OK + socks.reply(socks.FAILURE)
         assert (await one.session()).reason == "descriptors_exhausted"
+
+
+@live
+async def test_each_socket_for_datagrams_needs_room() -> None:
+    """The client's connection and its way out have theirs; then comes what it sends to, then its second way out."""
+    async with with_datagrams() as one:
+        four, six = await talker(echoes=True), await talker("::1", echoes=True)
+        admission = one.entry.admission
+        admission.limit(2, one.state.connections)
+        refused = await one.client(HELLO + to("0.0.0.0", 0, socks.UDP_ASSOCIATE))
+        assert await told(refused) == OK + socks.reply(socks.FAILURE)
+        assert (await one.session()).reason == "descriptors_exhausted"
+        admission.limit(3, one.state.connections)
+        client = await Associated(one).open()
+        client.send(headed("127.0.0.1", four.port), b"one")
+        assert (await client.hear())[2] == b"one"
+        client.send(headed("::1", six.port), b"lost")
+        client.send(headed("127.0.0.1", four.port), b"two")
+        assert (await client.hear())[2] == b"two"
+        admission.limit(4, one.state.connections)
+        client.send(headed("::1", six.port), b"three")
+        assert (await client.hear())[2] == b"three"
+        await client.close()
+        admission.limit(3, one.state.connections)
+        await (await Associated(one).open()).close()  # all was given back
+        for each in (four, six):
+            each.transport.abort()
+
+
+@live
+async def test_many_destinations_at_once_share_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[Any, ...]] = []
+    plain = association.Association._opened
+
+    async def counted(self: Any, where: Any, received: Any) -> Any:
+        opened.append(where)
+        return await plain(self, where, received)
+
+    monkeypatch.setattr(association.Association, "_opened", counted)
+    async with with_datagrams() as one:
+        server = await talker()
+        client = await Associated(one).open()
+        for number in range(1, 51):
+            client.send(headed(f"127.0.1.{number}", 9), b"")
+        client.send(headed("127.0.0.1", server.port), b"last")
+        assert (await server.heard.get())[0] == b"last"
+        assert len(opened) == 2, "one to the client, one to all others"
+        server.transport.abort()
+        await client.close()
 
 
 @live

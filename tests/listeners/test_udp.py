@@ -104,11 +104,28 @@ async def test_a_session_is_over_when_nothing_moves() -> None:
             await endpoint.answer()
             await client.read()
             session = await site.over()
-            assert (session.reason, session.bytes_in, session.bytes_out) == ("tunnel_idle_timeout", 1, 1)
+            assert (session.reason, session.bytes_in, session.bytes_out) == ("", 1, 1)
             assert site.open == 0
             client.send(b"?", site.address)
             await endpoint.answer()
             assert (await client.read())[0] == b"?"
+
+
+@live
+async def test_a_session_is_cut_off_while_an_answer_is_owed() -> None:
+    with Endpoint() as endpoint, Client() as client:
+        async with DatagramSite(endpoint, listener={"idle_timeout": "150ms"}) as site:
+            client.send(b"?", site.address)
+            await endpoint.answer()
+            await client.read()
+            client.send(b"and?", site.address)
+            assert (await site.over()).reason == "tunnel_idle_timeout"
+        async with DatagramSite(endpoint, listener={"idle_timeout": "150ms", "max_responses": 2}) as site:
+            client.send(b"?", site.address)
+            assert (await endpoint.read())[0] == b"and?"
+            await endpoint.answer()
+            await client.read()
+            assert (await site.over()).reason == "tunnel_idle_timeout"
 
 
 @live
@@ -502,6 +519,68 @@ async def test_without_descriptors_the_oldest_makes_room() -> None:
                 assert (await second.read())[0] == b"!"
             gone = await site.over()
             assert (gone.port, gone.reason) == (first.port, "session_displaced")
+
+
+@live
+async def test_sessions_take_half_of_the_room_and_leave_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    with Endpoint() as endpoint, contextlib.ExitStack() as stack, caplog.at_level(logging.WARNING, "gateway"):
+        clients = [stack.enter_context(Client()) for _ in range(20)]
+        async with DatagramSite(endpoint) as site:
+            site.sessions.admission.limit(10, ())
+            for client in clients:
+                client.send(b"?", site.address)
+                await endpoint.answer()
+                await client.read()
+                assert site.open <= 5
+            for client in clients[:15]:
+                gone = await site.over()
+                assert (gone.port, gone.reason) == (client.port, "session_displaced")
+            assert (site.open, site.refused) == (5, 0)
+            [line] = [record.message for record in caplog.records]
+            assert line.startswith("listener udp: no descriptors for more than 5 sessions; ended 1 ")
+
+
+@live
+async def test_who_has_no_session_displaces_nobody_of_another_listener() -> None:
+    with Endpoint() as endpoint, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client()) for _ in range(4)]
+        async with DatagramSite(endpoint) as site:
+            admission = site.sessions.admission
+            admission.share()
+            admission.limit(8, ())
+            for client in clients:
+                client.send(b"?", site.address)
+                await endpoint.answer()
+            assert site.open == 2 and admission.has_room(1) and not admission.has_room(2)
+
+
+@live
+async def test_an_idle_connection_makes_room_for_the_next_datagram() -> None:
+    with Endpoint() as endpoint, Client() as client:
+        async with DatagramSite(endpoint) as site:
+            idle = Idle()
+            connections = [idle, *(Idle(False) for _ in range(7))]
+            site.sessions.admission.limit(16, connections)  # each may need one to an endpoint
+            client.send(b"?", site.address)
+            await until(lambda: site.refused == 1)
+            assert idle.closed
+            connections.remove(idle)
+            client.send(b"!", site.address)
+            assert await endpoint.answer() == b"!"
+            assert site.refused == 1
+
+
+class Idle:
+    """What an admission sees of a connection, idle or not."""
+
+    def __init__(self, idle: bool = True) -> None:
+        self.idle = idle
+        self.idle_since = 1.0
+        self.closed = False
+
+    def close_if_idle(self) -> bool:
+        self.closed = True
+        return True
 
 
 @live

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import Config
 from gateway.master import limits
+from gateway.middleware import KINDS
 
 # The parallel test runner has a thread, which Python 3.12 warns about; a child here waits for no lock of it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -142,6 +144,25 @@ def test_too_few_descriptors_for_a_worker() -> None:
 def test_too_few_descriptors_for_the_master() -> None:
     (sentence,) = warnings(nofile=256, workers=40, connections_per_worker=60, upstream_connections_per_worker=60)
     assert sentence.startswith("the master may open 256 descriptors")
+
+
+def test_descriptors_of_each_kind_of_listener() -> None:
+    """A tunnel has two, one of them to its destination; of an association there are up to four, a session is one."""
+    common = {"listen": "127.0.0.1:0", "max_connections": 10}
+    config = Config.model_validate(
+        {
+            "listeners": [
+                {"name": "tcp", "kind": "tcp", "upstream": "app", **common},
+                {"name": "socks", "kind": "socks5", **common},
+                {"name": "datagrams", "kind": "socks5", "udp_associate": True, **common},
+                {"name": "udp", "kind": "udp", "upstream": "app", "listen": "127.0.0.1:0", "max_sessions": 10},
+            ],
+            "upstreams": {"app": {"endpoints": ["127.0.0.1:9"]}},
+        },
+        context=KINDS,
+    )
+    assert [one.most_descriptors for one in config.listeners] == [10, 10, 30, 10]
+    assert config.most_tunnels == 30
 
 
 def test_a_backlog_that_the_kernel_cuts() -> None:
