@@ -118,7 +118,9 @@ def _unblocked(fd: int) -> int:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        text = f"{when}.{int(record.msecs):03d}Z {record.levelname.lower()} {_who} {record.getMessage()}"
+        # What others sent may be in it, and must not look like a line of ours.
+        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        text = f"{when}.{int(record.msecs):03d}Z {record.levelname.lower()} {_who} {message}"
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 

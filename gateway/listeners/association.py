@@ -32,6 +32,10 @@ log = logging.getLogger("gateway")
 
 _MOST = 1024  # destinations; a further one takes the place of the one that was not asked for longest
 _WAITING = 8  # datagrams that wait until their destination is judged
+_JUDGED = 64  # destinations at a time; a datagram for a further one is dropped
+_MOST_HELD = 64 * 1024  # bytes that wait for that, of all destinations together
+_BATCH = 64  # datagrams from one socket before others have their turn
+_LARGEST = 65535  # bytes; nothing in a datagram of UDP is longer
 _PATIENCE = 10.0  # seconds for that
 _CHARGE = 1.0  # seconds between two questions whether there is quota left
 _BURST = 0.5  # seconds whose bandwidth may be sent at once
@@ -58,7 +62,7 @@ class Association:
 
     __slots__ = (
         "_admission", "_admitted", "_asked", "_back", "_bounds", "_charge_at", "_charged", "_client", "_denied",
-        "_egress", "_far", "_idle", "_loop", "_moved", "_near", "_opening", "_places", "_port", "_session",
+        "_egress", "_far", "_held", "_idle", "_judging", "_loop", "_moved", "_near", "_places", "_port", "_session",
         "_spent", "_taken", "_until", "_wheel", "deadline", "look", "over",
     )  # fmt: skip
 
@@ -85,11 +89,12 @@ class Association:
         self._back: tuple[Any, ...] | None = None  # where answers go
         self._near: _Socket | None = None
         self._far: dict[bool, _Socket] = {}  # by whether it is IPv6
-        self._opening = asyncio.Lock()  # one at a time, however many destinations want the same
         self._taken = 0  # descriptors, beside the one that any client of a proxy is granted for where it goes
         self._places: dict[bytes, _Place] = {}  # as the client writes them, the one that was asked last at the end
         self._asked: Counter[tuple[bytes, int]] = Counter()  # places by address
         self._spent = [0.0, 0.0]  # by direction: when what was sent would have been, at the bandwidth
+        self._judging = 0  # places that are not judged yet
+        self._held = 0  # bytes that wait for that
         self._admitted = 0  # destinations
         self._denied: EgressDenied | None = None  # the first
         self.deadline = 0.0
@@ -104,7 +109,7 @@ class Association:
             self._port = port
         address = plain(here[0])
         self._take()
-        self._near = await self._opened((address, 0, *here[2:]) if ":" in address else (address, 0), self._from_client)
+        self._near = self._opened((address, 0, *here[2:]) if ":" in address else (address, 0), self._from_client)
         now = self._moved = monotonic()
         self._charged = 0, now
         self._until = now + self._bounds.duration
@@ -119,24 +124,18 @@ class Association:
             raise DescriptorsExhausted("", "no descriptor left for datagrams")
         self._taken += 1
 
-    async def _opened(self, where: tuple[Any, ...], received: _Received) -> _Socket:
+    def _opened(self, where: tuple[Any, ...], received: _Received) -> _Socket:
         """A socket that is bound there. Raises DescriptorsExhausted."""
         family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+        sock = None
         try:
-            sock = socket.socket(family, socket.SOCK_DGRAM)
-        except OSError as error:
-            raise DescriptorsExhausted("", f"no socket for datagrams ({error.strerror})") from None
-        try:
-            sock.setblocking(False)
+            sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             sock.bind(where)
-            _, made = await self._loop.create_datagram_endpoint(partial(_Socket, sock, received), sock=sock)
         except OSError as error:
-            sock.close()
+            if sock is not None:
+                sock.close()
             raise DescriptorsExhausted("", f"no socket for datagrams ({error.strerror})") from None
-        except BaseException:
-            sock.close()
-            raise
-        return made
+        return _Socket(self._loop, sock, received)
 
     def end(self, reason: str) -> None:
         if not self.over.done():
@@ -160,7 +159,7 @@ class Association:
         self._places = {}
         for one in (self._near, *self._far.values()):
             if one is not None:
-                one.transport.abort()
+                one.close()
         self._admission.give_back(self._taken)
         self._taken = 0
 
@@ -180,10 +179,14 @@ class Association:
         written = data[3:start]
         place = self._places.pop(written, None)
         if place is None:
+            if self._judging >= _JUDGED:
+                return
             place = self._new(written, host, port)
         self._places[written] = place
         if place.waiting is not None:
-            if len(place.waiting) < _WAITING:
+            size = len(data) - start
+            if len(place.waiting) < _WAITING and self._held + size <= _MOST_HELD:
+                self._held += size
                 place.waiting.append(data[start:])
         elif place.where is not None:
             self._send(place.where, data[start:])
@@ -192,7 +195,9 @@ class Association:
         if len(self._places) >= _MOST:
             self._forget(next(iter(self._places)))
         place = _Place()
+        self._judging += 1
         place.task = self._loop.create_task(self._judge(place, written, host, port), name="destination")
+        place.task.add_done_callback(partial(self._judged, place))  # also of one that was given up before it began
         return place
 
     def _forget(self, written: bytes) -> None:
@@ -211,12 +216,11 @@ class Association:
         try:
             async with asyncio.timeout(_PATIENCE):
                 address = _reachable(await self._egress.admit(host, port))
-                await self._open_far(":" in address.host)
+            self._open_far(":" in address.host)
         except EgressDenied as denied:
             self._denied = self._denied or denied
-            place.waiting = None
         except (UpstreamError, TimeoutError) as error:
-            log.debug("a datagram for %s: %s", TcpAddress(host, port), error or "not looked up in time")
+            log.debug("a datagram for %r, port %d: %s", host, port, error or "not looked up in time")
             self._places.pop(written, None)
         else:
             if not self._admitted:
@@ -225,30 +229,21 @@ class Association:
             where = place.where = _where(address)
             place.key = _packed(where)
             self._asked[place.key] += 1
-            waiting, place.waiting = place.waiting, None
-            for data in waiting or ():
-                self._send(where, data)
-        place.task = None
 
-    async def _open_far(self, is_six: bool) -> None:
+    def _judged(self, place: _Place, task: asyncio.Task[None]) -> None:
+        waiting, place.waiting, place.task = place.waiting or (), None, None
+        self._judging -= 1
+        self._held -= sum(map(len, waiting))
+        if place.where is not None:
+            for data in waiting:
+                self._send(place.where, data)
+
+    def _open_far(self, is_six: bool) -> None:
         """Raises DescriptorsExhausted."""
-        async with self._opening:
-            if is_six in self._far:
-                return
-            is_second = bool(self._far)
-            if is_second:
-                self._take()
-            try:
-                opened = await self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
-            except BaseException:
-                if is_second and self._taken:
-                    self._taken -= 1
-                    self._admission.give_back(1)
-                raise
-            if self.over.done():
-                opened.transport.abort()
-            else:
-                self._far[is_six] = opened
+        if is_six not in self._far:
+            if self._far:
+                self._take()  # for the second; `close` gives it back, also when it can't be opened
+            self._far[is_six] = self._opened(("::" if is_six else "0.0.0.0", 0), self._from_outside)
 
     def _send(self, where: tuple[Any, ...], data: bytes) -> None:
         if self._passes(0, len(data)):
@@ -307,27 +302,34 @@ class Association:
         return charge(count - before, now - since)
 
 
-class _Socket(asyncio.DatagramProtocol):
-    """received: told of each datagram and where it comes from."""
+class _Socket:
+    """received: told of each datagram and where it comes from. Not a transport: uvloop's is made by and by, and one
+    whose making is broken off keeps its descriptor; it also drops what is empty, and keeps what the kernel has no room
+    for."""
 
-    def __init__(self, sock: socket.socket, received: _Received) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, received: _Received) -> None:
         self.sock = sock
+        self._loop = loop
         self._received = received
-        self.transport: Any = None
+        loop.add_reader(sock.fileno(), self._ready)
 
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
+    def _ready(self) -> None:
+        for _ in range(_BATCH):
+            try:
+                data, source = self.sock.recvfrom(_LARGEST)
+            except OSError:  # there is no more, or it was closed by what came
+                return
+            self._received(data, source)
 
     def send(self, data: bytes, where: tuple[Any, ...]) -> None:
-        """Now or never: uvloop would keep what the kernel has no room for, and drops what is empty."""
+        """Now or never."""
         with suppress(OSError):
             self.sock.sendto(data, where)
 
-    def datagram_received(self, data: bytes, source: tuple[Any, ...]) -> None:
-        self._received(data, source)
-
-    def error_received(self, error: Exception) -> None:
-        """Nobody listens there, or it was too large: datagrams may be lost."""
+    def close(self) -> None:
+        if self.sock.fileno() >= 0:
+            self._loop.remove_reader(self.sock.fileno())
+            self.sock.close()
 
 
 def _where(address: TcpAddress) -> tuple[Any, ...]:

@@ -933,7 +933,7 @@ async def test_an_association_is_charged_to_its_last_datagram() -> None:
 
 @live
 async def test_no_descriptor_is_left_for_datagrams(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def none(self: Any, where: Any, received: Any) -> Any:
+    def none(self: Any, where: Any, received: Any) -> Any:
         raise DescriptorsExhausted("", os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(association.Association, "_opened", none)
@@ -975,9 +975,9 @@ async def test_many_destinations_at_once_share_one_socket(monkeypatch: pytest.Mo
     opened: list[tuple[Any, ...]] = []
     plain = association.Association._opened
 
-    async def counted(self: Any, where: Any, received: Any) -> Any:
+    def counted(self: Any, where: Any, received: Any) -> Any:
         opened.append(where)
-        return await plain(self, where, received)
+        return plain(self, where, received)
 
     monkeypatch.setattr(association.Association, "_opened", counted)
     async with with_datagrams() as one:
@@ -990,6 +990,23 @@ async def test_many_destinations_at_once_share_one_socket(monkeypatch: pytest.Mo
         assert len(opened) == 2, "one to the client, one to all others"
         server.transport.abort()
         await client.close()
+
+
+@live
+async def test_what_waits_to_be_judged_is_bounded() -> None:
+    with DnsServer() as names:
+        names.says["slow.test"] = ""
+        async with with_datagrams(egress={"resolver": names.address}) as one:
+            client = await Associated(one).open()
+            for port in range(1, 200):
+                client.send(headed("slow.test", port), b"x" * 10_000)
+            await until(lambda: names.asked["slow.test", "A"])
+            [connection] = one.entry.connections
+            held = connection._association
+            await until(lambda: held._held)
+            assert held._held <= 64 * 1024 and held._judging <= 64
+            await client.close()
+            await until(lambda: not held._judging and not held._held)
 
 
 @live
