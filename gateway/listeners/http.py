@@ -150,6 +150,9 @@ class Door(uvicorn.Server):
     async def _accept(self, entries: Collection[Entry]) -> None:
         loop = asyncio.get_running_loop()
         for entry in entries:
+            listening = self._listening.get(entry.name)
+            if listening is not None and listening.is_serving():
+                continue
             make: Callable[[], asyncio.BaseProtocol] = partial(
                 entry.protocol,
                 config=self.config,
@@ -169,7 +172,11 @@ class Door(uvicorn.Server):
         if self._leave.is_set():
             return
         for name, server in self._listening.items():
-            self._sockets[name] = self._sockets[name].dup()  # the server closes the one it has
+            try:
+                spare = self._sockets[name].dup()  # the server closes the one it has
+            except OSError:
+                continue  # not even one descriptor is left: it goes on, for who can't be told from who can
+            self._sockets[name] = spare
             server.close()
 
     def _resume(self) -> None:
