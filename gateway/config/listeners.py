@@ -5,6 +5,7 @@ Each kind is a section of its own in the table `LISTENERS`; a listener that name
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
@@ -114,9 +115,9 @@ class Listener(Section):
     is over, "close" ends them at once."""
 
     @property
+    @abstractmethod
     def most_connections(self) -> int:
         """Per worker."""
-        raise NotImplementedError
 
     @property
     def most_descriptors(self) -> int:

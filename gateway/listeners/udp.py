@@ -249,7 +249,7 @@ class Sessions:
     def _take(self) -> None:
         """What clients have sent."""
         now = monotonic()
-        flows, receive, tells = self._flows, self._sock.recvfrom, self._tells
+        receive, pass_on = self._sock.recvfrom, self._pass_on
         count = 0
         while count < _BATCH:
             try:
@@ -257,31 +257,14 @@ class Sessions:
             except OSError:  # there is no more
                 break
             count += 1
-            flow = flows.get(address)
-            if flow is None:
-                flow = self._open(address, address, b"", now)
-                if flow is None:
-                    continue
-            else:
-                flows.move_to_end(address)
-            flow.active = now
-            flow.asked += 1
-            flow.waits = True
-            flow.bytes_in += len(data)
-            try:
-                flow.send(flow.header + data if tells else data)
-            except OSError as error:
-                self._not_sent(flow, data, error, now)
-                continue
-            if now > flow.renew:
-                self._remember(flow, now)
+            pass_on(address, address, b"", data, now)
         self._cells[self._in] += count
 
     def _take_from_anywhere(self) -> None:
         """The same where each says which address of ours it was sent to, which is part of who its client is: the answer
         comes from there."""
         now = monotonic()
-        flows, receive, tells = self._flows, self._sock.recvmsg, self._tells
+        receive, pass_on = self._sock.recvmsg, self._pass_on
         count = 0
         while count < _BATCH:
             try:
@@ -290,26 +273,29 @@ class Sessions:
                 break
             count += 1
             asked = told[0][2] if told else b""
-            who = address, asked
-            flow = flows.get(who)
-            if flow is None:
-                flow = self._open(who, address, asked, now)
-                if flow is None:
-                    continue
-            else:
-                flows.move_to_end(who)
-            flow.active = now
-            flow.asked += 1
-            flow.waits = True
-            flow.bytes_in += len(data)
-            try:
-                flow.send(flow.header + data if tells else data)
-            except OSError as error:
-                self._not_sent(flow, data, error, now)
-                continue
-            if now > flow.renew:
-                self._remember(flow, now)
+            pass_on((address, asked), address, asked, data, now)
         self._cells[self._in] += count
+
+    def _pass_on(self, who: Any, address: Any, asked: bytes, data: bytes, now: float) -> None:
+        """One datagram of a client."""
+        flow = self._flows.get(who)
+        if flow is None:
+            flow = self._open(who, address, asked, now)
+            if flow is None:
+                return
+        else:
+            self._flows.move_to_end(who)
+        flow.active = now
+        flow.asked += 1
+        flow.waits = True
+        flow.bytes_in += len(data)
+        try:
+            flow.send(flow.header + data if self._tells else data)
+        except OSError as error:
+            self._not_sent(flow, data, error, now)
+            return
+        if now > flow.renew:
+            self._remember(flow, now)
 
     def _not_sent(self, flow: Flow, data: bytes, error: OSError, now: float) -> None:
         """Nothing of this datagram went out. What the kernel says is mostly about an earlier one: nobody listens there.
