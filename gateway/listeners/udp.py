@@ -28,6 +28,8 @@ from gateway.errors import ConnectFailed, DescriptorsExhausted, GatewayError, Po
 from gateway.ledger import TAG, Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.crowd import Crowd
+from gateway.listeners.identity import plain
+from gateway.listeners.pktinfo import ROOM, Control, way_back
 from gateway.listeners.whereabouts import Whereabouts
 from gateway.metrics.plan import (
     DATAGRAMS_IN,
@@ -38,7 +40,7 @@ from gateway.metrics.plan import (
     UPSTREAM_OPEN,
     UPSTREAM_OPENED,
 )
-from gateway.ranges import read, written
+from gateway.ranges import read
 from gateway.scoreboard import Cells, Fact
 from gateway.session import Session
 from gateway.upstream.endpoint import Endpoint
@@ -63,15 +65,11 @@ _QUIET = 10.0  # seconds between two lines in the log about datagrams that were 
 # known for as long as any worker may have the session.
 _REMEMBERED = 1.5
 _RENEWED = 0.5
-_PKTINFO = 8  # linux/in.h
-_ROOM = socket.CMSG_SPACE(20)  # struct in6_pktinfo
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NO_PORT = (errno.EADDRINUSE, errno.EAGAIN, errno.EADDRNOTAVAIL)
-_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.ENOBUFS)  # ENOSPC: fs.epoll.max_user_watches
+_NOROOM = (errno.ENOSPC, errno.ENOMEM, errno.ENOBUFS)  # ENOSPC: fs.epoll.max_user_watches
 # The kernel has no room at the moment. Nobody is to blame, and who lost a datagram sends it again.
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
-
-Control = list[tuple[int, int, bytes]]
 
 
 class _Silent(GatewayError):
@@ -180,8 +178,8 @@ class Sessions:
         self._loop = asyncio.get_running_loop()
         self._sock, self._fd = sock, sock.fileno()
         host, port = sock.getsockname()[:2]
-        self._here = _plain(host), port
-        self._is_everywhere = read(_plain(host)).is_unspecified
+        self._here = plain(host), port
+        self._is_everywhere = read(plain(host)).is_unspecified
         self._epoll = select.epoll()
         self._epoll.register(self._fd, select.EPOLLIN)
         self._loop.add_reader(self._epoll.fileno(), self._ready)
@@ -268,7 +266,7 @@ class Sessions:
         count = 0
         while count < _BATCH:
             try:
-                data, told, _, address = receive(_LARGEST, _ROOM)
+                data, told, _, address = receive(_LARGEST, ROOM)
             except OSError:
                 break
             count += 1
@@ -368,7 +366,7 @@ class Sessions:
     ) -> Flow | None:
         """None: it can't be had, and the datagram is dropped. asked: the address of ours that it came to, as the kernel
         tells it; tried: endpoints that did not take it."""
-        flow = Flow(self, who, address, _plain(address[0]), now)
+        flow = Flow(self, who, address, plain(address[0]), now)
         if self._crowd is not None:
             counted = self._crowd.enter(flow.client)
             if counted is None:
@@ -384,7 +382,7 @@ class Sessions:
             return None
         endpoint = flow.lease.endpoint
         flow.upstream, flow.endpoint = self._upstream.name, endpoint.name
-        flow.control, local = _back(asked)
+        flow.control, local = way_back(asked)
         if self._tells:
             here = (local, self._here[1]) if local else self._here
             flow.header = proxy_protocol.v2((flow.client, flow.port), here, is_udp=True)
@@ -467,7 +465,7 @@ class Sessions:
                     sock.close()
                     if error.errno in _NO_PORT:
                         raise PortsExhausted(endpoint.name, why) from None
-                    if error.errno in _NO_ROOM:
+                    if error.errno in _NOROOM:
                         raise DescriptorsExhausted(endpoint.name, why) from None
                     raise ConnectFailed(endpoint.name, why) from None
                 if error.errno not in _NO_DESCRIPTOR or not self._displace():
@@ -574,11 +572,6 @@ class Sessions:
             self._told_at, self._dropped = now, 0
 
 
-def _plain(host: str) -> str:
-    """An address as people write it: an IPv4-mapped one as IPv4, without a zone."""
-    return written(read(host.partition("%")[0])) if ":" in host else host
-
-
 def _tag(endpoint: Endpoint) -> int:
     """What stands for an endpoint in the ledger: the same in every worker and after an upgrade."""
     digest = blake2s(f"{endpoint.upstream}\0{endpoint.name}".encode(), digest_size=8).digest()
@@ -589,20 +582,3 @@ def _asked(flow: Flow) -> bytes:
     """The address of ours, as the kernel told it."""
     who = flow.who
     return who[1] if isinstance(who[1], bytes) else b""
-
-
-def _back(asked: bytes) -> tuple[Control, str]:
-    """What has the kernel send from the address that was asked, and that address in words. asked: struct in_pktinfo, or
-    in6_pktinfo; b"" where there is one address only."""
-    if len(asked) == 12:
-        local = asked[4:8]  # the address of ours that is meant, also of a broadcast
-        return [(socket.IPPROTO_IP, _PKTINFO, bytes(4) + local + bytes(4))], socket.inet_ntop(socket.AF_INET, local)
-    if len(asked) != 20:
-        return [], ""
-    local = asked[:16]
-    if local[0] == 0xFF:
-        return [], ""  # nobody can send from a multicast address
-    # The interface is the kernel's to choose, but that of a link-local address, which means nothing without it.
-    interface = asked[16:] if local[0] == 0xFE and local[1] & 0xC0 == 0x80 else bytes(4)
-    text = _plain(socket.inet_ntop(socket.AF_INET6, local))
-    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local + interface)], text
