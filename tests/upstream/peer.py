@@ -77,6 +77,9 @@ class Peer:
         self.writer = writer
 
     async def send(self, data: bytes) -> None:
+        """Raises ConnectionError when the connection has ended (uvloop's write says RuntimeError then)."""
+        if self.writer.is_closing():
+            raise ConnectionResetError("the connection has ended")
         self.writer.write(data)
         await self.writer.drain()
 
