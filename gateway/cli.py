@@ -17,9 +17,9 @@ import click
 import gateway
 from gateway.config import Config, ConfigErrors, load, load_and_lint
 from gateway.config.dump import effective, schema
-from gateway.config.fields import MOST_WORKERS
 from gateway.config.files import control_path, find
 from gateway.config.problems import closest
+from gateway.config.values import MOST_WORKERS
 from gateway.errors import Absent, GatewayError
 from gateway.master.control import ask
 
