@@ -57,6 +57,7 @@ from gateway.config.listeners import (
     TcpListener,
     TcpRoute,
 )
+from gateway.config.paths import DEFAULT_CONTROL
 from gateway.config.quantities import Count, Duration, Percent, Priority, Size, WeightOrZero, Workers
 from gateway.config.section import Section, or_table
 from gateway.config.upstreams import Upstream
@@ -64,8 +65,6 @@ from gateway.config.values import parse_duration as _time
 from gateway.config.values import parse_replacement, shown
 from gateway.config.values import parse_size as _size
 from gateway.documents import Wanted
-
-DEFAULT_CONTROL = "/run/gateway/control.sock"
 
 
 class Process(Section):

@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.listeners.listener import Entry
 from gateway.metrics.plan import Plan
 from gateway.middleware import KINDS
