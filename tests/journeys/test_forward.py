@@ -85,7 +85,7 @@ def tls_origin(folder: Path) -> Iterator[tuple[str, str]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
-    with serving(HELLO, context) as port:
+    with serving(HELLO, context, keeps=True) as port:
         yield f"https://127.0.0.1:{port}/", str(folder / "ca.pem")
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 
 @contextmanager
-def serving(page: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Its port."""
+def serving(page: bytes, tls: ssl.SSLContext | None = None, keeps: bool = False) -> Iterator[int]:
+    """Its port. keeps: a connection serves for several requests, and ends when its client ends it; otherwise the server
+    does so behind the answer."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version = "HTTP/1.1" if keeps else "HTTP/1.0"
 
         def do_GET(self) -> None:
             self.send_response(200)
