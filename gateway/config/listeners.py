@@ -11,25 +11,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.config.fields import (
-    ByteRate,
-    Count,
-    Duration,
-    ErrorStatus,
-    FieldValue,
-    FilePath,
-    Flag,
+from gateway.config.addresses import (
     Host,
     IPAddressAndPort,
     ListenAddress,
-    Name,
     Network,
     PortRange,
-    Size,
     TargetNetwork,
     TrustedProxy,
 )
+from gateway.config.fields import FilePath, Flag, Name
+from gateway.config.http import ErrorStatus, FieldValue
 from gateway.config.layers import UNKNOWN_KIND
+from gateway.config.quantities import ByteRate, Count, Duration, Size
 from gateway.config.section import Section
 from gateway.config.values import parse_byte_rate as _byte_rate
 from gateway.config.values import parse_duration as _time

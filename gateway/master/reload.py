@@ -15,8 +15,9 @@ from pathlib import Path
 from setproctitle import setproctitle
 
 from gateway.child import ids
-from gateway.config import Config, ConfigError, ConfigErrors
 from gateway.config.diff import changes
+from gateway.config.model import Config
+from gateway.config.problems import ConfigError, ConfigErrors
 from gateway.errors import GatewayError, StartError
 from gateway.log import Files, set_up
 from gateway.master.control import Reply

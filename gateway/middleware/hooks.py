@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from gateway.answer import answer
 from gateway.blame import told
-from gateway.config.fields import Duration, PluginOptions, Size
+from gateway.config.fields import PluginOptions
+from gateway.config.quantities import Duration, Size
 from gateway.config.values import parse_duration, parse_size
 from gateway.errors import Refused, StartError
 from gateway.metrics.plan import LAYER_FAILED
