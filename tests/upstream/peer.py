@@ -172,6 +172,7 @@ class Origin:
         self._host = host
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
         self.accepted = 0
         self.peers: list[Peer] = []
         self.port = port
@@ -187,6 +188,9 @@ class Origin:
         return self
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_over:
+            writer.transport.abort()
+            return
         self.accepted += 1
         peer = Peer(reader, writer)
         self.peers.append(peer)
@@ -204,6 +208,8 @@ class Origin:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self._server.close()
+        self._is_over = True
+        await asyncio.sleep(0)  # what was accepted just now is heard of
         for task in self._tasks:
             task.cancel()
         for result in await asyncio.gather(*self._tasks, return_exceptions=True):
