@@ -19,7 +19,7 @@ from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, UpstreamError
 from gateway.listeners.bounded import Bounded
 from gateway.listeners.egress import Egress
-from gateway.listeners.outward import Held, admitted, reach
+from gateway.listeners.outward import admitted, reach
 from gateway.ranges import Ranges
 from gateway.relay import UNBOUNDED, Relay
 from gateway.scoreboard import Cells
@@ -109,7 +109,7 @@ class ForwardProxy:
             await answer(exchange, send, "drain_timeout")
             return
         began = monotonic()
-        _, far, address = await reach(self.egress, host, port, self.connect_timeout, Held)
+        far, address = await reach(self.egress, host, port, self.connect_timeout, listener.admission)
         exchange.endpoint = str(address)
         exchange.connect_time = monotonic() - began
         relay = Relay(self.wheel, self.idle_timeout, exchange.bounds, overhearing(exchange))

@@ -23,7 +23,7 @@ from gateway.listeners.association import Association
 from gateway.listeners.egress import Egress, Ticket
 from gateway.listeners.identity import plain
 from gateway.listeners.listener import Entry
-from gateway.listeners.outward import Held, reach
+from gateway.listeners.outward import reach
 from gateway.peek import waiting
 from gateway.proxy_protocol import Header
 from gateway.ranges import UNIX, Ranges
@@ -301,7 +301,8 @@ class Socks5Connection(asyncio.Protocol):
     async def _connect(self, request: Request, ticket: Ticket) -> str:
         entry, session = self.entry, self.session
         began = monotonic()
-        transport, far, address = await reach(entry.egress, request.host, request.port, entry.connect_timeout, Held)
+        far, address = await reach(entry.egress, request.host, request.port, entry.connect_timeout, entry.admission)
+        transport = far.transport
         session.endpoint = str(address)
         session.connect_time = monotonic() - began
         here = transport.get_extra_info("sockname") or ("0.0.0.0", 0)  # where it is closed again

@@ -22,6 +22,8 @@ from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, NameUnknown, UpstreamError
 from gateway.ledger import Ledger
 from gateway.listeners import egress as module
+from gateway.listeners import outward
+from gateway.listeners.admission import Admission
 from gateway.listeners.egress import Egress, is_ours
 from gateway.listeners.outward import Held, connect, reach
 from gateway.listeners.resolver import Machine, Resolver, by_turns, resolver_of
@@ -29,7 +31,9 @@ from gateway.listeners.verdict import KINDS, NOT_ALLOWED, OWN, Verdict, kind_of
 from gateway.ranges import read, unmapped
 from gateway.reasons import EGRESS_RULES
 from gateway.scoreboard import Fact, Scoreboard
+from gateway.upstream.dial import dial_with
 from tests.listeners.site import until
+from tests.support.descriptors import descriptors
 from tests.support.dns_server import DnsServer
 from tests.upstream.peer import Origin, Peer, closed_port, live
 
@@ -424,9 +428,9 @@ async def test_the_address_that_passed_is_the_one_that_is_dialled() -> None:
             outcomes = []
             for _ in range(9):
                 try:
-                    transport, _, address = await reach(one, "shift.test", good.port, 10.0, Held)
-                    assert transport.get_extra_info("peername")[0] == address.host
-                    transport.abort()
+                    held, address = await reach(one, "shift.test", good.port, 10.0, room())
+                    assert held.transport.get_extra_info("peername")[0] == address.host
+                    held.transport.abort()
                     outcomes.append(address.host)
                 except EgressDenied as denied:
                     outcomes.append(denied.rule)
@@ -591,6 +595,32 @@ def test_families_take_turns(addresses: list[str]) -> None:
 # Dialling.
 
 
+def room(descriptors: int = 1000) -> Admission:
+    """So many are left."""
+    one = Admission(memoryview(bytearray(8 * Fact.SERIES)).cast("Q"), 0)
+    one.limit(descriptors, ())
+    return one
+
+
+@contextmanager
+def silence() -> Iterator[socket.socket]:
+    """Somebody at every address of this machine who answers nobody: the queue is full."""
+    with socket.create_server(("0.0.0.0", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        yield full
+
+
+def at(sock: socket.socket, count: int) -> list[TcpAddress]:
+    return [TcpAddress(f"127.0.0.{number + 1}", sock.getsockname()[1]) for number in range(count)]
+
+
+def attempts() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "attempt"]
+
+
+async def stay(peer: Peer) -> None:
+    await peer.ends()
+
+
 @live
 async def test_the_next_address_is_tried() -> None:
     async def handler(peer: Peer) -> None:
@@ -598,34 +628,98 @@ async def test_the_next_address_is_tried() -> None:
 
     async with Origin(handler) as origin:
         dead = [TcpAddress("127.0.0.1", closed_port()), TcpAddress("::1", closed_port())]
-        transport, held, address = await connect([*dead, TcpAddress("127.0.0.1", origin.port)], 10.0, Held)
+        held, address = await connect([*dead, TcpAddress("127.0.0.1", origin.port)], 60.0, room())
         assert str(address) == origin.address
         await until(lambda: held.closed or held._before)
         assert held.detach()[1] == b"here"
-        transport.abort()
+        held.transport.abort()
         with pytest.raises(UpstreamError) as failure:
-            await connect(dead, 10.0, Held)
-        assert failure.value.reason == "connection_refused"
+            await connect(dead, 60.0, room())
+        assert failure.value.reason == "connection_refused" and failure.value.endpoint == str(dead[-1])
 
 
 @live
-async def test_who_does_not_answer_gets_a_part_of_the_time() -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.ends()
+async def test_who_does_not_answer_takes_no_part_of_the_time() -> None:
+    """A half of it would be more than this test has."""
+    with silence() as silent:
+        async with Origin(stay) as origin:
+            held, address = await connect([*at(silent, 1), TcpAddress("127.0.0.1", origin.port)], 60.0, room())
+            assert str(address) == origin.address
+            held.transport.abort()
 
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        port = full.getsockname()[1]
-        taken = [socket.create_connection(("127.0.0.1", port)) for _ in range(1)]
-        async with Origin(handler) as origin:
-            silent = TcpAddress("127.0.0.1", port)
-            transport, _, address = await connect([silent, TcpAddress("127.0.0.1", origin.port)], 1.0, Held)
-            assert address.port == origin.port
-            transport.abort()
-            with pytest.raises(UpstreamError) as failure:
-                await connect([silent], 0.1, Held)
-            assert failure.value.reason == "connection_timeout"
-        for one in taken:
-            one.close()
+
+@pytest.mark.parametrize("count", [1, 3])
+@live
+async def test_nobody_answers(count: int) -> None:
+    with silence() as silent:
+        with pytest.raises(UpstreamError, match=r"no connection within 0\.1 s") as failure:
+            await connect(at(silent, count), 0.1, room())
+        assert failure.value.reason == "connection_timeout"
+
+
+@live
+async def test_the_first_may_win_after_others_have_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outward, "_DELAY", 0.001)
+    with silence() as slow, silence() as silent:
+        race = asyncio.ensure_future(connect([*at(slow, 1), *at(silent, 2)], 60.0, room()))
+        await until(lambda: len(attempts()) == 3)
+        slow.accept()[0].close()  # and the kernel asks again after a second
+        held, address = await race
+        assert [address] == at(slow, 1)
+        held.transport.abort()
+        await until(lambda: not attempts())
+
+
+@pytest.mark.parametrize(("left", "most"), [(1000, 4), (2, 3)])
+@live
+async def test_so_many_addresses_at_a_time(left: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each beside one is counted; who is silent gives way where there is no room for another."""
+    monkeypatch.setattr(outward, "_DELAY", 0.01)
+    seen = []
+
+    async def watched(*args: Any) -> Held:
+        seen.append((len(attempts()), admission._more))
+        return await dial_with(*args)
+
+    monkeypatch.setattr(outward, "dial_with", watched)
+    admission = room(left)
+    with silence() as silent:
+        async with Origin(stay) as origin:
+            held, address = await connect([*at(silent, 9), TcpAddress("127.0.0.1", origin.port)], 60.0, admission)
+            assert str(address) == origin.address
+            held.transport.abort()
+    assert seen == [(min(number, most), min(number, most) - 1) for number in range(1, 11)]
+    assert admission._more == 0
+
+
+@live
+async def test_nothing_is_left_of_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wins, or gives up, however many come in at the same time."""
+    monkeypatch.setattr(outward, "_DELAY", 0.0)
+    with silence() as silent:
+        async with Origin(stay) as one, Origin(stay, host="127.0.0.2") as two:
+            there = [*at(silent, 1), TcpAddress("127.0.0.1", one.port), TcpAddress("127.0.0.2", two.port)]
+            admission = room()
+
+            async def race(turns: int) -> str:
+                asked = asyncio.ensure_future(connect(there, 60.0, admission))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                asked.cancel()
+                try:
+                    held, address = await asked
+                except asyncio.CancelledError:
+                    return ""
+                held.transport.abort()
+                return address.host
+
+            winners = [await race(1000)]
+            await until(lambda: not attempts())
+            before = descriptors()  # the loop has its own by now
+            winners += [await race(turns) for turns in range(60)]
+            assert "" in winners and any(winners)
+            await until(lambda: not attempts() and descriptors() == before)
+            assert admission._more == 0
 
 
 @live
@@ -633,7 +727,7 @@ async def test_looking_up_is_part_of_the_time() -> None:
     with guard() as one:
         one._resolver = Resolver(Counted())
         with pytest.raises(UpstreamError, match="not looked up within") as failure:
-            await reach(one, "slow.test", 80, 0.05, Held)
+            await reach(one, "slow.test", 80, 0.05, room())
         assert failure.value.reason == "connection_timeout"
         one._resolver.close()
 
