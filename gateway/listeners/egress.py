@@ -22,7 +22,7 @@ from gateway.errors import EgressDenied, NameUnknown
 from gateway.ledger import Ledger
 from gateway.listeners.resolver import Resolver, literal, resolver_of
 from gateway.listeners.verdict import Verdict
-from gateway.ranges import network, read, written
+from gateway.ranges import UNIX, network, read, written
 from gateway.relay import Bounds
 
 _PREFIX = 64  # the bits of an IPv6 address that tell clients apart
@@ -63,16 +63,16 @@ class Egress:
             name, "user", config.max_tunnels_per_user, config.bytes_per_user, config.time_per_user, window
         )
 
-    async def admit(self, host: str, port: int) -> list[TcpAddress]:
+    async def admit(self, host: str, port: int, client: str) -> list[TcpAddress]:
         """Where to connect to for a host: only addresses that passed, in the order in which to try them. host: as the
-        client has written it, an IPv6 address without brackets. Raises EgressDenied and NameUnknown. Takes as long as
-        the name takes to be looked up; the caller sees to the deadline."""
+        client has written it, an IPv6 address without brackets; client: its address. Raises EgressDenied and
+        NameUnknown. Takes as long as the name takes to be looked up; the caller sees to the deadline."""
         rule = self._verdict.on_port(port)
         if rule:
             raise self._denial(host, port, rule)
         name = _readable(host)
         address = _address(name)
-        addresses = await self._resolver.addresses(name) if address is None else (address,)
+        addresses = (address,) if address is not None else await self._resolver.addresses(name, _whose(client))
         passed = []
         for one in addresses:
             found = self._verdict.on_address(one, port, is_ours)
@@ -200,6 +200,11 @@ class Ticket:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _whose(client: str) -> bytes:
+    """What one client is known by. Who comes by a unix socket is nobody in particular: b""."""
+    return b"" if client == UNIX else network(client, _PREFIX)
 
 
 def _readable(host: str) -> str:

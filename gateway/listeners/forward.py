@@ -109,7 +109,7 @@ class ForwardProxy:
             await answer(exchange, send, "drain_timeout")
             return
         began = monotonic()
-        far, address = await reach(self.egress, host, port, self.connect_timeout, listener.admission)
+        far, address = await reach(self.egress, exchange.client, host, port, self.connect_timeout, listener.admission)
         exchange.endpoint = str(address)
         exchange.connect_time = monotonic() - began
         relay = Relay(self.wheel, self.idle_timeout, exchange.bounds, overhearing(exchange))
@@ -126,7 +126,7 @@ class ForwardProxy:
     async def _hand_on(self, scope: Any, receive: Any, send: Send) -> None:
         exchange = scope["gateway"]
         host, port = scope["headers"].destination
-        addresses = await admitted(self.egress, host, port, self.connect_timeout)
+        addresses = await admitted(self.egress, exchange.client, host, port, self.connect_timeout)
         authority = str(TcpAddress(host.lower(), port)).encode()
         if exchange.bounds == UNBOUNDED:
             await self.onward(scope, receive, _Back(self.via, send).send, authority, addresses)

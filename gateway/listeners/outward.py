@@ -125,20 +125,22 @@ def _give_up(racing: dict[asyncio.Task[Held], TcpAddress]) -> None:
         task.result().transport.abort()
 
 
-async def reach(egress: Egress, host: str, port: int, within: float, admission: Admission) -> tuple[Held, TcpAddress]:
+async def reach(
+    egress: Egress, client: str, host: str, port: int, within: float, admission: Admission
+) -> tuple[Held, TcpAddress]:
     """The same for a host that a client names; to look it up is part of the time. Raises EgressDenied and NameUnknown,
     too."""
     end = monotonic() + within
-    addresses = await admitted(egress, host, port, within)
+    addresses = await admitted(egress, client, host, port, within)
     return await connect(addresses, end - monotonic(), admission)
 
 
-async def admitted(egress: Egress, host: str, port: int, within: float) -> list[TcpAddress]:
+async def admitted(egress: Egress, client: str, host: str, port: int, within: float) -> list[TcpAddress]:
     """Where to connect to for a host, found out within so many seconds. Raises EgressDenied, and UpstreamError when
     there is nowhere."""
     try:
         async with asyncio.timeout(within):
-            return await egress.admit(host, port)
+            return await egress.admit(host, port, client)
     except TimeoutError:
         raise ConnectTimeout(host, f"not looked up within {round(within, 3):g} s") from None
 

@@ -301,7 +301,9 @@ class Socks5Connection(asyncio.Protocol):
     async def _connect(self, request: Request, ticket: Ticket) -> str:
         entry, session = self.entry, self.session
         began = monotonic()
-        far, address = await reach(entry.egress, request.host, request.port, entry.connect_timeout, entry.admission)
+        far, address = await reach(
+            entry.egress, session.client, request.host, request.port, entry.connect_timeout, entry.admission
+        )
         transport = far.transport
         session.endpoint = str(address)
         session.connect_time = monotonic() - began

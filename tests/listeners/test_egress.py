@@ -26,9 +26,9 @@ from gateway.listeners import outward
 from gateway.listeners.admission import Admission
 from gateway.listeners.egress import Egress, is_ours
 from gateway.listeners.outward import Held, connect, reach
-from gateway.listeners.resolver import Machine, Resolver, by_turns, resolver_of
+from gateway.listeners.resolver import Resolver, by_turns, resolver_of
 from gateway.listeners.verdict import KINDS, NOT_ALLOWED, OWN, Verdict, kind_of
-from gateway.ranges import read, unmapped
+from gateway.ranges import UNIX, read, unmapped
 from gateway.reasons import EGRESS_RULES
 from gateway.scoreboard import Fact, Scoreboard
 from gateway.upstream.dial import dial_with
@@ -38,6 +38,7 @@ from tests.support.dns_server import DnsServer
 from tests.upstream.peer import Origin, Peer, closed_port, live
 
 NONE = "not a name"
+CLIENT = "10.0.0.1"
 
 
 class Shifting(DnsServer):
@@ -90,7 +91,7 @@ def judged(host: str, port: int = 80, **more: Any) -> tuple[list[str], str]:
     """The addresses that would be dialled, or the rule that forbids them."""
     with guard(**more) as one:
         try:
-            found = asyncio.run(one.admit(host, port))
+            found = asyncio.run(one.admit(host, port, CLIENT))
         except EgressDenied as denied:
             assert denied.reason == "egress_denied"
             return [], denied.rule
@@ -428,7 +429,7 @@ async def test_the_address_that_passed_is_the_one_that_is_dialled() -> None:
             outcomes = []
             for _ in range(9):
                 try:
-                    held, address = await reach(one, "shift.test", good.port, 10.0, room())
+                    held, address = await reach(one, CLIENT, "shift.test", good.port, 10.0, room())
                     assert held.transport.get_extra_info("peername")[0] == address.host
                     held.transport.abort()
                     outcomes.append(address.host)
@@ -443,11 +444,11 @@ async def test_the_address_that_passed_is_the_one_that_is_dialled() -> None:
 async def test_a_name_is_looked_up_once_for_all_who_ask(names: DnsServer) -> None:
     before = names.asked["public.test", "A"]
     with guard(resolver=names.address) as one:
-        asked = [asyncio.ensure_future(one.admit(name, 80)) for name in ("public.test", "Public.TEST.") * 10]
+        asked = [asyncio.ensure_future(one.admit(name, 80, CLIENT)) for name in ("public.test", "Public.TEST.") * 10]
         asked[0].cancel()  # the one for whom it was begun
         found = await asyncio.gather(*asked[1:])
         assert found == [[TcpAddress("8.8.4.4", 80)]] * 19
-        assert await one.admit("public.test", 81)
+        assert await one.admit("public.test", 81, CLIENT)
     assert names.asked["public.test", "A"] == before + 1
 
 
@@ -501,23 +502,74 @@ async def test_no_more_than_so_many_names_wait(monkeypatch: pytest.MonkeyPatch) 
 
 
 @live
-async def test_a_name_that_nobody_waits_for_keeps_nobody_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_nobody_waits_for_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.listeners.resolver._WAITING", 2)
     source = Counted()
-    resolver = Resolver(source)
+    resolver = Resolver(source, at_once=1)
     one, two = (asyncio.ensure_future(resolver.addresses("a.test")) for _ in range(2))
     other = asyncio.ensure_future(resolver.addresses("b.test"))
-    await until(lambda: len(source.asked) == 2)
+    await until(lambda: len(resolver._lookups) == 2)
     one.cancel()
     other.cancel()
+    await until(lambda: one.done() and other.done())
     third = asyncio.ensure_future(resolver.addresses("c.test"))  # there is room again for one
-    await until(lambda: len(source.asked) == 3)
-    again = asyncio.ensure_future(resolver.addresses("b.test"))
+    await until(lambda: len(resolver._lookups) == 2)
     with pytest.raises(NameUnknown, match="too many names"):
-        await again
+        await resolver.addresses("b.test")
     source.gate.set()
     assert [await two, await third] == [("8.8.8.8",)] * 2  # "a.test" was still waited for
-    assert source.asked == ["a.test", "b.test", "c.test"]
+    assert source.asked == ["a.test", "c.test"]
+
+
+@live
+async def test_what_was_asked_takes_its_place_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._WAITING", 1)
+    source = Counted()
+    resolver = Resolver(source)
+    ask = asyncio.ensure_future(resolver.addresses("a.test"))
+    await until(lambda: source.asked)
+    ask.cancel()
+    await until(ask.done)
+    with pytest.raises(NameUnknown, match="too many names"):
+        await resolver.addresses("b.test")
+    again = asyncio.ensure_future(resolver.addresses("a.test"))
+    await asyncio.sleep(0)
+    source.gate.set()
+    assert await again == await resolver.addresses("b.test") == ("8.8.8.8",)
+    assert source.asked == ["a.test", "b.test"]
+
+
+@live
+async def test_one_client_has_so_many_names_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it has begun, until they are over: to leave them, or to wait for what others have begun, changes
+    nothing."""
+    monkeypatch.setattr("gateway.listeners.resolver._OF_CLIENT", 2)
+    source = Counted()
+    with guard() as one:
+        one._resolver = Resolver(source, at_once=2)
+
+        async def asks(*names: str, client: str = CLIENT) -> list[asyncio.Task[list[TcpAddress]]]:
+            begun = [asyncio.ensure_future(one.admit(name, 80, client)) for name in names]
+            await asyncio.sleep(0)
+            return begun
+
+        left, kept = await asks("a.test", "b.test", client="2001:db8::1")
+        await until(lambda: len(source.asked) == 2)
+        left.cancel()
+        for client in ("2001:db8::1", "2001:db8::2"):
+            with pytest.raises(NameUnknown, match="too many names"):
+                await one.admit("c.test", 80, client)
+        others = await asks("c.test", "d.test")
+        shared = await asks("a.test", "c.test", "d.test", client="2001:db8::1")
+        others += await asks(*(f"{number}.test" for number in range(9)), client=UNIX)
+        [in_line] = await asks("e.test", client="2001:db8:0:1::1")
+        in_line.cancel()
+        await until(in_line.done)
+        others += await asks("f.test", "g.test", client="2001:db8:0:1::1")
+        source.gate.set()
+        assert await asyncio.gather(kept, *others, *shared) == [[TcpAddress("8.8.8.8", 80)]] * 17
+        assert await one.admit("h.test", 80, "2001:db8::1")
+        assert not one._resolver._begun
 
 
 @live
@@ -531,7 +583,7 @@ async def test_a_thread_that_nobody_waits_for_is_still_one(monkeypatch: pytest.M
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
-    resolver = Resolver(Machine())
+    resolver = resolver_of(None)
     first = asyncio.ensure_future(resolver.addresses("a.test"))
     await until(lambda: begun)
     first.cancel()
@@ -549,7 +601,7 @@ async def test_of_a_name_with_many_addresses_some_are_tried() -> None:
     with DnsServer() as server:
         server.records["many.test", "A"] = [f"8.8.{number}.1" for number in range(30)]
         with guard(resolver=server.address) as one:
-            assert len(await one.admit("many.test", 80)) == 16
+            assert len(await one.admit("many.test", 80, CLIENT)) == 16
 
 
 @live
@@ -565,20 +617,23 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 @live
 async def test_a_resolver_that_ends() -> None:
-    resolver = Resolver(Counted())
-    ask = asyncio.ensure_future(resolver.addresses("a.test"))
-    await until(lambda: resolver._lookups)
+    source = Counted()
+    resolver = Resolver(source, at_once=1)
+    asked, in_line = (asyncio.ensure_future(resolver.addresses(name)) for name in ("a.test", "b.test"))
+    await until(lambda: source.asked and len(resolver._lookups) == 2)
     resolver.close()
-    with pytest.raises(NameUnknown):
-        await ask
+    with pytest.raises(NameUnknown, match="not looked up to the end"):
+        await in_line
+    source.gate.set()
+    assert await asked and source.asked == ["a.test"]
 
 
 @live
 async def test_this_machine_s_own_way() -> None:
     with guard(allow=["127.0.0.0/8", "::1"]) as one:
-        assert TcpAddress("127.0.0.1", 80) in await one.admit("localhost", 80)
+        assert TcpAddress("127.0.0.1", 80) in await one.admit("localhost", 80, CLIENT)
         with pytest.raises(NameUnknown):
-            await one.admit("does-not-exist.invalid", 80)
+            await one.admit("does-not-exist.invalid", 80, CLIENT)
 
 
 @given(st.lists(st.sampled_from(["1.1.1.1", "2.2.2.2", "3.3.3.3", "::1", "::2", "::3"])))
@@ -727,7 +782,7 @@ async def test_looking_up_is_part_of_the_time() -> None:
     with guard() as one:
         one._resolver = Resolver(Counted())
         with pytest.raises(UpstreamError, match="not looked up within") as failure:
-            await reach(one, "slow.test", 80, 0.05, room())
+            await reach(one, CLIENT, "slow.test", 80, 0.05, room())
         assert failure.value.reason == "connection_timeout"
         one._resolver.close()
 
@@ -737,7 +792,7 @@ async def test_looking_up_is_part_of_the_time() -> None:
 SECOND = 10**9
 
 
-def denial(one: Egress, client: str = "10.0.0.1", user: str = "") -> tuple[str, str]:
+def denial(one: Egress, client: str = CLIENT, user: str = "") -> tuple[str, str]:
     with pytest.raises(EgressDenied) as found:
         one.enter(client, user)
     return found.value.reason, found.value.rule

@@ -780,6 +780,23 @@ async def test_a_reset_stays_a_reset(who: str) -> None:
         assert told(await site.exchange()) == (200, "tunnel_reset")
 
 
+@pytest.mark.parametrize("ask", [connect, get])
+@live
+async def test_one_client_has_so_many_names_looked_up(
+    ask: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._OF_CLIENT", 1)
+    with DnsServer() as names:
+        names.says["slow.test"] = ""
+        async with Origin(echo) as origin, proxy({"resolver": names.address}) as site:
+            client = await site.client(ask(origin, host=b"slow.test"))
+            await until(lambda: names.asked["slow.test", "A"])
+            assert why(await site.ask(ask(origin, host=b"other.test"))) == (502, b"dns_error")
+            client.reset()
+            assert {told(await site.exchange()) for _ in range(2)} == {(502, "dns_error"), (499, "client_gone")}
+            assert not names.asked["other.test", "A"]
+
+
 @live
 async def test_a_client_that_goes_while_its_destination_is_looked_up() -> None:
     with DnsServer() as names:

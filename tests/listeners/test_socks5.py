@@ -440,6 +440,22 @@ async def test_a_name_that_is_not_looked_up_in_time() -> None:
             assert (await one.session()).reason == "connection_timeout"
 
 
+@live
+async def test_one_client_has_so_many_names_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._OF_CLIENT", 1)
+    with DnsServer() as server:
+        server.says["slow.test"] = ""
+        async with site(egress={"resolver": server.address}) as one:
+            first = await one.client(HELLO + to("slow.test", 80))
+            await until(lambda: server.asked["slow.test", "A"])
+            second = await one.client(HELLO + to("other.test", 80))
+            assert await told(second) == OK + socks.reply(socks.HOST_UNREACHABLE)
+            assert (await one.session()).reason == "dns_error"
+            first.reset()
+            assert (await one.session()).reason == "client_gone"
+            assert not server.asked["other.test", "A"]
+
+
 @pytest.mark.parametrize(
     ("host", "egress", "rule"),
     [
@@ -846,7 +862,8 @@ async def test_a_name_with_addresses_of_which_one_can_be_reached() -> None:
         names.records["both.test", "A"] = ["127.0.0.1"]
         allow = ["127.0.0.0/8", "fe80::/10"]
         async with with_datagrams(egress={"resolver": names.address, "allow": allow}) as one:
-            assert [each.host for each in await one.entry.egress.admit("both.test", 9)] == ["fe80::1", "127.0.0.1"]  # type: ignore[attr-defined]
+            found = await one.entry.egress.admit("both.test", 9, "127.0.0.1")  # type: ignore[attr-defined]
+            assert [each.host for each in found] == ["fe80::1", "127.0.0.1"]
             server = await talker(echoes=True)
             client = await Associated(one).open()
             client.send(headed("both.test", server.port), b"here")
