@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.fields import (
     ByteRate,
     Count,
+    CountOrZero,
     Duration,
     ErrorStatus,
     FieldValue,
@@ -248,6 +249,9 @@ class ForwardListener(Listener):
     """For the head of a response."""
     idle_timeout: Duration = _time("10m")
     """A tunnel through which nothing is sent either way for this long is closed; so is an exchange."""
+    max_idle: CountOrZero = 256
+    """The most connections to origins that are kept when they are idle, to all origins together, per worker. A further
+    one takes the place of the one that was idle for longest."""
     bandwidth: ByteRate | None = None
     """What a tunnel, or the bodies of a request, may send in each direction. Any amount when absent."""
     forwarded: Literal["x-forwarded", "rfc7239", "both", "off"] = "off"

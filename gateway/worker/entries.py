@@ -195,7 +195,7 @@ class Entries:
                 "tunnel_idle": listener.idle_timeout,
             }
         )
-        destinations = Destinations(listener.name, self.via, timeouts, self.wheel, self.cells)
+        destinations = Destinations(listener.name, self.via, timeouts, self.wheel, self.cells, listener.max_idle)
         self._destinations.append(destinations)
         app = ForwardProxy(
             egress=self._egress(listener.egress),
