@@ -255,6 +255,7 @@ class Entries:
             open_cell=block + LISTENER_OPEN,
             tunnels_cell=self.plan.block("tunnels", listener.name) + TUNNELS_OPEN,
             datagrams=self.plan.block("datagrams", listener.name),
+            overflow_cell=self.plan.block("overflow", listener.name),
             ended=self.ended,
         )
 
