@@ -21,6 +21,7 @@ from gateway.config.fields import (
     FilePath,
     Flag,
     Host,
+    IPAddress,
     IPAddressAndPort,
     ListenAddress,
     Name,
@@ -286,6 +287,9 @@ class Socks5Listener(Listener):
     """Where its clients may go: one of `[egress]`. Web ports of public addresses when absent."""
     udp_associate: Flag = False
     """Whether datagrams are relayed, too."""
+    udp_address: IPAddress | None = None
+    """The address that clients are told to send datagrams to, where they reach this machine by another one than it
+    knows: behind a NAT that leaves ports as they are. The one that they have connected to when absent."""
     handshake_timeout: Duration = _time("10s")
     """For each step of the handshake."""
     connect_timeout: Duration = _time("10s")

@@ -71,6 +71,7 @@ class Socks5Entry(Entry):
     users: Users | None
     egress: Egress
     takes_datagrams: bool
+    udp_address: str | None  # where clients are told to send them, None for where they have connected to
     handshake_timeout: float
     connect_timeout: float
     idle_timeout: float
@@ -341,11 +342,11 @@ class Socks5Connection(asyncio.Protocol):
             ticket.bounds(entry.bandwidth),
         )
         try:
-            bound = await association.open(here, request.host, request.port)
+            host, port = await association.open(here, request.host, request.port)
             self._association = association
             self._rest = b""
             self._resume()
-            self._transport.write(reply(socks.SUCCEEDED, *bound))
+            self._transport.write(reply(socks.SUCCEEDED, entry.udp_address or host, port))
             if self.closed or self._ended:
                 return ""
             return await association.over

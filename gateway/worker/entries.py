@@ -268,6 +268,7 @@ class Entries:
             users=self._verifier(listener.name, listener.auth),
             egress=self._egress(listener.egress),
             takes_datagrams=listener.udp_associate,
+            udp_address=listener.udp_address,
             handshake_timeout=listener.handshake_timeout,
             connect_timeout=listener.connect_timeout,
             idle_timeout=listener.idle_timeout,

@@ -673,11 +673,11 @@ class Associated:
     def __init__(self, one: Streams) -> None:
         self._one = one
 
-    async def open(self, host: str = "0.0.0.0", port: int = 0) -> Associated:
+    async def open(self, host: str = "0.0.0.0", port: int = 0, told: str = "127.0.0.1") -> Associated:
         self.peer = await self._one.client(HELLO + to(host, port, socks.UDP_ASSOCIATE))
         assert await self.peer.reader.readexactly(2) == OK
         code, address, self.port = await reply(self.peer)
-        assert (code, address) == (0, "127.0.0.1") and self.port
+        assert (code, address) == (0, told) and self.port
         self.talker = await talker()
         return self
 
@@ -717,6 +717,19 @@ async def test_datagrams_and_their_answers() -> None:
         session = await client.close()
         assert (session.reason, session.bytes_in, session.bytes_out) == ("", 120_009, 120_030)
         assert session.endpoint == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
+@live
+async def test_the_address_that_clients_are_told_to_send_to(address: str) -> None:
+    """Behind a NAT, which the test is by leading to where the socket really is."""
+    async with with_datagrams(udp_address=address) as one:
+        server = await talker(echoes=True)
+        client = await Associated(one).open(told=address)
+        client.send(headed("127.0.0.1", server.port), b"here")
+        assert await client.hear() == ("127.0.0.1", server.port, b"here")
+        server.transport.abort()
+        assert (await client.close()).bytes_out == 4
 
 
 @live
