@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from time import monotonic_ns
@@ -67,17 +68,32 @@ class Egress:
         """Where to connect to for a host: only addresses that passed, in the order in which to try them. host: as the
         client has written it, an IPv6 address without brackets; client: its address. Raises EgressDenied and
         NameUnknown. Takes as long as the name takes to be looked up; the caller sees to the deadline."""
+        name, address = self._meant(host, port)
+        addresses = (address,) if address is not None else await self._resolver.addresses(name, _whose(client))
+        return self._passed(host, port, addresses)
+
+    def known(self, host: str, port: int) -> list[TcpAddress] | None:
+        """The same where nothing has to be looked up for it; None where something has."""
+        name, address = self._meant(host, port)
+        addresses = (address,) if address is not None else self._resolver.known(name)
+        return None if addresses is None else self._passed(host, port, addresses)
+
+    def _meant(self, host: str, port: int) -> tuple[str, str | None]:
+        """The name, or the address too if it is one. Raises EgressDenied and NameUnknown."""
         rule = self._verdict.on_port(port)
         if rule:
             raise self._denial(host, port, rule)
         name = _readable(host)
-        address = _address(name)
-        addresses = (address,) if address is not None else await self._resolver.addresses(name, _whose(client))
+        return name, _found(name) if "%" in name else _address(name)
+
+    def _passed(self, host: str, port: int, addresses: Iterable[str]) -> list[TcpAddress]:
+        """Those of them that may be dialled. Raises EgressDenied when there is none."""
+        rule = ""
         passed = []
         for one in addresses:
             found = self._verdict.on_address(one, port, is_ours)
             if not found:
-                passed.append(TcpAddress(one if "%" in one else written(read(one)), port))
+                passed.append(_place(one, port))
                 if len(passed) == _MOST:
                     break
             rule = rule or found
@@ -207,6 +223,12 @@ def _whose(client: str) -> bytes:
     return b"" if client == UNIX else network(client, _PREFIX)
 
 
+@lru_cache(maxsize=4096)
+def _place(address: str, port: int) -> TcpAddress:
+    return TcpAddress(address if "%" in address else written(read(address)), port)
+
+
+@lru_cache(maxsize=4096)
 def _readable(host: str) -> str:
     """A host in ASCII and lower case: a name as it is asked for (RFC 5891: A-labels), or an address in any notation.
     Raises NameUnknown for what is neither."""
@@ -223,7 +245,7 @@ def _readable(host: str) -> str:
     return text
 
 
-def _address(text: str) -> str | None:
+def _found(text: str) -> str | None:
     """The address that a host is, in whatever notation the system takes for one; None for a name. Raises NameUnknown
     for what is neither."""
     if ":" not in text and not _ENDS_IN_NUMBER.fullmatch(text):
@@ -233,6 +255,10 @@ def _address(text: str) -> str | None:
     except (OSError, UnicodeError):
         raise NameUnknown(text, "is not an address") from None
     return literal(found[0][4])
+
+
+# But for zones, which name interfaces: these come and go.
+_address = lru_cache(maxsize=4096)(_found)
 
 
 def is_ours(address: str) -> bool:

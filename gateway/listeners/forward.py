@@ -10,6 +10,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Protocol
 
@@ -127,7 +128,7 @@ class ForwardProxy:
         exchange = scope["gateway"]
         host, port = scope["headers"].destination
         addresses = await admitted(self.egress, exchange.client, host, port, self.connect_timeout)
-        authority = str(TcpAddress(host.lower(), port)).encode()
+        authority = _authority(host, port)
         if exchange.bounds == UNBOUNDED:
             await self.onward(scope, receive, _Back(self.via, send).send, authority, addresses)
             return
@@ -157,6 +158,12 @@ class _Back:
             else:
                 headers.special = {**headers.special, b"via": before + b", " + hop if before else hop}
         return self._send(message)
+
+
+@lru_cache(maxsize=4096)
+def _authority(host: str, port: int) -> bytes:
+    """Always written in the same way."""
+    return str(TcpAddress(host.lower(), port)).encode()
 
 
 def _read(given: bytes) -> tuple[str, bytes] | None:

@@ -138,6 +138,9 @@ async def reach(
 async def admitted(egress: Egress, client: str, host: str, port: int, within: float) -> list[TcpAddress]:
     """Where to connect to for a host, found out within so many seconds. Raises EgressDenied, and UpstreamError when
     there is nowhere."""
+    known = egress.known(host, port)
+    if known is not None:
+        return known
     try:
         async with asyncio.timeout(within):
             return await egress.admit(host, port, client)

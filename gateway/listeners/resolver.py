@@ -64,6 +64,9 @@ class Server:
         return await self._servers.addresses(name, _PATIENCE, _LIFETIME)
 
 
+_Known = tuple[float, tuple[str, ...], str]  # until when, the addresses, and why there are none
+
+
 class _Lookup:
     """Of one name. client: who has begun it; waiting: how many wait for it; asked: whether it is its turn."""
 
@@ -83,16 +86,15 @@ class Resolver:
         """at_once: names that it is asked for at the same time."""
         self._source = source
         self._turns = asyncio.Semaphore(at_once)
-        # Until when, the addresses, and why there are none.
-        self._known: dict[str, tuple[float, tuple[str, ...], str]] = {}
+        self._known: dict[str, _Known] = {}
         self._lookups: dict[str, _Lookup] = {}
         self._begun: Counter[bytes] = Counter()  # lookups by client
 
     async def addresses(self, name: str, client: bytes = b"") -> tuple[str, ...]:
         """The addresses of a name, families by turns. client: who asks, b"" for nobody in particular. Raises
         NameUnknown."""
-        known = self._known.get(name)
-        if known is None or known[0] < monotonic():
+        found = self.known(name)
+        if found is None:
             lookup = self._lookups.get(name) or self._begin(name, client)
             lookup.waiting += 1
             try:
@@ -105,9 +107,13 @@ class Resolver:
             known = self._known.get(name)
             if lookup.task.cancelled() or known is None:
                 raise NameUnknown(name, "was not looked up to the end")
-        if not known[1]:
-            raise NameUnknown(name, known[2])
-        return known[1]
+            found = _told(name, known)
+        return found
+
+    def known(self, name: str) -> tuple[str, ...] | None:
+        """The same where they are remembered; None where they are not."""
+        known = self._known.get(name)
+        return _told(name, known) if known is not None and known[0] >= monotonic() else None
 
     def _begin(self, name: str, client: bytes) -> _Lookup:
         """Raises NameUnknown."""
@@ -142,6 +148,13 @@ class Resolver:
         for lookup in [*self._lookups.values()]:
             if not lookup.asked:
                 lookup.task.cancel()
+
+
+def _told(name: str, known: _Known) -> tuple[str, ...]:
+    """The addresses. Raises NameUnknown when there are none."""
+    if not known[1]:
+        raise NameUnknown(name, known[2])
+    return known[1]
 
 
 def resolver_of(server: str | None) -> Resolver:

@@ -22,7 +22,7 @@ from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, NameUnknown, UpstreamError
 from gateway.ledger import Ledger
 from gateway.listeners import egress as module
-from gateway.listeners import outward
+from gateway.listeners import outward, verdict
 from gateway.listeners.admission import Admission
 from gateway.listeners.egress import Egress, is_ours
 from gateway.listeners.outward import Held, connect, reach
@@ -411,6 +411,26 @@ def test_addresses_that_are_not(address: str, monkeypatch: pytest.MonkeyPatch) -
     assert not is_ours(address)
     monkeypatch.setattr(module, "_binds_anything", lambda is_six: True)
     assert not is_ours(address)
+
+
+@live
+async def test_what_was_judged_before_is_judged_anew_where_it_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the configuration says of an address is remembered, and not whether it is ours, nor for which port."""
+    ours: list[str] = []
+    monkeypatch.setattr(module, "is_ours", lambda address: address in ours)
+    monkeypatch.setattr(verdict, "_MOST_KNOWN", 1)
+    with guard(own=("0.0.0.0:80",), ports=["80", "81"]) as one:
+        for _ in range(2):
+            for host in ("8.8.8.8", "8.8.4.4", "64:ff9b::808:808"):
+                for port in (80, 81):
+                    assert len(await one.admit(host, port, CLIENT)) == len(one.known(host, port) or ()) == 1
+        ours.append("8.8.8.8")
+        for host in ("8.8.8.8", "64:ff9b::808:808"):
+            with pytest.raises(EgressDenied) as denied:
+                one.known(host, 80)
+            assert denied.value.rule == OWN
+            assert one.known(host, 81)
+        assert len(one._verdict._known) == 1
 
 
 # Names.
