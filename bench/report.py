@@ -11,8 +11,8 @@ from bench.scenarios import SCENARIOS
 COLUMNS = ("", "req/s", "p50 us", "p99 us", "CPU us/req", "x nginx", "x Go", "errors")
 
 
-class Report(msgspec.Struct, frozen=True):
-    """All of one comparison; its fields are the JSON file's."""
+class Run(msgspec.Struct, frozen=True):
+    """When, where and of what anything was measured."""
 
     date: str
     commit: str
@@ -20,6 +20,11 @@ class Report(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     rounds: int
     seconds: float
+
+
+class Report(Run, frozen=True):
+    """All of one comparison; its fields are the JSON file's."""
+
     scenarios: dict[str, list[Row]]
     memory: list[Memory]
     workers: Workers | None
@@ -38,11 +43,11 @@ def as_text(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def heading(report: Report) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in report.machine.items())
-    versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
-    runs = f"{report.rounds} rounds of {report.seconds:g} s, turn about; medians"
-    return f"{report.date}, commit {report.commit}; {runs}\n{facts}\n{versions}"
+def heading(run: Run) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in run.machine.items())
+    versions = ", ".join(f"{name} {value}" for name, value in run.versions.items())
+    runs = f"{run.rounds} rounds of {run.seconds:g} s, turn about; medians"
+    return f"{run.date}, commit {run.commit}; {runs}\n{facts}\n{versions}"
 
 
 def scenario_table(table: Iterable[Row]) -> str:

@@ -23,7 +23,7 @@ from bench.measure import MeasureFailed
 from bench.peers.peer import Missing
 from bench.peers.streams import STREAM_PEERS
 from bench.process import StartFailed, answering, next_line, raise_file_limit
-from bench.report import aligned, times
+from bench.report import Run, aligned, heading, times
 from bench.serving import Site, serving
 
 REFERENCE = "haproxy"
@@ -56,13 +56,7 @@ class Row(msgspec.Struct, frozen=True):
     errors: int
 
 
-class StreamReport(msgspec.Struct, frozen=True):
-    date: str
-    commit: str
-    machine: dict[str, str]
-    versions: dict[str, str]
-    rounds: int
-    seconds: float
+class StreamReport(Run, frozen=True):
     measures: dict[str, list[Row]]
     notes: list[str]
     samples: list[Sample]
@@ -277,10 +271,7 @@ def _of_gateway(table: Iterable[Row], key: str) -> float | None:
 
 
 def as_text(report: StreamReport) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in report.machine.items())
-    versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
-    runs = f"{report.rounds} rounds of {report.seconds:g} s, turn about; medians"
-    parts = [f"{report.date}, commit {report.commit}; {runs}\n{facts}\n{versions}"]
+    parts = [heading(report)]
     for name, table in report.measures.items():
         measure = MEASURES[name]
         head = ("", measure.rate, f"x {measure.reference}", measure.cost, f"x {measure.reference}", "errors")

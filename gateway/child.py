@@ -28,8 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 from setproctitle import setproctitle
 
-from gateway.config import Config
-from gateway.config.model import Process
+from gateway.config.model import Config, Process
 from gateway.documents import Documents
 from gateway.errors import GatewayError, StartError
 from gateway.findings import Findings, read

@@ -10,18 +10,19 @@ from collections.abc import Callable
 from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import gateway
-from gateway.config import Config, ConfigErrors, load, load_and_lint
-from gateway.config.dump import effective, schema
-from gateway.config.fields import MOST_WORKERS
-from gateway.config.files import control_path, find
+from gateway.config.paths import control_path, find
 from gateway.config.problems import closest
+from gateway.config.values import MOST_WORKERS
 from gateway.errors import Absent, GatewayError
 from gateway.master.control import ask
+
+if TYPE_CHECKING:
+    from gateway.config.model import Config
 
 # What only some commands need is imported by them: one that asks the master a question is to answer soon.
 
@@ -44,12 +45,13 @@ def _fail(error: object) -> NoReturn:
 def _guarded(work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except (GatewayError, ConfigErrors) as error:
+    except GatewayError as error:
         _fail(error)
 
 
 def _load(path: str | None) -> tuple[Path, Config]:
     """The file, and what it says. What that names and this machine lacks makes no difference to what it says."""
+    from gateway.config.load import load
     from gateway.middleware import KINDS
     from gateway.worker.assembly import check
 
@@ -61,6 +63,7 @@ def _load(path: str | None) -> tuple[Path, Config]:
 
 def _checked(path: str | None, is_rehearsal: bool) -> tuple[Path, Config, list[str]]:
     """The same with warnings: of what it can't mean, and, where it is not about to be run, of what is not here."""
+    from gateway.config.load import load_and_lint
     from gateway.middleware import KINDS
     from gateway.worker.assembly import check
     from gateway.worker.plugins import Plugins
@@ -121,12 +124,15 @@ def check(path: str | None, strict: bool) -> None:
 @_FILE
 def config(path: str | None) -> None:
     """Print the effective configuration, every default spelled out, secrets redacted."""
+    from gateway.config.dump import effective
+
     click.echo(_guarded(lambda: effective(_load(path)[1])))
 
 
 @main.command("schema")
 def print_schema() -> None:
     """Print the JSON Schema of the configuration file."""
+    from gateway.config.dump import schema
     from gateway.middleware import KINDS
 
     click.echo(schema(KINDS), nl=False)

@@ -34,8 +34,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from gateway.config import Config
 from gateway.config.load import load
+from gateway.config.model import Config
 from gateway.config.upstreams import Endpoint
 from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection

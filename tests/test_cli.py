@@ -412,6 +412,15 @@ def test_as_a_program(file: Path) -> None:
     assert "backlogg" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_who_asks_a_gateway_something_waits_for_no_model(file: Path) -> None:
+    """Building it takes longer than all the rest of such a command."""
+    program = [sys.executable, "-X", "importtime", "-m", "gateway", "status", "-c", str(file)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "no gateway is running" in done.stderr and "gateway.config.paths" in imported
+    assert not imported & {"pydantic", "asyncio", "gateway.config.model"}
+
+
 @pytest.mark.parametrize("arguments", [["schema"], ["--help"]])
 def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(arguments: list[str]) -> None:
     read, write = os.pipe()

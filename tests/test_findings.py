@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.upstreams import Endpoint
 from gateway.findings import Findings, read, written
 

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from gateway.cli import main
-from gateway.config import load, load_and_lint
+from gateway.config.load import load, load_and_lint
 from gateway.middleware import KINDS, MIDDLEWARE
 from gateway.upstream.health import NEXT
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway import testing
-from gateway.config import ConfigErrors
+from gateway.config.problems import ConfigErrors
 from gateway.testing import Answer, Gateway, Origin, Recorded
 
 PLUGINS = Path(__file__).parent.parent / "conf" / "plugins"

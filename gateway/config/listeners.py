@@ -11,27 +11,20 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.config.fields import (
-    ByteRate,
-    Count,
-    CountOrZero,
-    Duration,
-    ErrorStatus,
-    FieldValue,
-    FilePath,
-    Flag,
+from gateway.config.addresses import (
     Host,
     IPAddress,
     IPAddressAndPort,
     ListenAddress,
-    Name,
     Network,
     PortRange,
-    Size,
     TargetNetwork,
     TrustedProxy,
 )
+from gateway.config.fields import FilePath, Flag, Name
+from gateway.config.http import ErrorStatus, FieldValue
 from gateway.config.layers import UNKNOWN_KIND
+from gateway.config.quantities import ByteRate, Count, CountOrZero, Duration, Size
 from gateway.config.section import Section
 from gateway.config.values import parse_byte_rate as _byte_rate
 from gateway.config.values import parse_duration as _time

@@ -1,7 +1,8 @@
 """What a configuration says, as frozen values.
 
 The docstrings below the fields are the reference: `gateway schema` prints them. What concerns one value alone is
-checked by its type in `fields.py`; what concerns several places at once stands in `checks.py`. Only `load` runs both.
+checked by its type (`fields.py`, `quantities.py`, `addresses.py`, `http.py`); what concerns several places at once
+stands in `checks.py`. Only `load` runs both.
 """
 
 from __future__ import annotations
@@ -19,39 +20,31 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.config.addresses import Host, ListenAddress, Network, SocketPath
 from gateway.config.fields import (
     AT_LEAST_ONE,
     GUARDED,
-    Attribute,
-    Count,
-    Duration,
     ErrorLogTarget,
+    FilePath,
+    Flag,
+    LogTarget,
+    Name,
+    NonEmpty,
+    Regex,
+)
+from gateway.config.http import (
+    Attribute,
     ErrorStatus,
     Fields,
     FieldValue,
-    FilePath,
-    Flag,
     HashKey,
-    Host,
-    ListenAddress,
     Location,
-    LogTarget,
     Method,
-    Name,
-    Network,
-    NonEmpty,
-    Percent,
-    Priority,
     RedirectStatus,
-    Regex,
-    Size,
-    SocketPath,
     Status,
     TargetPath,
     Upgrade,
     UrlPath,
-    WeightOrZero,
-    Workers,
 )
 from gateway.config.layers import Layer, Layers, Standing, standing
 from gateway.config.listeners import (
@@ -64,14 +57,14 @@ from gateway.config.listeners import (
     TcpListener,
     TcpRoute,
 )
+from gateway.config.paths import DEFAULT_CONTROL
+from gateway.config.quantities import Count, Duration, Percent, Priority, Size, WeightOrZero, Workers
 from gateway.config.section import Section, or_table
 from gateway.config.upstreams import Upstream
 from gateway.config.values import parse_duration as _time
 from gateway.config.values import parse_replacement, shown
 from gateway.config.values import parse_size as _size
 from gateway.documents import Wanted
-
-DEFAULT_CONTROL = "/run/gateway/control.sock"
 
 
 class Process(Section):

@@ -9,33 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gateway.config.fields import (
-    AT_LEAST_ONE,
-    CookieName,
-    Count,
-    CountOrZero,
-    DnsName,
-    Duration,
-    EndpointAddress,
-    FilePath,
-    Flag,
-    HashKey,
-    HedgeAfter,
-    HostSent,
-    IPAddress,
-    IPAddressAndPort,
-    Method,
-    NonEmpty,
-    Percentage,
-    Port,
-    RetryOn,
-    Secret,
-    Size,
-    StatusRange,
-    TargetPath,
-    UrlPath,
-    Weight,
-)
+from gateway.config.addresses import DnsName, EndpointAddress, HostSent, IPAddress, IPAddressAndPort, Port
+from gateway.config.fields import AT_LEAST_ONE, FilePath, Flag, NonEmpty, Secret
+from gateway.config.http import CookieName, HashKey, Method, RetryOn, StatusRange, TargetPath, UrlPath
+from gateway.config.quantities import Count, CountOrZero, Duration, HedgeAfter, Percentage, Size, Weight
 from gateway.config.section import Section, or_table
 from gateway.config.values import parse_duration as _time
 from gateway.config.values import parse_size as _size

@@ -27,6 +27,8 @@ BYTE_RATE = rf"{SIZE}/[smh]"
 _LONGEST = 365 * 24 * 3600.0  # above this nobody means it, and deadlines stay far from where floats lose milliseconds
 _LARGEST = 1 << 62
 SUN_PATH = 107  # bytes in sockaddr_un.sun_path, without the closing NUL
+# Two generations of them and the observers fit on the scoreboard (`scoreboard.SEATS`), with room for one more drain.
+MOST_WORKERS = 128
 
 # What may stand in a request target or a Location (RFC 3986, sections 3.3 and 3.4), with everything else escaped.
 TARGET_PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*"

@@ -46,8 +46,8 @@ class Http1Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_due", "_buffer", "_empty_lines", "_end_tunnel", "_fields", "_half_closed", "_held", "_leaving",
-        "_paused", "_server_state", "_told", "_too_slow", "_transport", "_unsent", "choked", "closed", "deadline",
-        "entry", "exchange", "look", "peer", "requests", "scope", "state", "vigil",
+        "_outgoing", "_paused", "_server_state", "_told", "_too_slow", "_transport", "_unsent", "choked", "closed",
+        "deadline", "entry", "exchange", "look", "peer", "requests", "scope", "state", "vigil",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Http1Connection(asyncio.Protocol):
         self._paused = False
         self._leaving = False  # no further request is read
         self._half_closed = False  # the client has finished sending
+        self._outgoing = b""  # what leaves before this turn of the loop is over
         self._unsent = 0
         self._too_slow = False
         self._empty_lines = 0  # before the request to come
@@ -246,6 +247,7 @@ class Http1Connection(asyncio.Protocol):
         # A name saves the making of one; what a done-callback would do for uvicorn's set of tasks, `turn_over` does.
         task = exchange.task = entry.loop.create_task(exchange.run(), name="request")
         self._server_state.tasks.add(task)
+        entry.outgoing.steps += 1
         rest = data[end:]
         if is_too_large:
             exchange.refuse(WireError(413, "body_too_large"))
@@ -323,10 +325,30 @@ class Http1Connection(asyncio.Protocol):
     # What an exchange asks of its connection.
 
     def write(self, data: bytes) -> None:
+        if self._outgoing:
+            self.leave()
         self._transport.write(data)
 
     def write_many(self, pieces: tuple[bytes, ...]) -> None:
+        if self._outgoing:
+            self.leave()
         self._transport.writelines(pieces)
+
+    def write_last(self, data: bytes) -> None:
+        """The end of an answer: it may wait for those of other connections."""
+        outgoing = self.entry.outgoing
+        if outgoing.steps and not self._outgoing:
+            self._outgoing = data
+            outgoing.hold(self)
+        else:
+            self.write(data)
+            outgoing.flush()
+
+    def leave(self) -> None:
+        """Write what was held."""
+        data, self._outgoing = self._outgoing, b""
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _pause_reading(self) -> None:
         if not self._paused and not self.closed:
@@ -353,6 +375,7 @@ class Http1Connection(asyncio.Protocol):
 
     def detach(self, end: Callable[[str], None]) -> End:
         """Give the transport away to another protocol. end: ends what becomes of it, for a reason."""
+        self.leave()
         self._end_tunnel = end
         if self.entry.draining:  # it is told of that no more
             self.drain()
@@ -414,7 +437,7 @@ class Http1Connection(asyncio.Protocol):
         status, entry = exchange.status, self.entry
         made = refuse(status, exchange.reason, accept, exchange.request_id, entry.style, style)
         lines = b"".join([b"%b: %b\r\n" % pair for pair in made.fields])
-        self._transport.write(
+        self.write(
             b"HTTP/1.1 %d %b\r\ndate: %b\r\n%bconnection: close\r\n\r\n%b"
             % (status, phrase(status), entry.clock.date, lines, b"" if exchange.method == b"HEAD" else made.body)
         )
@@ -422,6 +445,7 @@ class Http1Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """Say that we are done, and throw away what still comes, so that the answer is not lost to a reset (RFC 9112,
         section 9.6)."""
+        self.leave()
         self._leaving = True
         self._buffer = b""
         self.entry.connections.discard(self)  # what is over takes no place
@@ -436,6 +460,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """End the connection once everything is written, or when the client takes nothing of it any more."""
+        self.leave()
         self._leaving = True
         self._transport.close()
         if not self.closed:
@@ -517,4 +542,5 @@ class Http1Connection(asyncio.Protocol):
         """End at once and visibly: by a reset, for an orderly end would make a cut body look whole where nothing but
         the end of the connection says how long it is."""
         if not self.closed:
+            self.leave()
             reset(self._transport)

@@ -97,6 +97,9 @@ class Http1Exchange(Exchange):
     async def run(self) -> None:
         """The request's task: the application, and what becomes of it if it fails."""
         self._begun = True
+        outgoing = self.listener.outgoing
+        if outgoing.steps:
+            outgoing.steps -= 1
         try:
             if self._stopped:
                 raise asyncio.CancelledError
@@ -376,7 +379,7 @@ class Http1Exchange(Exchange):
     def _send_body(self, body: bytes, more: bool) -> None:
         if not self._answered or self._complete:
             raise RuntimeError("a response body must follow its start and end once")
-        write = self._connection.write
+        write = self._connection.write if more else self._connection.write_last
         size = len(body)
         if self._chunked:
             self.bytes_out += size

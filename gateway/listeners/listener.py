@@ -13,6 +13,7 @@ from gateway.exchange import Exchange
 from gateway.listeners.admission import Admission
 from gateway.listeners.crowd import Crowd
 from gateway.listeners.identity import Introducer
+from gateway.outgoing import Outgoing, outgoing_of
 from gateway.refusals import Style
 from gateway.scoreboard import Cells
 from gateway.wheel import Wheel
@@ -89,10 +90,12 @@ class Entry:
     connections: set[Any] = field(default_factory=set)
     # Asking for the running one is a system call each time (a fork check).
     loop: asyncio.AbstractEventLoop = field(init=False)
+    outgoing: Outgoing = field(init=False)
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Connections come from here on, in this loop. A configuration that is only tried never gets here."""
         self.loop = loop
+        self.outgoing = outgoing_of(loop)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -21,21 +21,16 @@ from gateway.config.values import TcpAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, EgressDenied, NameUnknown, Refused, UpstreamError
 from gateway.listeners.association import Association
 from gateway.listeners.egress import Egress, Ticket
-from gateway.listeners.identity import plain
-from gateway.listeners.listener import Entry
 from gateway.listeners.outward import reach
-from gateway.peek import waiting
+from gateway.listeners.stream import GONE, StreamConnection, StreamEntry
 from gateway.proxy_protocol import Header
-from gateway.ranges import UNIX, Ranges
-from gateway.relay import End, Relay, reset
+from gateway.ranges import Ranges
+from gateway.relay import Relay
 from gateway.scoreboard import Fact
-from gateway.session import Session
 from gateway.socks import Malformed, Request, read_credentials, read_greeting, read_request, reply
 
 log = logging.getLogger("gateway")
 
-GONE = "client_gone"
-DRAINED = "drain_timeout"
 # After a reply that ends the connection: how long what still comes is thrown away, so that the reply is not lost to a
 # reset. The RFC wants the end within 10 s (section 6).
 _LINGER = 2.0
@@ -62,11 +57,10 @@ class Users(Protocol):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Socks5Entry(Entry):
+class Socks5Entry(StreamEntry):
     """One SOCKS listener. Times in seconds. clients: whose addresses may use it, None for anybody's; users: None for
     anybody; bandwidth: bytes a second, None for any."""
 
-    ended: Callable[[Session], None]  # told once of each connection
     clients: Ranges | None
     users: Users | None
     egress: Egress
@@ -74,7 +68,6 @@ class Socks5Entry(Entry):
     udp_address: str | None  # where clients are told to send them, None for where they have connected to
     handshake_timeout: float
     connect_timeout: float
-    idle_timeout: float
     bandwidth: float | None
 
 
@@ -87,13 +80,12 @@ class _Refusal(Exception):
         self.answer = answer
 
 
-class Socks5Connection(asyncio.Protocol):
+class Socks5Connection(StreamConnection):
     """A client's connection, from accept to close."""
 
-    __slots__ = (
-        "_association", "_ended", "_greeted", "_held", "_leaving", "_more", "_paused", "_peer", "_relay", "_rest",
-        "_server_state", "_task", "_told", "_transport", "closed", "deadline", "entry", "look", "session",
-    )  # fmt: skip
+    __slots__ = ("_association", "_greeted", "_is_told", "_leaving", "_more")
+
+    entry: Socks5Entry
 
     def __init__(
         self,
@@ -104,56 +96,27 @@ class Socks5Connection(asyncio.Protocol):
         told: Header | None = None,
         _loop: Any = None,
     ) -> None:
-        """told: by a proxy in front: whose connection it is."""
-        self.entry = entry
-        self.closed = False
-        self.deadline = 0.0
-        self.look = 0
-        self._server_state = server_state
-        self._peer = told.source if told is not None else None
-        self._rest = b""  # what came and was not read yet
+        StreamConnection.__init__(self, entry, server_state, told)
         self._more: asyncio.Future[None] | None = None  # who reads waits for this
-        self._ended = False  # the client has finished sending
         self._greeted = False
-        self._paused = False
         self._leaving = False  # nothing more is read
-        self._told = False  # of its end
-        self._held: bytes | None = None  # its place among those of the same client
-        self._relay: Relay | None = None
+        self._is_told = False  # its story
         self._association: Association | None = None
-        self._task: asyncio.Task[None] | None = None
 
     # What the event loop calls.
 
     def connection_made(self, transport: Any) -> None:
+        self._enter(transport)
         entry = self.entry
-        self._transport = transport
-        peer = self._peer or transport.get_extra_info("peername")
-        address, port = (plain(peer[0]), peer[1]) if isinstance(peer, tuple) else (UNIX, 0)
-        self.session = Session(entry, address, port, monotonic())
-        self._server_state.connections.add(self)
-        entry.connections.add(self)
-        cells = entry.cells
-        cells[entry.accepted_cell] += 1
-        cells[entry.open_cell] += 1
-        if entry.clients is not None and not entry.clients.covers(address):
-            self._end("client_not_allowed")
+        if entry.clients is not None and not entry.clients.covers(self.session.client):
+            self._refuse("client_not_allowed")
             return
-        if not self._is_admitted(address):
-            self._end("connection_limit_reached")
+        if not self._is_admitted():
+            self._refuse("connection_limit_reached")
             return
         task = self._task = entry.loop.create_task(self._serve(), name="socks")
         self._server_state.tasks.add(task)
         task.add_done_callback(self._served)
-
-    def _is_admitted(self, address: str) -> bool:
-        entry = self.entry
-        if not entry.admission.admits(self, self._server_state.connections):
-            return False
-        if entry.crowd is None:
-            return True
-        self._held = entry.crowd.enter(address)
-        return self._held is not None
 
     def data_received(self, data: bytes) -> None:
         if self._leaving or self._association is not None:
@@ -171,14 +134,7 @@ class Socks5Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Also from the relay, which has the transport by then."""
-        entry = self.entry
-        self.closed = True
-        self.deadline = 0.0
-        self._server_state.connections.discard(self)
-        entry.connections.discard(self)
-        entry.cells[entry.open_cell] -= 1
-        if self._held is not None and entry.crowd is not None:
-            entry.crowd.leave(self._held)
+        self._leave()
         if self._association is not None:
             self._association.end("")
         elif self._task is not None and self._relay is None:
@@ -313,16 +269,12 @@ class Socks5Connection(asyncio.Protocol):
         bounds = ticket.bounds(entry.bandwidth)
         relay = self._relay = Relay(entry.wheel, entry.idle_timeout, bounds, overhearing(session))
         try:
+            self._pause()
             await relay.run(self._detached(), far.detach())
         finally:
             session.bytes_in, session.bytes_out = relay.sent
             transport.abort()
         return relay.reason
-
-    def _detached(self) -> End:
-        self._pause()
-        rest, self._rest = self._rest, b""
-        return End(self._transport, rest, self._ended, self.closed)
 
     def _may_associate(self) -> bool:
         """Who comes by a unix socket sends no datagrams."""
@@ -355,8 +307,8 @@ class Socks5Connection(asyncio.Protocol):
 
     # Ends.
 
-    def _refuse(self, reason: str, answer: bytes) -> None:
-        """It goes nowhere, and is told so."""
+    def _refuse(self, reason: str, answer: bytes = b"") -> None:
+        """It goes nowhere, and is told so where there is an answer."""
         self.session.reason = self.session.reason or reason
         if not answer or self.closed or self._transport.is_closing():
             self._end(reason)
@@ -373,22 +325,10 @@ class Socks5Connection(asyncio.Protocol):
         self._resume()
         entry.wheel.arm(self, monotonic() + _LINGER)
 
-    def _end(self, reason: str) -> None:
-        """Close it, unless it is closed; by a reset where something it has sent is lost."""
-        self.deadline = 0.0
-        if not self.session.reason:
-            self.session.reason = reason
-        if self.closed or self._leaving:
-            return
-        if self._rest:
-            reset(self._transport)
-        else:
-            self._transport.close()
-
     def _tell(self) -> None:
         """Its story, once it is over: the connection, and what was done for it."""
-        if self.closed and self._task is None and not self._told:
-            self._told = True
+        if self.closed and self._task is None and not self._is_told:
+            self._is_told = True
             self.entry.ended(self.session)
 
     def _pause(self) -> None:
@@ -407,30 +347,6 @@ class Socks5Connection(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether nothing came of it yet."""
         return not (self._greeted or self._rest or self.closed)
-
-    @property
-    def idle_since(self) -> float:
-        return self.session.started
-
-    def close_if_idle(self) -> bool:
-        if not self.idle or waiting(self._transport):
-            return False
-        self._end(DRAINED if self.entry.draining else "connection_limit_reached")
-        return True
-
-    def drain(self) -> None:
-        if self.entry.closes_tunnels:
-            self.abort()
-
-    def abort(self) -> None:
-        """The time to drain is over."""
-        if self.closed:
-            return
-        self.session.reason = self.session.reason or DRAINED
-        if self._relay is not None:
-            self._relay.end(DRAINED)
-        else:
-            reset(self._transport)
 
 
 def _code(error: UpstreamError) -> int:

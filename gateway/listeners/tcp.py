@@ -17,14 +17,13 @@ from typing import Any
 from gateway.client_hello import HelloReader, NoHello
 from gateway.errors import Busy, DescriptorsExhausted, GatewayError, NoEndpoint, UpstreamError
 from gateway.listeners.identity import plain
-from gateway.listeners.listener import Entry
 from gateway.listeners.sni import Names
+from gateway.listeners.stream import GONE, StreamConnection, StreamEntry
 from gateway.metrics.plan import UPSTREAM_RETRIES
-from gateway.peek import is_dead, waiting
+from gateway.peek import is_dead
 from gateway.proxy_protocol import Address, Header
 from gateway.ranges import UNIX
-from gateway.relay import Bounds, End, Relay, reset
-from gateway.session import Session
+from gateway.relay import Bounds, End, Relay
 from gateway.upstream.dial import too_late
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.lease import Lease
@@ -32,8 +31,6 @@ from gateway.upstream.upstream import Upstream
 
 log = logging.getLogger("gateway")
 
-GONE = "client_gone"
-DRAINED = "drain_timeout"
 # Bytes kept of a client before there is an endpoint. Pausing sooner would cost most of them, who have sent their first
 # message by then, some system calls.
 _EARLY = 16 * 1024
@@ -50,29 +47,26 @@ class Way:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class TcpEntry(Entry):
+class TcpEntry(StreamEntry):
     """One TCP listener. Times in seconds.
 
     way: for what no name leads elsewhere; names: the routes of TLS connections. header: makes what tells an endpoint
     whose connection it gets, of the client's address and the one it came to.
     """
 
-    ended: Callable[[Session], None]  # told once of each connection
     way: Way | None
     names: Names[Way]
     hello_timeout: float
-    idle_timeout: float
     bounds: Bounds
     header: Callable[[Address | None, Address | None], bytes] | None
 
 
-class TcpConnection(asyncio.Protocol):
+class TcpConnection(StreamConnection):
     """A client's connection, from accept to close."""
 
-    __slots__ = (
-        "_ended", "_held", "_is_dialling", "_is_under_way", "_paused", "_reader", "_relay", "_rest", "_server_state",
-        "_task", "_told", "_transport", "closed", "deadline", "entry", "look", "session",
-    )  # fmt: skip
+    __slots__ = ("_is_dialling", "_is_under_way", "_reader")
+
+    entry: TcpEntry
 
     def __init__(
         self,
@@ -83,52 +77,23 @@ class TcpConnection(asyncio.Protocol):
         told: Header | None = None,
         _loop: Any = None,
     ) -> None:
-        """told: by a proxy in front: whose connection it is, and where that was meant to go."""
-        self.entry = entry
-        self.closed = False
-        self.deadline = 0.0
-        self.look = 0
-        self._server_state = server_state
-        self._told = told
+        StreamConnection.__init__(self, entry, server_state, told)
         self._reader: HelloReader | None = None
-        self._rest = b""  # what came before there was an endpoint
-        self._ended = False  # the client has finished sending
-        self._paused = False
-        self._held: bytes | None = None  # its place among those of the same client
-        self._relay: Relay | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._is_under_way = False  # it has begun
+        self._is_under_way = False  # its task has begun
         self._is_dialling = False
 
     # What the event loop calls.
 
     def connection_made(self, transport: Any) -> None:
+        self._enter(transport)
         entry = self.entry
-        self._transport = transport
-        peer = (self._told and self._told.source) or transport.get_extra_info("peername")
-        address, port = (plain(peer[0]), peer[1]) if isinstance(peer, tuple) else (UNIX, 0)
-        self.session = Session(entry, address, port, monotonic())
-        self._server_state.connections.add(self)
-        entry.connections.add(self)
-        cells = entry.cells
-        cells[entry.accepted_cell] += 1
-        cells[entry.open_cell] += 1
-        if not self._is_admitted(address):
+        if not self._is_admitted():
             self._refuse("connection_limit_reached")
         elif entry.names:
             self._reader = HelloReader()
             entry.wheel.arm(self, self.session.started + entry.hello_timeout)
         else:
             self._set_out(entry.way)
-
-    def _is_admitted(self, address: str) -> bool:
-        entry = self.entry
-        if not entry.admission.admits(self, self._server_state.connections):
-            return False
-        if entry.crowd is None:
-            return True
-        self._held = entry.crowd.enter(address)
-        return self._held is not None
 
     def data_received(self, data: bytes) -> None:
         if self._reader is not None:
@@ -150,18 +115,11 @@ class TcpConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Also from the relay, which has the transport by then."""
-        entry = self.entry
-        self.closed = True
-        self.deadline = 0.0
+        self._leave()
         self._reader = None
-        self._server_state.connections.discard(self)
-        entry.connections.discard(self)
-        entry.cells[entry.open_cell] -= 1
-        if self._held is not None and entry.crowd is not None:
-            entry.crowd.leave(self._held)
         if self._task is None:
             self._end(GONE)
-            entry.ended(self.session)
+            self.entry.ended(self.session)
         elif self._relay is None and self._is_under_way:
             self._task.cancel()
 
@@ -305,56 +263,17 @@ class TcpConnection(asyncio.Protocol):
             (plain(here[0]), here[1]) if isinstance(here, tuple) else None,
         )
 
-    def _detached(self) -> End:
-        rest, self._rest = self._rest, b""
-        return End(self._transport, rest, self._ended, self.closed)
-
     # Ends.
 
     def _refuse(self, reason: str) -> None:
         """It goes nowhere. It is told when it is lost."""
-        self.deadline = 0.0
         self._have_read()
         self._end(reason)
-
-    def _end(self, reason: str) -> None:
-        """Close it, unless it is closed; by a reset where something it has sent is lost."""
-        self.session.reason = self.session.reason or reason
-        if self.closed:
-            return
-        if self._rest:
-            reset(self._transport)
-        else:
-            self._transport.close()
 
     @property
     def idle(self) -> bool:
         """Whether it has yet to say where it wants to go."""
         return self._reader is not None and not self._reader.has_begun
-
-    @property
-    def idle_since(self) -> float:
-        return self.session.started
-
-    def close_if_idle(self) -> bool:
-        if self.closed or not self.idle or waiting(self._transport):
-            return False
-        self._refuse(DRAINED if self.entry.draining else "connection_limit_reached")
-        return True
-
-    def drain(self) -> None:
-        if self.entry.closes_tunnels:
-            self.abort()
-
-    def abort(self) -> None:
-        """The time to drain is over."""
-        if self.closed:
-            return
-        self.session.reason = self.session.reason or DRAINED
-        if self._relay is not None:
-            self._relay.end(DRAINED)
-        else:
-            reset(self._transport)
 
 
 class _Gone(GatewayError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.child import batch, is_read, tell
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.upstreams import Endpoint
 from gateway.errors import StartError
 from gateway.findings import read, written

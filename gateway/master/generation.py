@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.values import Address, TcpAddress
 from gateway.documents import Documents
 from gateway.findings import Findings

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.child import EXIT_BOOT, ids, tell
-from gateway.config import Config, load_and_lint
-from gateway.config.fields import MOST_WORKERS
 from gateway.config.layers import Kinds
+from gateway.config.load import load_and_lint
+from gateway.config.model import Config
+from gateway.config.values import MOST_WORKERS
 from gateway.errors import GatewayError, StartError
 from gateway.ledger import Ledger
 from gateway.log import Files, set_up

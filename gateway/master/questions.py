@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.config.fields import MOST_WORKERS
-from gateway.config.values import without_credentials
+from gateway.config.values import MOST_WORKERS, without_credentials
 from gateway.errors import GatewayError
 from gateway.master.control import Reply
 from gateway.master.endpoints import Endpoints

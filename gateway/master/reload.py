@@ -16,8 +16,9 @@ from typing import Any
 from setproctitle import setproctitle
 
 from gateway.child import ids
-from gateway.config import Config, ConfigError, ConfigErrors
 from gateway.config.diff import changes
+from gateway.config.model import Config
+from gateway.config.problems import ConfigError, ConfigErrors
 from gateway.errors import GatewayError, StartError
 from gateway.log import Files, set_up
 from gateway.master.control import Reply

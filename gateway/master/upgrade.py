@@ -21,10 +21,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from gateway.config import Config
 from gateway.config.dump import kept, restored
 from gateway.config.layers import Kinds
-from gateway.config.model import Log
+from gateway.config.model import Config, Log
 from gateway.documents import Documents
 from gateway.errors import StartError
 from gateway.findings import Findings, read, written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Condition, Mark

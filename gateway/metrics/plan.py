@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.upstreams import Upstream
 from gateway.reasons import EGRESS_RULES, REASONS
 from gateway.reasons import OTHER as OTHER_REASON

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
-from gateway.config.fields import CookieName, FieldName, FieldValue, FilePath, Flag, NonEmpty
+from gateway.config.fields import FilePath, Flag, NonEmpty
+from gateway.config.http import CookieName, FieldName, FieldValue
 from gateway.config.section import Section
 from gateway.middleware.identity import told
 from gateway.middleware.identity.challenge import challenge

@@ -9,7 +9,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from gateway.config.fields import ByteRate, PrefixLength, Size
+from gateway.config.addresses import PrefixLength
+from gateway.config.quantities import ByteRate, Size
 from gateway.ledger import Ledger
 from gateway.middleware.limits.keys import LimitKey, Missing, key_of
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send

@@ -6,7 +6,9 @@ from base64 import b64decode
 from collections.abc import Awaitable
 from typing import ClassVar, Literal
 
-from gateway.config.fields import Count, Duration, FieldValue, FilePath, Flag
+from gateway.config.fields import FilePath, Flag
+from gateway.config.http import FieldValue
+from gateway.config.quantities import Count, Duration
 from gateway.config.values import parse_duration
 from gateway.errors import Refused
 from gateway.middleware.identity import told

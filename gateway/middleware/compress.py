@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from gateway.config.fields import AT_LEAST_ONE, Count, Size
+from gateway.config.fields import AT_LEAST_ONE
+from gateway.config.quantities import Count, Size
 from gateway.config.values import parse_size, shown
 from gateway.middleware.content.codings import COMPRESSORS, LEVELS, MOST_LEVEL, Compressor, chosen, need, quick
 from gateway.middleware.content.lists import vary_line, varying

@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from gateway.config.fields import Count, CountOrZero, Duration, PrefixLength
+from gateway.config.addresses import PrefixLength
+from gateway.config.quantities import Count, CountOrZero, Duration
 from gateway.ledger import waiting_since
 from gateway.middleware.limits.charges import refunds
 from gateway.middleware.limits.keys import LimitKey, Missing, key_of

@@ -8,7 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
-from gateway.config.fields import Duration, FieldName, Flag, Method, Regex
+from gateway.config.fields import Flag, Regex
+from gateway.config.http import FieldName, Method
+from gateway.config.quantities import Duration
 from gateway.config.values import parse_duration, shown
 from gateway.middleware.content.lists import VARY, vary_line, varying
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Iterator
 from typing import Literal
 
-from gateway.config.fields import Count, Size
+from gateway.config.quantities import Count, Size
 from gateway.config.values import parse_size
 from gateway.errors import Refused
 from gateway.middleware.content.codings import EXPANDERS, Broken, Expander, need

@@ -13,7 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from gateway.config.fields import Duration, FieldName, FilePath, Flag, HttpUrl, Method
+from gateway.config.fields import FilePath, Flag
+from gateway.config.http import FieldName, HttpUrl, Method
+from gateway.config.quantities import Duration
 from gateway.config.values import parse_duration as _time
 from gateway.config.values import without_credentials
 from gateway.errors import DescriptorsExhausted, PortsExhausted, QueueTimeout, UpstreamError

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from gateway.answer import answer
 from gateway.blame import told
-from gateway.config.fields import Duration, PluginOptions, Size
+from gateway.config.fields import PluginOptions
+from gateway.config.quantities import Duration, Size
 from gateway.config.values import parse_duration, parse_size
 from gateway.errors import Refused, StartError
 from gateway.metrics.plan import LAYER_FAILED
@@ -19,16 +20,19 @@ from gateway.middleware.middleware import Options as Base
 from gateway.middleware.plugged import (
     TookTooLong,
     Use,
+    Waiting,
     as_bytes,
+    begin,
     built,
     check_shape,
     found,
     options_of,
+    rest,
     with_second,
     within,
 )
 from gateway.plugins import Answer, Failure, Request, Response
-from gateway.wire import ResponseHead, edited, reframed, value_of
+from gateway.wire import Pair, ResponseHead, edited, reframed, value_of
 
 log = logging.getLogger("gateway.middleware")
 
@@ -119,22 +123,41 @@ class Hooks(Middleware):
             scope["headers"].drop(_FORMS)
         return self._app(scope, receive, _Responder(self, Request(scope), scope, send))
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _run(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         request = Request(scope)
         if self.rewrite is not None:
             request.may_respond = True
             try:
-                await within(self.timeout, self.rewrite, request)
+                outcome = begin(self.rewrite, request)
             except Exception as error:
-                reason = self.tell("rewrite_request", scope, error)
-                if not self.bypasses:
-                    await answer(scope["gateway"], send, reason)
-                    return
-                request.answer = None
-            request.may_respond = False
-            if request.answer is not None:
-                await _answer(scope, send, request.answer)
-                return
+                return self._not_rewritten(scope, receive, send, request, error)
+            if type(outcome) is Waiting:
+                return self._rewritten(scope, receive, send, request, outcome)
+        return self._go_on(scope, receive, send, request)
+
+    async def _rewritten(self, scope: Scope, receive: Receive, send: Send, request: Request, waiting: Waiting) -> None:
+        try:
+            await rest(self.timeout, waiting)
+        except Exception as error:
+            await self._not_rewritten(scope, receive, send, request, error)
+        else:
+            await self._go_on(scope, receive, send, request)
+
+    async def _not_rewritten(
+        self, scope: Scope, receive: Receive, send: Send, request: Request, error: Exception
+    ) -> None:
+        reason = self.tell("rewrite_request", scope, error)
+        if self.bypasses:
+            request.answer = None
+            await self._go_on(scope, receive, send, request)
+        else:
+            await answer(scope["gateway"], send, reason)
+
+    def _go_on(self, scope: Scope, receive: Receive, send: Send, request: Request) -> Awaitable[None]:
+        """Hand the request on, unless it was answered."""
+        request.may_respond = False
+        if request.answer is not None:
+            return _answer(scope, send, request.answer)
         head = scope["headers"]
         if self.inbound is not None and head.length and request.transform:
             head.reframe()
@@ -144,7 +167,7 @@ class Hooks(Middleware):
             head.drop(_FORMS)
         if self._answers:
             send = _Responder(self, request, scope, send)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     async def instead(self, scope: Scope, request: Request, failure: Failure) -> Answer | None:
         """What the plug-in answers where the gateway would; None when it leaves that alone, or fails at it."""
@@ -260,40 +283,56 @@ class _Responder:
                 return self._body(self._response, message)
         return self.outer(message)
 
-    async def _start(self, message: Message) -> None:
-        layer, scope = self._layer, self._scope
+    def _start(self, message: Message) -> Awaitable[None]:
+        layer = self._layer
         self.is_over = True  # unless it turns out otherwise
-        exchange = scope["gateway"]
-        if exchange.reason:  # the gateway's own answer: something has failed
-            if layer.error is not None:
-                made = await layer.instead(scope, self._request, Failure.of(exchange.reason, message["status"]))
-                if made is not None:
-                    self._begin_discarding()  # it is a page of ours, which is short
-                    await _answer(scope, self.outer, made)
-                    return
-            await self.outer(message)
-            return
-        status, headers = message["status"], message.get("headers", ())
-        response = Response(status, headers, self._request)
+        if self._scope["gateway"].reason:  # the gateway's own answer: something has failed
+            return self.outer(message) if layer.error is None else self._instead(message)
+        headers = message.get("headers", ())
+        response = Response(message["status"], headers, self._request)
         if layer.modify is not None:
             kept = list(headers) if layer.bypasses else None
             try:
-                await within(layer.timeout, layer.modify, response)
+                outcome = begin(layer.modify, response)
             except Exception as error:
-                reason = layer.tell("modify_response", scope, error)
-                if kept is None:
-                    self._begin_discarding()
-                    await answer(exchange, self.outer, reason)
-                    self._end_soon(headers)
-                    return
-                response = Response(status, kept, self._request)
-            if response.body is not None:
-                await self._replace(response, headers)
-                return
-        await self._go_on(message, response)
+                return self._not_modified(message, kept, error)
+            if type(outcome) is Waiting:
+                return self._modified(message, response, kept, outcome)
+        return self._go_on(message, response)
 
-    async def _go_on(self, message: Message, response: Response) -> None:
+    async def _instead(self, message: Message) -> None:
+        """The plug-in's answer, or that of the gateway."""
+        scope, layer = self._scope, self._layer
+        failure = Failure.of(scope["gateway"].reason, message["status"])
+        made = await layer.instead(scope, self._request, failure)
+        if made is None:
+            await self.outer(message)
+        else:
+            self._begin_discarding()  # it is a page of ours, which is short
+            await _answer(scope, self.outer, made)
+
+    async def _modified(self, message: Message, response: Response, kept: list[Pair] | None, waiting: Waiting) -> None:
+        try:
+            await rest(self._layer.timeout, waiting)
+        except Exception as error:
+            await self._not_modified(message, kept, error)
+        else:
+            await self._go_on(message, response)
+
+    async def _not_modified(self, message: Message, kept: list[Pair] | None, error: Exception) -> None:
+        """kept: the fields as they were, where the response is to go on without the method."""
+        reason = self._layer.tell("modify_response", self._scope, error)
+        if kept is None:
+            self._begin_discarding()
+            await answer(self._scope["gateway"], self.outer, reason)
+            self._end_soon(message.get("headers", ()))
+        else:
+            await self._go_on(message, Response(message["status"], kept, self._request))
+
+    def _go_on(self, message: Message, response: Response) -> Awaitable[None]:
         """Send the head, however it was changed."""
+        if response.body is not None:
+            return self._replace(response, message.get("headers", ()))
         layer = self._layer
         source = response.source
         status = response.status
@@ -308,7 +347,7 @@ class _Responder:
             source = reframed(source)
         if status != message["status"] or source is not message.get("headers") or changed:
             message = {**message, **changed, "status": status, "headers": source}
-        await self.outer(message)
+        return self.outer(message)
 
     async def _replace(self, response: Response, headers: Any) -> None:
         body = response.body or b""

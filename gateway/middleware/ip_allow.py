@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 
-from gateway.config.fields import FilePath, TrustedProxy
+from gateway.config.addresses import TrustedProxy
+from gateway.config.fields import FilePath
 from gateway.errors import Absent, StartError
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base

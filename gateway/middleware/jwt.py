@@ -10,19 +10,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from gateway.config.fields import (
-    AT_LEAST_ONE,
-    CountOrZero,
-    CredentialSource,
-    Duration,
-    FieldValue,
-    FilePath,
-    Flag,
-    NonEmpty,
-    Secret,
-    Size,
-    Texts,
-)
+from gateway.config.fields import AT_LEAST_ONE, FilePath, Flag, NonEmpty, Secret, Texts
+from gateway.config.http import CredentialSource, FieldValue
+from gateway.config.quantities import CountOrZero, Duration, Size
 from gateway.config.values import parse_duration, parse_size
 from gateway.documents import Wanted
 from gateway.errors import StartError

@@ -132,7 +132,7 @@ class TookTooLong(Exception):
     """Something did not end within its time."""
 
 
-class _Resumed:
+class Waiting:
     """A coroutine that has taken its first step, to be awaited from there on."""
 
     __slots__ = ("_coroutine", "_yielded")
@@ -175,37 +175,61 @@ def is_from_outside(error: BaseException, task: asyncio.Task[Any] | None) -> boo
     return isinstance(error, GeneratorExit) and running is not task
 
 
-async def within(seconds: float, method: Callable[..., Any], *arguments: Any) -> Any:
-    """What a plug-in's method gives back, which may be a coroutine: that must end within this time. Raises
-    TookTooLong, and what the method raises; never anything that would end the worker or the request's task.
+def begin(method: Callable[..., Any], *arguments: Any) -> Any:
+    """What a plug-in's method gives back, or Waiting, when it is a coroutine that waits for something: `rest` is to be
+    awaited then. Raises what the method raises, but never anything that would end the worker or the request's task.
 
-    Most methods never wait for anything: the timer (2 us) is only set for one that does.
+    Most methods never wait for anything, and for those nothing has to be awaited: no coroutine, no timer.
     """
-    task = None
     try:
         result = method(*arguments)
-        if type(result) is CoroutineType:
-            try:
-                awaited: Awaitable[Any] = _Resumed(result, result.send(None))
-            except StopIteration as end:
-                return end.value
-        elif isinstance(result, Awaitable):
-            awaited = result
-        else:
-            return result
-        task = asyncio.current_task()
-        return await _timed(seconds, awaited)
+        if result is None:
+            return None
+        if type(result) is not CoroutineType:
+            if not isinstance(result, Awaitable):
+                return result
+            result = _awaited(result)
+        try:
+            return Waiting(result, result.send(None))
+        except StopIteration as end:
+            return end.value
     except Exception:
         raise
     except BaseException as error:
-        # Without a task it was called, not waited for: whatever it raises is its own.
-        if is_from_outside(error, task or asyncio.current_task()):
+        if is_from_outside(error, asyncio.current_task()):
             raise
-        raise _Ended(f"it ended itself by {type(error).__name__}").with_traceback(error.__traceback__) from None
+        raise _ended(error) from None
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+async def rest(seconds: float, waiting: Waiting) -> Any:
+    """What comes of it in the end, which must be within this time. Raises TookTooLong, and what `begin` may raise."""
+    task = asyncio.current_task()
+    try:
+        return await _timed(seconds, waiting)
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_from_outside(error, task):
+            raise
+        raise _ended(error) from None
+
+
+async def within(seconds: float, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Both in one."""
+    result = begin(method, *arguments)
+    return await rest(seconds, result) if type(result) is Waiting else result
 
 
 class _Ended(RuntimeError):
     """A method wanted to end more than itself."""
+
+
+def _ended(error: BaseException) -> _Ended:
+    return _Ended(f"it ended itself by {type(error).__name__}").with_traceback(error.__traceback__)
 
 
 async def _timed(seconds: float, awaited: Awaitable[Any]) -> Any:

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from gateway.config.fields import Count, Duration, FilePath, Flag, PrefixLength, Rate
+from gateway.config.addresses import PrefixLength
+from gateway.config.fields import FilePath, Flag
+from gateway.config.quantities import Count, Duration, Rate
 from gateway.metrics.plan import LAYER_SHADOWED
 from gateway.middleware.limits.charges import charged, refunds
 from gateway.middleware.limits.keys import LimitKey, Missing, key_of

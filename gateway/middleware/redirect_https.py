@@ -7,7 +7,8 @@ from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Literal
 
-from gateway.config.fields import Port, RedirectStatus, UrlPath
+from gateway.config.addresses import Port
+from gateway.config.http import RedirectStatus, UrlPath
 from gateway.middleware.content.location import in_location
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base

@@ -7,7 +7,8 @@ import re
 from collections.abc import Awaitable
 from typing import Any, Literal
 
-from gateway.config.fields import Flag, PercentOrZero
+from gateway.config.fields import Flag
+from gateway.config.quantities import PercentOrZero
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base
 from gateway.middleware.written import OwnName

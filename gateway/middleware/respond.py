@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal
 
-from gateway.config.fields import Method, UrlPath
+from gateway.config.http import Method, UrlPath
 from gateway.config.model import Respond as RespondConfig
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base

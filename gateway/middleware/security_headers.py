@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from gateway.config.fields import FieldValue, Flag
+from gateway.config.fields import Flag
+from gateway.config.http import FieldValue
 from gateway.config.values import shown
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base

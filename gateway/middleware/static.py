@@ -15,7 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.staticfiles import StaticFiles
 
-from gateway.config.fields import FieldValue, Flag, NonEmpty, UrlPath
+from gateway.config.fields import Flag, NonEmpty
+from gateway.config.http import FieldValue, UrlPath
 from gateway.errors import Absent, Refused, StartError
 from gateway.middleware.content.location import in_location
 from gateway.middleware.middleware import App, Message, Middleware, Place, Receive, Scope, Send

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from gateway.config.fields import FieldName
+from gateway.config.http import FieldName
 from gateway.wire import HOP_BY_HOP
 
 # What frames a message, or ends at this hop: nobody else's to write, in either direction.

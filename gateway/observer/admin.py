@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import gateway
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.documents import Documents
 from gateway.findings import Findings
 from gateway.ledger import Ledger

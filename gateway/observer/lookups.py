@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.child import batch, tell
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.upstreams import Endpoint
 from gateway.errors import DiscoveryError
 from gateway.findings import MOST, Findings, written

@@ -13,7 +13,7 @@ from copy import copy
 from functools import partial
 from time import monotonic
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.upstreams import Health as HealthConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.config.values import Origin, TcpAddress

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.config import Config
 from gateway.config.dump import without_secrets
 from gateway.config.layers import Standing
+from gateway.config.model import Config
 from gateway.config.model import Route as RouteConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.errors import GatewayError

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from gateway.errors import BadResponse, ConnectionCut, IdleTimeout, OutOfTime, ResponseTimeout, UpstreamError
+from gateway.outgoing import outgoing_of
 from gateway.parts import add, take
 from gateway.peek import waiting
 from gateway.relay import End
@@ -40,9 +41,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_awaited", "_bodyless", "_buffer", "_chunks", "_decoder", "_done", "_due", "_eof", "_error", "_fields",
-        "_head", "_held", "_idle_timeout", "_interim", "_left", "_loop", "_paused", "_response_timeout", "_transport",
-        "_until", "_upgrade", "_waiter", "_wheel", "_within", "announced", "busy", "choked", "closed", "counted",
-        "deadline", "endpoint", "look", "made", "request_sent", "retire", "safe", "served", "since",
+        "_head", "_held", "_idle_timeout", "_interim", "_is_counted", "_left", "_loop", "_outgoing", "_paused",
+        "_response_timeout", "_transport", "_unsent", "_until", "_upgrade", "_waiter", "_wheel", "_within", "announced",
+        "busy", "choked", "closed", "counted", "deadline", "endpoint", "look", "made", "request_sent", "retire", "safe",
+        "served", "since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Remote, wheel: Wheel, response_timeout: float, idle_timeout: float) -> None:
@@ -60,6 +62,9 @@ class Connection(asyncio.Protocol):
         self.deadline = 0.0
         self.look = 0
         self._loop = asyncio.get_running_loop()  # asking each time is a system call each time (a fork check)
+        self._outgoing = outgoing_of(self._loop)
+        self._is_counted = False  # there as a step to come
+        self._unsent = b""  # a request that leaves before this turn of the loop is over
         self._wheel = wheel
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
@@ -118,6 +123,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """End it now. It counts as closed from here on, also before the event loop has said so."""
         self.deadline = 0.0
+        self._unsent = b""
         if not self.closed:
             self.closed = True
             self._transport.abort()
@@ -156,13 +162,28 @@ class Connection(asyncio.Protocol):
             self._await_head()
         elif until != NEVER:
             self._wheel.arm(self, until)
+        outgoing = self._outgoing
+        if outgoing.steps and not more:
+            self._unsent = head
+            outgoing.hold(self)
+        elif not self._write_first(head):
+            raise self._unfit()
+        else:
+            outgoing.flush()
+
+    def _write_first(self, head: bytes) -> bool:
+        """Begin with the request. False when it is certain that nothing of it was sent: the transport writes at once
+        unless something waits before it, and it ends when the first write fails. What is not certain counts as sent."""
         transport = self._transport
-        # The transport writes at once unless something waits before it, and it ends when the first write fails. So this
-        # is certain; what is not counts as sent.
         is_first = not transport.get_write_buffer_size()
         transport.write(head)
-        if is_first and transport.is_closing():
-            raise self._unfit()
+        return not (is_first and transport.is_closing())
+
+    def leave(self) -> None:
+        """Send the request that was held."""
+        head, self._unsent = self._unsent, b""
+        if head and (self._transport.is_closing() or not self._write_first(head)):
+            self._fail(self._unfit())
 
     def _unfit(self) -> ConnectionCut:
         """It has ended since its last response, and nothing of this request was sent."""
@@ -239,6 +260,10 @@ class Connection(asyncio.Protocol):
 
     def take(self) -> bytes:
         """The next part of what has arrived of the body, b"" for nothing yet."""
+        if self._is_counted:
+            self._is_counted = False
+            if self._outgoing.steps:
+                self._outgoing.steps -= 1
         data = take(self._chunks)
         self._held -= len(data)
         if self._paused and self._held < _BODY_HIGH and not self.closed:
@@ -261,6 +286,9 @@ class Connection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             return
+        if not self._is_counted:
+            self._is_counted = True
+            self._outgoing.steps += 1
         if self._interim:
             waiter.set_result(self._interim.pop(0))
         elif self._head is not None:
@@ -290,6 +318,9 @@ class Connection(asyncio.Protocol):
             if not self.busy:
                 self._ended()
                 self.close()
+            return
+        if self._unsent:  # an answer to no question; nor will there be one
+            self._fail(self._unfit())
             return
         try:
             if self._head is None:
@@ -420,6 +451,8 @@ class Connection(asyncio.Protocol):
             # Without it TLS was cut off, by anybody, and the body may be too (RFC 9112, section 9.8).
             if self._head is not None and self._left == -2 and self._eof and exc is None:
                 self._finish(b"")
+            elif self._unsent:
+                self._error = self._unfit()
             else:
                 self._error = self._broken(ConnectionCut, f"{_CLOSED} in the middle" if self._head else _CLOSED)
         if self.choked is not None:

@@ -18,9 +18,9 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from gateway.config import Config
 from gateway.config import model as configured
 from gateway.config.layers import Standing
+from gateway.config.model import Config
 from gateway.config.upstreams import Endpoint as EndpointConfig
 from gateway.config.upstreams import Upstream as UpstreamConfig
 from gateway.documents import Documents, wanted

@@ -8,9 +8,9 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from gateway.config import Config
 from gateway.config import listeners as configured
 from gateway.config.listeners import NO_EGRESS
+from gateway.config.model import Config
 from gateway.config.upstreams import UpstreamTimeouts
 from gateway.errors import Absent, StartError
 from gateway.exchange import Exchange

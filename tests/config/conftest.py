@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gateway.config import Config, ConfigErrors, load
+from gateway.config.load import load
+from gateway.config.model import Config
+from gateway.config.problems import ConfigErrors
 
 Write = Callable[..., Path]
 Mistakes = Callable[..., list[str]]

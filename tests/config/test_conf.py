@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load, load_and_lint
-from gateway.config.files import DEFAULT_FILES
+from gateway.config.load import load, load_and_lint
+from gateway.config.paths import DEFAULT_FILES
 from gateway.middleware import KINDS
 
 CONF = Path(__file__).parents[2] / "conf"

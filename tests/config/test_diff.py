@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.config import Config
 from gateway.config.diff import changes
+from gateway.config.model import Config
 
 BASE = """
 [upstreams.app]

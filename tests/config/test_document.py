@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load
 from gateway.config.document import gather
+from gateway.config.load import load
 
 from .conftest import MINIMAL, Mistakes, Write
 

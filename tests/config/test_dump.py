@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from gateway.config import Config
 from gateway.config.document import INCLUDE
 from gateway.config.dump import effective, restored, schema
+from gateway.config.model import Config
 from gateway.config.section import Section, documented
 from gateway.middleware import KINDS
 

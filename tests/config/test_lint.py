@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from gateway.config import load_and_lint
 from gateway.config.lint import lint
+from gateway.config.load import load_and_lint
 from gateway.config.model import Config, Route
 from gateway.config.problems import dotted
 from gateway.middleware import KINDS, MIDDLEWARE

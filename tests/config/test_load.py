@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.config import Config, ConfigErrors, load
 from gateway.config.checks import check
 from gateway.config.explain import explain
+from gateway.config.load import load
+from gateway.config.model import Config
+from gateway.config.problems import ConfigErrors
 from gateway.config.values import Origin, TcpAddress, UnixAddress
 from gateway.middleware import KINDS
 

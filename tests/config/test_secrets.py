@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, ConfigErrors
 from gateway.config.diff import changes
 from gateway.config.dump import effective, kept, restored
 from gateway.config.environment import expand
 from gateway.config.load import load
-from gateway.config.problems import Problem
+from gateway.config.model import Config
+from gateway.config.problems import ConfigErrors, Problem
 from gateway.config.values import Secret, is_telling, shown, without_credentials
 from gateway.middleware import KINDS
 from gateway.proxy.explain import explain

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, load, load_and_lint
 from gateway.config.diff import changes
 from gateway.config.dump import effective, restored
-from gateway.config.model import Canary, Mirror, Share
+from gateway.config.load import load, load_and_lint
+from gateway.config.model import Canary, Config, Mirror, Share
 from gateway.middleware import KINDS
 
 from .conftest import MINIMAL, Mistakes, Write

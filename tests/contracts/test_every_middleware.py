@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, ConfigErrors, load
+from gateway.config.load import load
+from gateway.config.model import Config
+from gateway.config.problems import ConfigErrors
 from gateway.middleware import KINDS, MIDDLEWARE
 from gateway.worker.assembly import check
 from tests.listeners.site import Site, get, until

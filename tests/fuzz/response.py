@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.errors import UpstreamError
 from gateway.metrics.plan import Plan
 from gateway.worker.assembly import assemble

@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection
 from gateway.metrics.plan import Plan

@@ -7,11 +7,9 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from tests.support.gateway_process import Gateway, Start
 from tests.support.http import connect
 from tests.support.metrics import Metrics
 from tests.support.origin import CHUNKS, HELLO, Origin
+from tests.support.pages import serving
 from tests.support.talker import Talker
 from tests.support.waiting import eventually
 
@@ -86,26 +85,8 @@ def tls_origin(folder: Path) -> Iterator[tuple[str, str]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", str(len(HELLO)))
-            self.end_headers()
-            self.wfile.write(HELLO)
-
-        def log_message(self, *words: Any) -> None:
-            """Nobody reads it."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield f"https://127.0.0.1:{server.server_address[1]}/", str(folder / "ca.pem")
-        server.shutdown()
-        thread.join()
+    with serving(HELLO, context, keeps=True) as port:
+        yield f"https://127.0.0.1:{port}/", str(folder / "ca.pem")
 
 
 def tunnel(one: Gateway, to: str) -> socket.socket:

@@ -10,7 +10,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.middleware.hashes import user_line
 from tests.support import access_log
 from tests.support.gateway_process import Gateway, Start
 from tests.support.metrics import Metrics
+from tests.support.pages import serving
 from tests.support.waiting import eventually
 
 BODY = b"x" * 100_000
@@ -56,31 +56,6 @@ allow = ["127.0.0.0/8"]
 deny = ["127.0.0.9"]
 ports = ["1-65535"]
 """
-
-
-@contextmanager
-def origin(tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """An HTTP origin: its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", str(len(BODY)))
-            self.end_headers()
-            self.wfile.write(BODY)
-
-        def log_message(self, *words: Any) -> None:
-            """Nobody reads it."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
 
 
 @contextmanager
@@ -141,7 +116,7 @@ def test_curl(gateway: Start, config: str, tmp_path: Path) -> None:
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(tls)
     one = gateway(config.replace("workers = 2", "workers = 1"))  # so that lines are in order
     way, secret = one.address("open"), one.address("closed")
-    with origin() as plain, origin(tls) as safe:
+    with serving(BODY) as plain, serving(BODY, tls) as safe:
         ca = ("--cacert", str(tmp_path / "ca.pem"))
         for arguments in (
             ("--socks5-hostname", way, f"http://localhost:{plain}/"),

@@ -196,22 +196,12 @@ def test_a_long_stream_lives_on_in_the_old_worker(gateway: Start) -> None:
         assert numbers("gateway_session_endings_total", listener="tcp", reason="") == 1
 
 
-def test_the_drain_has_an_end(gateway: Start) -> None:
+@pytest.mark.parametrize(
+    "how", [{"drain": "1s"}, {"drain": "60s", "on_reload": "close"}], ids=["when the drain ends", "at once"]
+)
+def test_a_reload_ends_tunnels(gateway: Start, how: dict[str, Any]) -> None:
     with Talker() as talker:
-        one = gateway(settings(talker.address, drain="1s"))
-        with connect(one.address("tcp")) as sock:
-            sock.sendall(b"x")
-            assert sock.recv(1) == b"x"
-            reload(one)
-            with pytest.raises(ConnectionResetError):
-                sock.recv(1)
-        one.settled(1)
-        assert [line["reason"] for line in lines(one, 1)] == ["drain_timeout"]
-
-
-def test_a_reload_may_close_tunnels(gateway: Start) -> None:
-    with Talker() as talker:
-        one = gateway(settings(talker.address, drain="60s", on_reload="close"))
+        one = gateway(settings(talker.address, **how))
         with connect(one.address("tcp")) as sock:
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.ledger import Ledger
 from gateway.listeners.udp import Sessions
 from gateway.master.sockets import Listening

@@ -12,18 +12,19 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.exchange import Exchange
 from gateway.listeners.http1 import Http1Connection
-from gateway.listeners.listener import HttpEntry
+from gateway.listeners.listener import Entry, HttpEntry
 from gateway.listeners.preface import Preface
 from gateway.metrics.endpoints import drain
 from gateway.metrics.plan import UPSTREAM_OPEN, Plan
 from gateway.middleware import KINDS
 from gateway.scoreboard import Condition, Fact, Scoreboard
+from gateway.session import Session
 from gateway.truth import Truth
 from gateway.upstream.upstream import Upstream
-from gateway.worker.assembly import Common, assemble, pseudonym, running_wheel
+from gateway.worker.assembly import Assembled, Common, assemble, pseudonym, running_wheel
 from gateway.worker.plugins import Plugins
 from tests.upstream.peer import Message, Origin, Peer, dial
 
@@ -31,8 +32,78 @@ from tests.upstream.peer import Message, Origin, Peer, dial
 _LONG = {"head": "60s", "body_idle": "60s", "keep_alive": "60s", "write_idle": "60s"}
 
 
-class Site:
+class Served:
+    """One listener of a configuration, on a socket of its own, and its clients. send_buffer: bytes the kernel holds for
+    each of them, 0 for its own choice."""
+
+    entry: Entry
+
+    def __init__(self, config: Config, send_buffer: int) -> None:
+        self.config = config
+        self.plan = Plan()
+        self.plan.cover(config)
+        self.state = ServerState()
+        self._board = Scoreboard.create()
+        self.cells = self._board.take(1, [])
+        self._send_buffer = send_buffer
+        self._clients: list[Peer] = []
+
+    def _assembled(
+        self,
+        common: Common,
+        finished: Callable[[Exchange], None],
+        ended: Callable[[Session], None] = lambda session: None,
+    ) -> Assembled:
+        self._common = common
+        made = assemble(
+            self.config, self.plan, self._board, self.cells, running_wheel(), finished, common=common, ended=ended
+        )
+        self._upstreams = made.upstreams
+        return made
+
+    async def _listen(self, make: Callable[..., asyncio.BaseProtocol], host: str = "127.0.0.1") -> None:
+        sock = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if self._send_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
+        self.port = sock.getsockname()[1]
+        self._server = await asyncio.get_running_loop().create_server(make, sock=sock)
+
+    async def client(self, data: bytes = b"", **more: int) -> Peer:
+        """A connection that has sent this."""
+        peer = await dial(self.port, **more)
+        self._clients.append(peer)
+        if data:
+            await peer.send(data)
+        return peer
+
+    async def _close(self, has_failed: bool) -> None:
+        """Nobody is served any more. has_failed: the test; otherwise nothing may be left over."""
+        self._server.close()
+        for client in self._clients:
+            client.writer.transport.abort()
+        if not has_failed:
+            await until(lambda: not self.state.connections and not self.state.tasks)
+            self._has_nothing_left()
+
+    def _has_nothing_left(self) -> None:
+        assert not self.entry.connections
+        assert self.cells[self.entry.open_cell] == 0
+        for upstream in self._upstreams.values():
+            for endpoint in upstream.endpoints:
+                assert endpoint.in_flight == 0
+        kept = self._kept()
+        for gauge in self.plan.gauges():
+            assert self.cells[gauge] == 0 or gauge in kept
+
+    def _kept(self) -> set[int]:
+        """Gauges that need not be 0."""
+        return set()
+
+
+class Site(Served):
     """A gateway in front of origins. An async context manager: on leaving it must have nothing left over."""
+
+    entry: HttpEntry
 
     def __init__(
         self,
@@ -53,9 +124,9 @@ class Site:
     ) -> None:
         """others: upstreams beside that of the origins, which is "app". middleware: around all routes. sets: of
         layers. python_path: where plug-ins are. listener: further keys of it, perhaps of another kind. egress: that
-        which is called "lan". send_buffer: bytes the kernel holds for each client, 0 for its own choice."""
+        which is called "lan"."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
-        self.config = Config.model_validate(
+        config = Config.model_validate(
             {
                 "listeners": [
                     {
@@ -79,24 +150,13 @@ class Site:
             },
             context=KINDS,
         )
-        self._send_buffer = send_buffer
+        super().__init__(config, send_buffer)
         self._python_path = python_path
         self.told: asyncio.Queue[Exchange] = asyncio.Queue()
-        self.state = ServerState()
-        self._board = Scoreboard.create()
-        self.cells = self._board.take(1, [])
-        self.entry: HttpEntry
-        self._clients: list[Peer] = []
 
     async def __aenter__(self) -> Site:
-        self.plan = plan = Plan()
-        plan.cover(self.config)
-        self._common = common = Common(plugin=Plugins(self._python_path))
-        made = assemble(
-            self.config, plan, self._board, self.cells, running_wheel(), self.told.put_nowait, common=common
-        )
+        made = self._assembled(Common(plugin=Plugins(self._python_path)), self.told.put_nowait)
         made.clock.date = formatdate(usegmt=True).encode()
-        self._upstreams = made.upstreams
         self._lifespan = made.app.router.lifespan_context(made.app)
         await self._lifespan.__aenter__()
         [self.entry] = made.http_entries
@@ -107,11 +167,7 @@ class Site:
         if self.entry.preface is not None:
             make = partial(Preface, self.entry, self.entry.preface, self.state, make)
         self.make = make
-        sock = socket.create_server(("127.0.0.1", 0))
-        if self._send_buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
-        self.port = sock.getsockname()[1]
-        self._server = await asyncio.get_running_loop().create_server(make, sock=sock)
+        await self._listen(make)
         return self
 
     @property
@@ -134,14 +190,6 @@ class Site:
         """Whether no endpoint was blamed for anything."""
         return all(endpoint.health.condition is Condition.UP for endpoint in self.upstream.endpoints)
 
-    async def client(self, data: bytes = b"", **more: int) -> Peer:
-        """A connection that has sent this."""
-        peer = await dial(self.port, **more)
-        self._clients.append(peer)
-        if data:
-            await peer.send(data)
-        return peer
-
     async def ask(self, data: bytes) -> Message:
         """One request on a connection of its own, and its response."""
         peer = await self.client(data)
@@ -154,31 +202,17 @@ class Site:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        self._server.close()
-        for client in self._clients:
-            client.writer.transport.abort()
-        if kind is None:
-            await until(lambda: not self.state.connections and not self.state.tasks)
-            self._has_nothing_left()
+        await self._close(kind is not None)
         await self._lifespan.__aexit__(None, None, None)
         await until(lambda: not self.cells[Fact.UPSTREAM_OPEN])
         self._common.ledger.close()
         self._board.close()
 
-    def _has_nothing_left(self) -> None:
-        assert not self.entry.connections
-        assert self.cells[self.entry.open_cell] == 0
-        for upstream in self._upstreams.values():
-            for endpoint in upstream.endpoints:
-                assert endpoint.in_flight == 0
-        for gauge in self.plan.gauges():
-            assert self.cells[gauge] == 0 or gauge in self._of_pools()
-
     def group(self, cell: int, upstream: str = "app") -> int:
         """What an upstream as a whole has counted."""
         return int(self.cells[self.plan.block("group", upstream) + cell])
 
-    def _of_pools(self) -> set[int]:
+    def _kept(self) -> set[int]:
         """Connections that are kept stay open for a while."""
         return {at + UPSTREAM_OPEN for at in self.plan.blocks["upstream"].values()}
 

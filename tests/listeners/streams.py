@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from uvicorn.server import ServerState
-
-from gateway.config import Config
-from gateway.listeners.listener import Entry
-from gateway.metrics.plan import Plan
+from gateway.config.model import Config
 from gateway.middleware import KINDS
 from gateway.proxy_protocol import Header
-from gateway.scoreboard import Condition, Fact, Scoreboard
+from gateway.scoreboard import Condition, Fact
 from gateway.session import Session
 from gateway.upstream.upstream import Upstream
-from gateway.worker.assembly import Common, assemble, running_wheel
-from tests.listeners.site import until
-from tests.upstream.peer import Origin, Peer, dial
+from gateway.worker.assembly import Common
+from tests.listeners.site import Served
+from tests.upstream.peer import Origin
 
 
-class Streams:
+class Streams(Served):
     """One listener of kind "tcp", unless it is told otherwise. An async context manager: on leaving it must have
     nothing left over."""
 
@@ -40,11 +35,10 @@ class Streams:
         own: tuple[str, ...] = (),
         **listener: Any,
     ) -> None:
-        """origins: the endpoints of the upstream "app". others: upstreams beside it. routes: `tcp_routes`. send_buffer:
-        bytes the kernel holds for each client, 0 for its own choice. told: a PROXY header. egress: that
-        of the listener. own: where the gateway is said to listen."""
+        """origins: the endpoints of the upstream "app". others: upstreams beside it. routes: `tcp_routes`. told: a
+        PROXY header. egress: that of the listener. own: where the gateway is said to listen."""
         endpoints = [origin if isinstance(origin, str) else origin.address for origin in origins]
-        self.config = Config.model_validate(
+        config = Config.model_validate(
             {
                 "listeners": [
                     {
@@ -65,43 +59,21 @@ class Streams:
             },
             context=KINDS,
         )
-        self._send_buffer = send_buffer
+        super().__init__(config, send_buffer)
         self._told = told
         self._own = own
         self._host = host
         self.told: asyncio.Queue[Session] = asyncio.Queue()
-        self.state = ServerState()
-        self._board = Scoreboard.create()
-        self.cells = self._board.take(1, [])
-        self.entry: Entry
-        self._clients: list[Peer] = []
 
     async def __aenter__(self) -> Streams:
-        self.plan = plan = Plan()
-        plan.cover(self.config)
-        self._common = common = Common(own=self._own)
-        made = assemble(
-            self.config,
-            plan,
-            self._board,
-            self.cells,
-            running_wheel(),
-            lambda exchange: None,
-            common=common,
-            ended=self.told.put_nowait,
-        )
-        self._upstreams = made.upstreams
+        made = self._assembled(Common(own=self._own), lambda exchange: None, self.told.put_nowait)
         [self.entry] = made.entries
         self.entry.begin(asyncio.get_running_loop())
         more: dict[str, Any] = {} if self._told is None else {"told": self._told}
         make = partial(
             self.entry.protocol, config=None, server_state=self.state, app_state={}, entry=self.entry, **more
         )
-        sock = socket.create_server((self._host, 0), family=socket.AF_INET6 if ":" in self._host else socket.AF_INET)
-        if self._send_buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
-        self.port = sock.getsockname()[1]
-        self._server = await asyncio.get_running_loop().create_server(make, sock=sock)
+        await self._listen(make, self._host)
         return self
 
     def upstream(self, name: str = "app") -> Upstream:
@@ -112,14 +84,6 @@ class Streams:
         address = origin if isinstance(origin, str) else origin.address
         [one] = [one for one in self._upstreams[upstream].endpoints if one.name == address]
         return one.health.condition
-
-    async def client(self, data: bytes = b"", **more: int) -> Peer:
-        """A connection that has sent this."""
-        peer = await dial(self.port, **more)
-        self._clients.append(peer)
-        if data:
-            await peer.send(data)
-        return peer
 
     async def session(self) -> Session:
         """The next connection that is over, as the access log hears of it."""
@@ -139,23 +103,13 @@ class Streams:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        self._server.close()
-        for client in self._clients:
-            client.writer.transport.abort()
-        if kind is None:
-            await until(lambda: not self.state.connections and not self.state.tasks)
-            self._has_nothing_left()
+        await self._close(kind is not None)
         for upstream in self._upstreams.values():
             upstream.close()
         self._common.ledger.close()
         self._board.close()
 
     def _has_nothing_left(self) -> None:
-        assert not self.entry.connections
+        super()._has_nothing_left()
         assert self.told.empty(), "a connection of which the test has not asked how it ended"
         assert self.cells[Fact.UPSTREAM_OPEN] == 0
-        for upstream in self._upstreams.values():
-            for endpoint in upstream.endpoints:
-                assert endpoint.in_flight == 0
-        for gauge in self.plan.gauges():
-            assert self.cells[gauge] == 0

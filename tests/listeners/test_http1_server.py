@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gateway.outgoing import Held, Outgoing
 from tests.listeners.site import Site, chunked, get, post, until
 from tests.upstream.peer import Message, Origin, Peer, always, answering, live, noting, ok
 
@@ -70,6 +71,65 @@ async def test_many_pipelined_requests_wait_without_being_lost() -> None:
         for number in range(count):
             assert (await client.response()).body == b"GET /%d HTTP/1.1 " % number
         await sending
+
+
+_IN_ONE_TURN = [
+    ([get(b"/0"), get(b"/1"), get(b"/2")], [200, 200, 200]),
+    ([get(b"/0"), get(b"/1", b"connection: close\r\n")], [200, 200]),
+    ([get(b"/0"), get(b"/1", method=b"HEAD"), post(b"body")], [200, 200, 200]),
+    ([get(b"/0"), b"nonsense\r\n\r\n"], [200, 400]),
+    ([get(b"/0"), get(b"/1", b"expect: nonsense\r\n")], [200, 417]),
+    ([get(b"/0"), get(b"/large")], [200, 200]),
+    ([b"GET / HTTP/1.0\r\n\r\n"], [200]),
+]
+_EARLY = ([get(b"/0"), get(b"/early", b"content-length: 9\r\n", b"POST")], [200, 200])
+
+
+@pytest.mark.parametrize(
+    ("requests", "statuses", "half_closes"),
+    [(*case, False) for case in (*_IN_ONE_TURN, _EARLY)] + [(*case, True) for case in _IN_ONE_TURN],
+    ids=lambda value: "-".join(str(one) for one in value) if isinstance(value, list) and value[0] == 200 else "",
+)
+@live
+async def test_answers_that_leave_in_one_turn_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch, requests: list[bytes], statuses: list[int], half_closes: bool
+) -> None:
+    """Those of many clients at once are held for a moment; each gets its own, whole and in order."""
+    held: list[Held] = []
+    hold = Outgoing.hold
+
+    def noted(outgoing: Outgoing, one: Held) -> None:
+        held.append(one)
+        hold(outgoing, one)
+
+    async def handler(peer: Peer) -> None:
+        while True:
+            head = await peer.head()
+            if b"content-length" in head and b"/early" not in head.start:
+                await peer.reader.readexactly(int(head[b"content-length"]))
+            if head.start.startswith(b"HEAD"):
+                await peer.send(ok(b""))
+            else:
+                await peer.send(ok(head.start + bytes(300_000 if b"/large" in head.start else 0)))
+
+    monkeypatch.setattr(Outgoing, "hold", noted)
+    async with Origin(handler) as origin, Site(origin) as site:
+        clients = [await site.client() for _ in range(6)]
+        for client in clients:
+            client.writer.write(b"".join(requests))
+            if half_closes:
+                client.writer.write_eof()
+        for client in clients:
+            for request, status in zip(requests, statuses, strict=True):
+                answer = await client.response(request.partition(b" ")[0])
+                while answer.status == 100:  # who has finished sending is asked whether he is there
+                    answer = await client.response(request.partition(b" ")[0])
+                assert answer.status == status
+                if status == 200 and not request.startswith(b"HEAD"):
+                    assert answer.body.rstrip(b"\0") == (request.partition(b"\r\n")[0].replace(b"1.0", b"1.1"))
+            if half_closes:
+                assert await client.ends() == b""
+        assert held
 
 
 @live

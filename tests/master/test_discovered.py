@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.child import hear
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.errors import StartError
 from gateway.findings import Findings
 from gateway.log import Files

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.child import hear
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.documents import Documents, Look, Wanted, said
 from gateway.documents import heard as read
 from gateway.log import Files

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.ledger import Ledger
 from gateway.log import Files
 from gateway.master.generation import Generation

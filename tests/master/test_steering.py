@@ -115,15 +115,19 @@ def test_the_last_member_takes_the_place_of_one_that_leaves(net: Net) -> None:
     assert net.group.slots == net.kernel_order() == [1, 3]
 
 
+def one_comes_or_goes(net: Net | Datagrams, walk: random.Random) -> None:
+    inside = net.group.slots
+    if len(inside) > 1 and walk.random() < 0.5:
+        net.remove(walk.choice(inside))
+    elif len(inside) < 6:
+        net.add(walk.choice([slot for slot in range(6) if slot not in inside]))
+
+
 def test_any_walk_of_adding_and_removing_keeps_the_order_of_the_kernel(net: Net) -> None:
     walk = random.Random(20)
     net.add(0)
     for _ in range(25):
-        inside = net.group.slots
-        if len(inside) > 1 and walk.random() < 0.5:
-            net.remove(walk.choice(inside))
-        elif len(inside) < 6:
-            net.add(walk.choice([slot for slot in range(6) if slot not in inside]))
+        one_comes_or_goes(net, walk)
         assert net.group.slots == net.kernel_order()
 
 
@@ -418,11 +422,7 @@ def test_any_walk_of_slots_that_come_and_go_keeps_the_order_of_the_kernel(datagr
     walk = random.Random(21)
     datagrams.add(0)
     for _ in range(40):
-        inside = datagrams.group.slots
-        if len(inside) > 1 and walk.random() < 0.5:
-            datagrams.remove(walk.choice(inside))
-        elif len(inside) < 6:
-            datagrams.add(walk.choice([slot for slot in range(6) if slot not in inside]))
+        one_comes_or_goes(datagrams, walk)
         inside = datagrams.group.slots
         reading = set(walk.sample(inside, walk.randint(1, len(inside))))
         assert datagrams.group.steer(reading)

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config import Config
 from gateway.config.dump import kept, restored
+from gateway.config.model import Config
 from gateway.config.values import Secret, TcpAddress
 from gateway.ledger import Ledger
 from gateway.master import upgrade

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.metrics.endpoints import unprobed
 from gateway.metrics.plan import Plan
 from gateway.scoreboard import Condition, Mark, Scoreboard

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.errors import ConnectFailed
 from gateway.exchange import Exchange
 from gateway.metrics.plan import (

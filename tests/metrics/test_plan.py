@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.upstreams import Upstream
 from gateway.metrics.plan import (
     CELLS,

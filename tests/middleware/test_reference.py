@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from gateway.config.fields import Duration
+from gateway.config.quantities import Duration
 from gateway.config.section import Section
 from gateway.middleware import MIDDLEWARE
 from gateway.middleware.middleware import Middleware, Receive, Scope, Send

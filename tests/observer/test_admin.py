@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.findings import Findings
 from gateway.metrics.plan import Plan
 from gateway.observer.admin import admin_app, facts, serving

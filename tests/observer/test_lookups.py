@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.child import hear, tell
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.config.upstreams import Endpoint
 from gateway.errors import DiscoveryError
 from gateway.findings import Findings, read

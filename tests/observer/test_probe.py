@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.config import Config, load
+from gateway.config.load import load
+from gateway.config.model import Config
 from gateway.errors import DescriptorsExhausted, PortsExhausted, StartError, UpstreamError
 from gateway.findings import Findings
 from gateway.metrics.plan import Plan

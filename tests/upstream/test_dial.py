@@ -153,7 +153,7 @@ def free_port() -> int:
 
 def test_a_port_is_taken_for_one_endpoint_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel chooses it when it knows the endpoint. Here there is but one port to choose."""
-    port = free_port()
+    port = 0
 
     class Narrow(socket.socket):
         def bind(self, address: Any) -> None:
@@ -169,6 +169,8 @@ def test_a_port_is_taken_for_one_endpoint_only(monkeypatch: pytest.MonkeyPatch) 
 
     @live
     async def test() -> None:
+        nonlocal port
+        port = free_port()
         sources = ("127.0.0.2",)
         async with (
             Origin(always(ok())) as one,
@@ -176,15 +178,24 @@ def test_a_port_is_taken_for_one_endpoint_only(monkeypatch: pytest.MonkeyPatch) 
             Rig(one, sources=sources) as rig,
             Rig(two, sources=sources) as other,
         ):
-            await exchange(await rig.pool.acquire())
+            try:
+                await exchange(await rig.pool.acquire())
+            except PortsExhausted:
+                return  # another process was given it meanwhile
             await exchange(await other.pool.acquire())
             for origin in (one, two):
                 assert origin.peers[0].writer.get_extra_info("peername") == ("127.0.0.2", port)
             with pytest.raises(PortsExhausted):
                 await rig.pool.acquire()
             assert (one.accepted, two.accepted) == (1, 1)
+            found.append(port)
 
-    test()
+    found: list[int] = []
+    for _ in range(5):
+        test()
+        if found:
+            return
+    pytest.fail("of five ports none was free")
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])

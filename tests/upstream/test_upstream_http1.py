@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import BadResponse, ConnectFailed, ConnectionCut, ConnectTimeout, IdleTimeout, ResponseTimeout
+from gateway.outgoing import outgoing_of
 from tests.listeners.site import until
 from tests.upstream.peer import Origin, Peer, always, closed_port, live, ok
 from tests.upstream.rig import GET, Rig, exchange, whole
@@ -568,6 +569,45 @@ async def test_a_request_that_the_kernel_took_counts_as_sent() -> None:
             with pytest.raises(ConnectionCut) as raised:
                 await connection.response()
             assert (raised.value.sent, raised.value.reused) == (True, True)
+
+
+@live
+async def test_a_request_may_leave_with_those_of_other_connections() -> None:
+    async with Origin(always(ok())) as origin, Rig(origin) as rig:
+        connections = [await rig.connection() for _ in range(3)]
+        outgoing_of(asyncio.get_running_loop()).steps = 9  # more are to come, as it seems
+        for connection in connections:
+            connection.send(GET, bodyless=False, more=False)
+            assert connection._unsent == GET
+        for connection in connections:
+            assert (await connection.response()).status == 200 and await whole(connection) == b"ok"
+            assert connection.is_reusable()
+
+
+@pytest.mark.parametrize("end", ["ended", "reset", "spoken to", "given up"])
+@live
+async def test_a_request_that_could_not_leave_was_not_sent(end: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with Rig(f"127.0.0.1:{server.getsockname()[1]}") as rig:
+            connection = await rig.connection()
+            origin, _ = server.accept()
+            with origin:
+                outgoing_of(asyncio.get_running_loop()).steps = 9
+                connection.send(POST % 4 + b"body", bodyless=False, more=False)
+                if end == "spoken to":
+                    origin.sendall(ok(b"poison"))
+                elif end == "given up":
+                    connection.give_up(connection._unfit())
+                else:
+                    if end == "reset":
+                        origin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    origin.close()
+                with pytest.raises(ConnectionCut) as raised:
+                    await connection.response()
+                assert not raised.value.sent and connection.closed
+                if end in ("spoken to", "given up"):
+                    await asyncio.sleep(0)
+                    assert origin.recv(1000) == b""
 
 
 @live

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, load
+from gateway.config.load import load
+from gateway.config.model import Config
 from gateway.metrics.plan import NO_ROUTE, Plan
 from gateway.middleware import KINDS
 from gateway.scoreboard import Scoreboard

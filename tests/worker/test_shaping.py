@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from gateway.config import Config
+from gateway.config.model import Config
 from gateway.proxy.forward import Forward
 from gateway.proxy.split import Split
 from tests.listeners.site import Site, get

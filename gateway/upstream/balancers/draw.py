@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from math import log
 
-from gateway.upstream.balancers.balancer import Chance
+from gateway.upstream.balancers.balancer import Balancer, Chance, Clock
 from gateway.upstream.endpoint import Endpoint
 
 # Draws until the next is taken, for when the shares of all are small. (1 - 0.1) ** 100 is 0.00003.
@@ -52,3 +52,15 @@ class Draw:
     def shuffled(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
         """As if drawn by effective weight one after the other (Efraimidis and Spirakis, 2006)."""
         return sorted(endpoints, key=lambda one: -log(1.0 - self._random()) / (one.weight * one.share))
+
+
+class Drawing(Balancer):
+    """A policy that draws among the ready."""
+
+    def __init__(self, offset: float, chance: Chance, now: Clock | None = None) -> None:
+        super().__init__(offset, chance, now)
+        self._chance = chance
+        self._draw = Draw(chance)
+
+    def rebuild(self, ready: Sequence[Endpoint], members: Sequence[Endpoint] | None = None) -> None:
+        self._draw = Draw(self._chance, ready)

@@ -6,22 +6,13 @@ figures don't all choose the same (nginx's `random two least_conn`, HAProxy's `r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from gateway.upstream.balancers.balancer import Balancer, Chance, Clock
-from gateway.upstream.balancers.draw import Draw
+from gateway.upstream.balancers.draw import Drawing
 from gateway.upstream.endpoint import Endpoint
 
 
-class PowerOfTwo(Balancer):
-    def __init__(self, offset: float, chance: Chance, now: Clock | None = None) -> None:
-        super().__init__(offset, chance, now)
-        self._chance = chance
-        self._draw = Draw(chance)
-
-    def rebuild(self, ready: Sequence[Endpoint], members: Sequence[Endpoint] | None = None) -> None:
-        self._draw = Draw(self._chance, ready)
-
+class PowerOfTwo(Drawing):
     def order(self, key: bytes) -> Iterator[Endpoint]:
         """The winner, the loser, then the others as drawn."""
         draw = self._draw

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from gateway.upstream.balancers.balancer import Balancer, Chance, Clock
-from gateway.upstream.balancers.draw import Draw
+from gateway.upstream.balancers.draw import Drawing
 from gateway.upstream.endpoint import Endpoint
 
 
-class WeightedRandom(Balancer):
-    def __init__(self, offset: float, chance: Chance, now: Clock | None = None) -> None:
-        super().__init__(offset, chance, now)
-        self._chance = chance
-        self._draw = Draw(chance)
-
-    def rebuild(self, ready: Sequence[Endpoint], members: Sequence[Endpoint] | None = None) -> None:
-        self._draw = Draw(self._chance, ready)
-
+class WeightedRandom(Drawing):
     def order(self, key: bytes) -> Iterator[Endpoint]:
         draw = self._draw
         if not draw.ready:

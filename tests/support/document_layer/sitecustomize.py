@@ -8,7 +8,9 @@ import os
 from typing import Any, Literal
 
 from gateway import middleware
-from gateway.config.fields import Duration, FilePath, HttpUrl
+from gateway.config.fields import FilePath
+from gateway.config.http import HttpUrl
+from gateway.config.quantities import Duration
 from gateway.documents import Wanted
 from gateway.middleware.middleware import App, Middleware, Place, Receive, Scope, Send
 from gateway.middleware.middleware import Options as Base

@@ -6,23 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigErrors, files, load
-from gateway.config.model import DEFAULT_CONTROL
+from gateway.config import paths
+from gateway.config.load import load
+from gateway.config.paths import DEFAULT_CONTROL
+from gateway.config.problems import ConfigErrors
 
 from .conftest import MINIMAL, Write
 
 
 def test_the_named_file_or_the_first_default(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(files, "DEFAULT_FILES", ("./gateway.toml", str(tmp_path / "etc.toml")))
-    assert files.find("named.toml") == Path("named.toml")
+    monkeypatch.setattr(paths, "DEFAULT_FILES", ("./gateway.toml", str(tmp_path / "etc.toml")))
+    assert paths.find("named.toml") == Path("named.toml")
     with pytest.raises(ConfigErrors) as raised:
-        files.find(None)
+        paths.find(None)
     assert str(raised.value) == f"./gateway.toml: no such file, nor {tmp_path}/etc.toml; name one with -c FILE"
     (tmp_path / "etc.toml").touch()
-    assert files.find(None) == tmp_path / "etc.toml"
+    assert paths.find(None) == tmp_path / "etc.toml"
     write()
-    assert files.find(None) == Path("gateway.toml")
+    assert paths.find(None) == Path("gateway.toml")
 
 
 @pytest.mark.parametrize(
@@ -52,12 +54,12 @@ def test_the_named_file_or_the_first_default(write: Write, tmp_path: Path, monke
 def test_control(write: Write, text: str, control: str) -> None:
     path = write(gateway_toml=text, more_toml="process.control = '/included'")
     environ = {"DIR": "/run/dir"}
-    assert files.control_path(path, environ) == control.replace("HERE", str(path.parent))
+    assert paths.control_path(path, environ) == control.replace("HERE", str(path.parent))
     try:
         loaded = load(path, environ)
     except ConfigErrors:
         return
-    assert loaded.process.control == files.control_path(path, environ)
+    assert loaded.process.control == paths.control_path(path, environ)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +72,9 @@ def test_control(write: Write, text: str, control: str) -> None:
 def test_never_the_socket_of_another_gateway(write: Write, text: str, message: str) -> None:
     """A socket that is named but can't be understood is an error: the default may be somebody else's."""
     with pytest.raises(ConfigErrors, match=message):
-        files.control_path(write(gateway_toml=text), {})
+        paths.control_path(write(gateway_toml=text), {})
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match="no such file"):
-        files.control_path(tmp_path / "none.toml", {})
+        paths.control_path(tmp_path / "none.toml", {})
