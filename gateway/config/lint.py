@@ -341,6 +341,8 @@ def _of_no_listener(config: Config) -> Iterator[Problem]:
     for index, listener in enumerate(config.listeners):
         if listener.DATAGRAMS and "backlog" in listener.model_fields_set:
             yield Problem(("listeners", index, "backlog"), "not used: datagrams wait in the receive buffer")
+        if isinstance(listener, Socks5Listener) and listener.udp_address is not None and not listener.udp_associate:
+            yield Problem(("listeners", index, "udp_address"), "not used: udp_associate is false")
 
 
 def _mirrored(route: Route) -> tuple[str, ...]:

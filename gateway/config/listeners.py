@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from gateway.config.addresses import (
     Host,
+    IPAddress,
     IPAddressAndPort,
     ListenAddress,
     Network,
@@ -23,7 +24,7 @@ from gateway.config.addresses import (
 from gateway.config.fields import FilePath, Flag, Name
 from gateway.config.http import ErrorStatus, FieldValue
 from gateway.config.layers import UNKNOWN_KIND
-from gateway.config.quantities import ByteRate, Count, Duration, Size
+from gateway.config.quantities import ByteRate, Count, CountOrZero, Duration, Size
 from gateway.config.section import Section
 from gateway.config.values import parse_byte_rate as _byte_rate
 from gateway.config.values import parse_duration as _time
@@ -242,6 +243,9 @@ class ForwardListener(Listener):
     """For the head of a response."""
     idle_timeout: Duration = _time("10m")
     """A tunnel through which nothing is sent either way for this long is closed; so is an exchange."""
+    max_idle: CountOrZero = 256
+    """The most connections to origins that are kept when they are idle, to all origins together, per worker. A further
+    one takes the place of the one that was idle for longest."""
     bandwidth: ByteRate | None = None
     """What a tunnel, or the bodies of a request, may send in each direction. Any amount when absent."""
     forwarded: Literal["x-forwarded", "rfc7239", "both", "off"] = "off"
@@ -276,6 +280,9 @@ class Socks5Listener(Listener):
     """Where its clients may go: one of `[egress]`. Web ports of public addresses when absent."""
     udp_associate: Flag = False
     """Whether datagrams are relayed, too."""
+    udp_address: IPAddress | None = None
+    """The address that clients are told to send datagrams to, where they reach this machine by another one than it
+    knows: behind a NAT that leaves ports as they are. The one that they have connected to when absent."""
     handshake_timeout: Duration = _time("10s")
     """For each step of the handshake."""
     connect_timeout: Duration = _time("10s")

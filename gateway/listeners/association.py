@@ -215,7 +215,7 @@ class Association:
         session.destination = session.destination or str(TcpAddress(host, port))
         try:
             async with asyncio.timeout(_PATIENCE):
-                address = _reachable(await self._egress.admit(host, port))
+                address = _reachable(await self._egress.admit(host, port, self._client))
             self._open_far(":" in address.host)
         except EgressDenied as denied:
             self._denied = self._denied or denied

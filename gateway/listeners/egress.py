@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from time import monotonic_ns
@@ -22,7 +23,7 @@ from gateway.errors import EgressDenied, NameUnknown
 from gateway.ledger import Ledger
 from gateway.listeners.resolver import Resolver, literal, resolver_of
 from gateway.listeners.verdict import Verdict
-from gateway.ranges import network, read, written
+from gateway.ranges import UNIX, network, read, written
 from gateway.relay import Bounds
 
 _PREFIX = 64  # the bits of an IPv6 address that tell clients apart
@@ -63,21 +64,36 @@ class Egress:
             name, "user", config.max_tunnels_per_user, config.bytes_per_user, config.time_per_user, window
         )
 
-    async def admit(self, host: str, port: int) -> list[TcpAddress]:
+    async def admit(self, host: str, port: int, client: str) -> list[TcpAddress]:
         """Where to connect to for a host: only addresses that passed, in the order in which to try them. host: as the
-        client has written it, an IPv6 address without brackets. Raises EgressDenied and NameUnknown. Takes as long as
-        the name takes to be looked up; the caller sees to the deadline."""
+        client has written it, an IPv6 address without brackets; client: its address. Raises EgressDenied and
+        NameUnknown. Takes as long as the name takes to be looked up; the caller sees to the deadline."""
+        name, address = self._meant(host, port)
+        addresses = (address,) if address is not None else await self._resolver.addresses(name, _whose(client))
+        return self._passed(host, port, addresses)
+
+    def known(self, host: str, port: int) -> list[TcpAddress] | None:
+        """The same where nothing has to be looked up for it; None where something has."""
+        name, address = self._meant(host, port)
+        addresses = (address,) if address is not None else self._resolver.known(name)
+        return None if addresses is None else self._passed(host, port, addresses)
+
+    def _meant(self, host: str, port: int) -> tuple[str, str | None]:
+        """The name, or the address too if it is one. Raises EgressDenied and NameUnknown."""
         rule = self._verdict.on_port(port)
         if rule:
             raise self._denial(host, port, rule)
         name = _readable(host)
-        address = _address(name)
-        addresses = await self._resolver.addresses(name) if address is None else (address,)
+        return name, _found(name) if "%" in name else _address(name)
+
+    def _passed(self, host: str, port: int, addresses: Iterable[str]) -> list[TcpAddress]:
+        """Those of them that may be dialled. Raises EgressDenied when there is none."""
+        rule = ""
         passed = []
         for one in addresses:
             found = self._verdict.on_address(one, port, is_ours)
             if not found:
-                passed.append(TcpAddress(one if "%" in one else written(read(one)), port))
+                passed.append(_place(one, port))
                 if len(passed) == _MOST:
                     break
             rule = rule or found
@@ -202,6 +218,17 @@ class Ticket:
         self.close()
 
 
+def _whose(client: str) -> bytes:
+    """What one client is known by. Who comes by a unix socket is nobody in particular: b""."""
+    return b"" if client == UNIX else network(client, _PREFIX)
+
+
+@lru_cache(maxsize=4096)
+def _place(address: str, port: int) -> TcpAddress:
+    return TcpAddress(address if "%" in address else written(read(address)), port)
+
+
+@lru_cache(maxsize=4096)
 def _readable(host: str) -> str:
     """A host in ASCII and lower case: a name as it is asked for (RFC 5891: A-labels), or an address in any notation.
     Raises NameUnknown for what is neither."""
@@ -218,7 +245,7 @@ def _readable(host: str) -> str:
     return text
 
 
-def _address(text: str) -> str | None:
+def _found(text: str) -> str | None:
     """The address that a host is, in whatever notation the system takes for one; None for a name. Raises NameUnknown
     for what is neither."""
     if ":" not in text and not _ENDS_IN_NUMBER.fullmatch(text):
@@ -228,6 +255,10 @@ def _address(text: str) -> str | None:
     except (OSError, UnicodeError):
         raise NameUnknown(text, "is not an address") from None
     return literal(found[0][4])
+
+
+# But for zones, which name interfaces: these come and go.
+_address = lru_cache(maxsize=4096)(_found)
 
 
 def is_ours(address: str) -> bool:

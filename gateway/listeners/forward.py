@@ -10,6 +10,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, UpstreamError
 from gateway.listeners.bounded import Bounded
 from gateway.listeners.egress import Egress
-from gateway.listeners.outward import Held, admitted, reach
+from gateway.listeners.outward import admitted, reach
 from gateway.ranges import Ranges
 from gateway.relay import UNBOUNDED, Relay
 from gateway.scoreboard import Cells
@@ -109,7 +110,7 @@ class ForwardProxy:
             await answer(exchange, send, "drain_timeout")
             return
         began = monotonic()
-        _, far, address = await reach(self.egress, host, port, self.connect_timeout, Held)
+        far, address = await reach(self.egress, exchange.client, host, port, self.connect_timeout, listener.admission)
         exchange.endpoint = str(address)
         exchange.connect_time = monotonic() - began
         relay = Relay(self.wheel, self.idle_timeout, exchange.bounds, overhearing(exchange))
@@ -126,8 +127,8 @@ class ForwardProxy:
     async def _hand_on(self, scope: Any, receive: Any, send: Send) -> None:
         exchange = scope["gateway"]
         host, port = scope["headers"].destination
-        addresses = await admitted(self.egress, host, port, self.connect_timeout)
-        authority = str(TcpAddress(host.lower(), port)).encode()
+        addresses = await admitted(self.egress, exchange.client, host, port, self.connect_timeout)
+        authority = _authority(host, port)
         if exchange.bounds == UNBOUNDED:
             await self.onward(scope, receive, _Back(self.via, send).send, authority, addresses)
             return
@@ -157,6 +158,12 @@ class _Back:
             else:
                 headers.special = {**headers.special, b"via": before + b", " + hop if before else hop}
         return self._send(message)
+
+
+@lru_cache(maxsize=4096)
+def _authority(host: str, port: int) -> bytes:
+    """Always written in the same way."""
+    return str(TcpAddress(host.lower(), port)).encode()
 
 
 def _read(given: bytes) -> tuple[str, bytes] | None:

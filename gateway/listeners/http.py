@@ -115,6 +115,7 @@ class Door(uvicorn.Server):
         self._deadline = asyncio.get_running_loop().time() + timeout
         self._leaving = frozenset(leaving)
         self._stopping = stopping
+        self._stop_accepting()  # not a turn of the loop later: what it has ready by now is the successor's
         self._go.set()
         self._leave.set()
 
@@ -190,10 +191,9 @@ class Door(uvicorn.Server):
         loop = asyncio.get_running_loop()
         if any(entry.admission.paused for entry in self.entries):
             await self._accept([entry for entry in self.entries if entry.name in self._leaving])
+        self._stop_accepting()
         for entry in self.entries:
             entry.draining = True
-            if entry.name in self._listening and entry.name not in self._leaving:
-                self._listening[entry.name].close()  # the successor listens on the same socket
             for connection in list(entry.connections):
                 connection.drain()
         for one in self._datagrams:
@@ -215,6 +215,12 @@ class Door(uvicorn.Server):
             task.cancel()
         await asyncio.sleep(0)
         await self.lifespan.shutdown()
+
+    def _stop_accepting(self) -> None:
+        """Where a successor listens on the same socket."""
+        for name, server in self._listening.items():
+            if name not in self._leaving:
+                server.close()
 
     def _is_busy(self) -> bool:
         state = self.server_state

@@ -167,6 +167,10 @@ class Datagrams(Protocol):
         """How many it has taken."""
         ...
 
+    def count(self) -> None:
+        """Count what nobody tells of by itself. Called twice a second."""
+        ...
+
     def drain(self, reads_on: bool, stopping: bool) -> None:
         """The worker leaves. What is answered goes on, but nothing is read any more: a successor does, unless reads_on
         says that nobody will. stopping: the whole gateway goes."""

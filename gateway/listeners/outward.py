@@ -1,33 +1,34 @@
-"""Connections that a client has asked for: to one of several addresses, for a tunnel."""
+"""Connections that a client has asked for: to one of several addresses, for a tunnel.
+
+Addresses race (RFC 8305, section 5): one that leads nowhere costs a quarter of a second, and not the client's patience.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from gateway.config.values import TcpAddress
 from gateway.errors import ConnectTimeout, DescriptorsExhausted, UpstreamError
+from gateway.listeners.admission import Admission
 from gateway.listeners.egress import Egress
 from gateway.relay import End
 from gateway.upstream.dial import dial_with, too_late
 from gateway.upstream.remote import Remote
 
-_LEAST = 0.25  # seconds for an attempt, however many addresses there are (RFC 8305, section 5)
+_DELAY = 0.25  # seconds until the next address is tried beside the last one (RFC 8305, section 5)
+# Addresses at a time. For a further one the first is given up, which has had a second then: many that are silent must
+# not take a descriptor each for as long as the client waits.
+_RACING = 4
 
 
-class Connected(asyncio.BaseProtocol):
-    """A protocol that knows its transport."""
+class Held(asyncio.Protocol):
+    """A connection of which nobody has said yet what becomes of it: what comes is kept, and not much of it."""
 
     transport: Any = None
-
-
-Made = TypeVar("Made", bound=Connected)
-
-
-class Held(Connected, asyncio.Protocol):
-    """A connection of which nobody has said yet what becomes of it: what comes is kept, and not much of it."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -61,49 +62,88 @@ class Held(Connected, asyncio.Protocol):
         return End(self.transport, before, self._ended, self.closed)
 
 
-async def connect(
-    addresses: Sequence[TcpAddress], within: float, make: Callable[[], Made]
-) -> tuple[Any, Made, TcpAddress]:
-    """A transport, what `make` has made as its protocol, and which of the addresses it was. They are tried in order; of
-    the time, `within` seconds, each gets an equal part of what is left. Raises UpstreamError, of the last attempt."""
+async def connect(addresses: Sequence[TcpAddress], within: float, admission: Admission) -> tuple[Held, TcpAddress]:
+    """A connection to one of these addresses, within so many seconds, and which it is. They are begun in order. Raises
+    UpstreamError, that of the last attempt."""
+    if len(addresses) > 1:
+        return await _raced(addresses, within, admission)
+    [address] = addresses
+    remote = _remote(address)
+    try:
+        async with asyncio.timeout(within):
+            return await dial_with(asyncio.get_running_loop(), Held, remote), address
+    except TimeoutError:
+        raise too_late(remote, within) from None
+
+
+async def _raced(addresses: Sequence[TcpAddress], within: float, admission: Admission) -> tuple[Held, TcpAddress]:
+    """The next is begun as soon as one has failed, or none has come to an end for a while; the first to be connected
+    wins. Each beside one needs room for a descriptor, or takes the place of the first."""
+    loop = asyncio.get_running_loop()
     end = monotonic() + within
-    for place, address in enumerate(addresses):
-        left = end - monotonic()
-        if left <= 0 and place:
-            break
-        share = min(left, max(left / (len(addresses) - place), _LEAST))
-        remote = _remote(address)
-        try:
-            async with asyncio.timeout(share):
-                made = await dial_with(asyncio.get_running_loop(), make, remote)
-        except DescriptorsExhausted:
-            raise
-        except UpstreamError as error:
-            failure = error
-            continue
-        except TimeoutError:
-            failure = too_late(remote, share)
-            continue
-        return made.transport, made, address
-    raise failure
+    rest = deque(addresses)
+    racing: dict[asyncio.Task[Held], TcpAddress] = {}  # the one that was begun first at the front
+    taken = 0
+    failure: UpstreamError
+    try:
+        while rest or racing:
+            if rest:
+                if len(racing) > taken:
+                    if len(racing) < _RACING and admission.takes_more():
+                        taken += 1
+                    else:
+                        _give_up(racing)
+                last = rest.popleft()
+                racing[loop.create_task(dial_with(loop, Held, _remote(last)), name="attempt")] = last
+            left = end - monotonic()
+            ended, _ = await asyncio.wait(
+                racing, timeout=min(left, _DELAY) if rest else left, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in ended:
+                address = racing.pop(task)
+                try:
+                    return task.result(), address
+                except DescriptorsExhausted as error:
+                    failure = error
+                    rest.clear()
+                except UpstreamError as error:
+                    failure = error
+            if not ended and monotonic() >= end:
+                raise too_late(_remote(last), within)
+        raise failure
+    finally:
+        while racing:
+            _give_up(racing)
+        admission.give_back(taken)
+
+
+def _give_up(racing: dict[asyncio.Task[Held], TcpAddress]) -> None:
+    """The attempt that was begun first; what it has opened is closed."""
+    task = next(iter(racing))
+    del racing[task]
+    if not task.cancel() and task.exception() is None:  # it came to its end just now
+        task.result().transport.abort()
 
 
 async def reach(
-    egress: Egress, host: str, port: int, within: float, make: Callable[[], Made]
-) -> tuple[Any, Made, TcpAddress]:
+    egress: Egress, client: str, host: str, port: int, within: float, admission: Admission
+) -> tuple[Held, TcpAddress]:
     """The same for a host that a client names; to look it up is part of the time. Raises EgressDenied and NameUnknown,
     too."""
     end = monotonic() + within
-    addresses = await admitted(egress, host, port, within)
-    return await connect(addresses, end - monotonic(), make)
+    addresses = await admitted(egress, client, host, port, within)
+    return await connect(addresses, end - monotonic(), admission)
 
 
-async def admitted(egress: Egress, host: str, port: int, within: float) -> list[TcpAddress]:
+async def admitted(egress: Egress, client: str, host: str, port: int, within: float) -> list[TcpAddress]:
     """Where to connect to for a host, found out within so many seconds. Raises EgressDenied, and UpstreamError when
     there is nowhere."""
+    known = egress.known(host, port)
+    if known is not None:
+        return known
     try:
         async with asyncio.timeout(within):
-            return await egress.admit(host, port)
+            return await egress.admit(host, port, client)
     except TimeoutError:
         raise ConnectTimeout(host, f"not looked up within {round(within, 3):g} s") from None
 

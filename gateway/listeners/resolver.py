@@ -1,7 +1,9 @@
 """Names of destinations: looked up once for all who ask at the same moment, and remembered for seconds.
 
 Either this machine's own way (getaddrinfo, with all that /etc/nsswitch.conf says), in threads, or a name server that
-the configuration names. One that nobody waits for any more leaves the line.
+the configuration names. One that nobody waits for any more leaves the line; but what has been asked goes on, and takes
+its place until it is over: a thread can't be ended, and a question that is broken off leaves its socket with uvloop for
+good.
 """
 
 from __future__ import annotations
@@ -9,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from functools import partial
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from gateway.errors import NameUnknown
 
@@ -21,13 +21,14 @@ from gateway.errors import NameUnknown
 _THREADS = 3
 _QUESTIONS = 256  # names at once that a name server is asked for
 _WAITING = 1024  # names under way; a further one is not looked up
+# Of these for one client: enough for the pages of several people behind one address, and it takes sixteen clients to
+# fill the line, or four to have all questions to a name server.
+_OF_CLIENT = 64
 _KEPT = 5.0  # seconds for which addresses are taken to hold; less where the answer says so
 _UNKNOWN_KEPT = 1.0  # and for which a name is taken to have none
 _MOST_KEPT = 4096
 _PATIENCE = 1.0  # seconds with the name server until it is asked again
 _LIFETIME = 5.0  # seconds for one lookup
-
-_Found = TypeVar("_Found")
 
 
 class Source(Protocol):
@@ -38,37 +39,15 @@ class Source(Protocol):
         ...
 
 
-class _Turns:
-    """So many at a time. Who gives up leaves the line, but what he has begun goes on, and it is its turn until it is
-    over: a thread can't be ended, and a question that is broken off leaves its socket with uvloop for good."""
-
-    def __init__(self, most: int) -> None:
-        self._free = asyncio.Semaphore(most)
-
-    async def take(self, work: Callable[[], Coroutine[Any, Any, _Found]]) -> _Found:
-        await self._free.acquire()
-        task = asyncio.get_running_loop().create_task(work())
-        task.add_done_callback(self._over)
-        return await asyncio.shield(task)
-
-    def _over(self, task: asyncio.Task[Any]) -> None:
-        self._free.release()
-        if not task.cancelled():
-            task.exception()  # that nobody may be there to hear
-
-
 class Machine:
     """This machine's own way."""
 
-    def __init__(self) -> None:
-        self._turns = _Turns(_THREADS)
-
     async def addresses(self, name: str) -> tuple[list[str], float]:
         try:
-            ask = partial(asyncio.to_thread, socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
-            return [literal(where) for _, _, _, _, where in await self._turns.take(ask)], _KEPT
+            found = await asyncio.to_thread(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise NameUnknown(name, getattr(error, "strerror", None) or str(error)) from None
+        return [literal(where) for _, _, _, _, where in found], _KEPT
 
 
 class Server:
@@ -78,72 +57,108 @@ class Server:
         from gateway.upstream.nameservers import NameServers  # which few need
 
         self._servers = NameServers([address])
-        self._turns = _Turns(_QUESTIONS)
 
     async def addresses(self, name: str) -> tuple[list[str], float]:
         if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
             return ["::1", "127.0.0.1"], _KEPT
-        return await self._turns.take(partial(self._servers.addresses, name, _PATIENCE, _LIFETIME))
+        return await self._servers.addresses(name, _PATIENCE, _LIFETIME)
+
+
+_Known = tuple[float, tuple[str, ...], str]  # until when, the addresses, and why there are none
+
+
+class _Lookup:
+    """Of one name. client: who has begun it; waiting: how many wait for it; asked: whether it is its turn."""
+
+    __slots__ = ("asked", "client", "task", "waiting")
+
+    def __init__(self, client: bytes) -> None:
+        self.client = client
+        self.waiting = 0
+        self.asked = False
+        self.task: asyncio.Task[None]
 
 
 class Resolver:
     """What is remembered of a source."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, at_once: int = _QUESTIONS) -> None:
+        """at_once: names that it is asked for at the same time."""
         self._source = source
-        # Until when, the addresses, and why there are none.
-        self._known: dict[str, tuple[float, tuple[str, ...], str]] = {}
-        self._lookups: dict[str, asyncio.Task[None]] = {}
-        self._waiting: Counter[str] = Counter()  # who waits for each
+        self._turns = asyncio.Semaphore(at_once)
+        self._known: dict[str, _Known] = {}
+        self._lookups: dict[str, _Lookup] = {}
+        self._begun: Counter[bytes] = Counter()  # lookups by client
 
-    async def addresses(self, name: str) -> tuple[str, ...]:
-        """The addresses of a name, families by turns. Raises NameUnknown."""
-        known = self._known.get(name)
-        if known is None or known[0] < monotonic():
-            lookup = self._lookups.get(name)
-            if lookup is None:
-                if len(self._lookups) >= _WAITING:
-                    raise NameUnknown(name, "too many names are being looked up already")
-                lookup = asyncio.get_running_loop().create_task(self._look_up(name), name="lookup")
-                self._lookups[name] = lookup
-                lookup.add_done_callback(partial(self._forget, name))
-            self._waiting[name] += 1
+    async def addresses(self, name: str, client: bytes = b"") -> tuple[str, ...]:
+        """The addresses of a name, families by turns. client: who asks, b"" for nobody in particular. Raises
+        NameUnknown."""
+        found = self.known(name)
+        if found is None:
+            lookup = self._lookups.get(name) or self._begin(name, client)
+            lookup.waiting += 1
             try:
-                await asyncio.wait((lookup,))
+                await asyncio.wait((lookup.task,))
             finally:
-                self._waiting[name] -= 1
-                if not self._waiting[name]:
-                    del self._waiting[name]
-                    lookup.cancel()  # does nothing to one that is over
+                lookup.waiting -= 1
+                if not (lookup.waiting or lookup.asked):
+                    lookup.task.cancel()
                     self._forget(name, lookup)  # who comes now begins anew
             known = self._known.get(name)
-            if lookup.cancelled() or known is None:
+            if lookup.task.cancelled() or known is None:
                 raise NameUnknown(name, "was not looked up to the end")
-        if not known[1]:
-            raise NameUnknown(name, known[2])
-        return known[1]
+            found = _told(name, known)
+        return found
 
-    def _forget(self, name: str, lookup: asyncio.Task[None]) -> None:
+    def known(self, name: str) -> tuple[str, ...] | None:
+        """The same where they are remembered; None where they are not."""
+        known = self._known.get(name)
+        return _told(name, known) if known is not None and known[0] >= monotonic() else None
+
+    def _begin(self, name: str, client: bytes) -> _Lookup:
+        """Raises NameUnknown."""
+        if len(self._lookups) >= _WAITING or (client and self._begun[client] >= _OF_CLIENT):
+            raise NameUnknown(name, "too many names are being looked up already")
+        lookup = self._lookups[name] = _Lookup(client)
+        self._begun[client] += 1
+        lookup.task = asyncio.get_running_loop().create_task(self._look_up(name, lookup), name="lookup")
+        lookup.task.add_done_callback(lambda task: self._forget(name, lookup))
+        return lookup
+
+    def _forget(self, name: str, lookup: _Lookup) -> None:
         if self._lookups.get(name) is lookup:
             del self._lookups[name]
+            self._begun[lookup.client] -= 1
+            if not self._begun[lookup.client]:
+                del self._begun[lookup.client]
 
-    async def _look_up(self, name: str) -> None:
-        try:
-            found, ttl = await self._source.addresses(name)
-            known = monotonic() + min(ttl, _KEPT), by_turns(found), ""
-        except NameUnknown as unknown:
-            known = monotonic() + _UNKNOWN_KEPT, (), str(unknown).removeprefix(f"{name}: ")
+    async def _look_up(self, name: str, lookup: _Lookup) -> None:
+        async with self._turns:
+            lookup.asked = True
+            try:
+                found, ttl = await self._source.addresses(name)
+                known = monotonic() + min(ttl, _KEPT), by_turns(found), ""
+            except NameUnknown as unknown:
+                known = monotonic() + _UNKNOWN_KEPT, (), str(unknown).removeprefix(f"{name}: ")
         if len(self._known) >= _MOST_KEPT:
             self._known.clear()
         self._known[name] = known
 
     def close(self) -> None:
         for lookup in [*self._lookups.values()]:
-            lookup.cancel()
+            if not lookup.asked:
+                lookup.task.cancel()
+
+
+def _told(name: str, known: _Known) -> tuple[str, ...]:
+    """The addresses. Raises NameUnknown when there are none."""
+    if not known[1]:
+        raise NameUnknown(name, known[2])
+    return known[1]
 
 
 def resolver_of(server: str | None) -> Resolver:
-    return Resolver(Server(server) if server is not None else Machine())
+    return Resolver(Server(server)) if server is not None else Resolver(Machine(), _THREADS)
 
 
 def by_turns(addresses: list[str]) -> tuple[str, ...]:

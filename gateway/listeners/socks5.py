@@ -21,7 +21,7 @@ from gateway.config.values import TcpAddress
 from gateway.errors import ConnectFailed, ConnectTimeout, EgressDenied, NameUnknown, Refused, UpstreamError
 from gateway.listeners.association import Association
 from gateway.listeners.egress import Egress, Ticket
-from gateway.listeners.outward import Held, reach
+from gateway.listeners.outward import reach
 from gateway.listeners.stream import GONE, StreamConnection, StreamEntry
 from gateway.proxy_protocol import Header
 from gateway.ranges import Ranges
@@ -65,6 +65,7 @@ class Socks5Entry(StreamEntry):
     users: Users | None
     egress: Egress
     takes_datagrams: bool
+    udp_address: str | None  # where clients are told to send them, None for where they have connected to
     handshake_timeout: float
     connect_timeout: float
     bandwidth: float | None
@@ -257,7 +258,10 @@ class Socks5Connection(StreamConnection):
     async def _connect(self, request: Request, ticket: Ticket) -> str:
         entry, session = self.entry, self.session
         began = monotonic()
-        transport, far, address = await reach(entry.egress, request.host, request.port, entry.connect_timeout, Held)
+        far, address = await reach(
+            entry.egress, session.client, request.host, request.port, entry.connect_timeout, entry.admission
+        )
+        transport = far.transport
         session.endpoint = str(address)
         session.connect_time = monotonic() - began
         here = transport.get_extra_info("sockname") or ("0.0.0.0", 0)  # where it is closed again
@@ -290,11 +294,11 @@ class Socks5Connection(StreamConnection):
             ticket.bounds(entry.bandwidth),
         )
         try:
-            bound = await association.open(here, request.host, request.port)
+            host, port = await association.open(here, request.host, request.port)
             self._association = association
             self._rest = b""
             self._resume()
-            self._transport.write(reply(socks.SUCCEEDED, *bound))
+            self._transport.write(reply(socks.SUCCEEDED, entry.udp_address or host, port))
             if self.closed or self._ended:
                 return ""
             return await association.over

@@ -29,6 +29,7 @@ from gateway.ledger import TAG, Ledger
 from gateway.listeners.admission import Admission
 from gateway.listeners.crowd import Crowd
 from gateway.listeners.identity import plain
+from gateway.listeners.overflow import Overflow
 from gateway.listeners.pktinfo import ROOM, Control, way_back
 from gateway.listeners.whereabouts import Whereabouts
 from gateway.metrics.plan import (
@@ -128,6 +129,7 @@ class Sessions:
         open_cell: int,
         tunnels_cell: int,
         datagrams: int,
+        overflow_cell: int,
         ended: Callable[[Session], None],
     ) -> None:
         """by_client: whether the upstream's policy goes by the client's address. sources: the addresses of this machine
@@ -146,6 +148,7 @@ class Sessions:
         self._in, self._out = datagrams + DATAGRAMS_IN, datagrams + DATAGRAMS_OUT
         self._refused, self._unsent = datagrams + DATAGRAMS_REFUSED, datagrams + DATAGRAMS_UNSENT
         self._too_long = datagrams + DATAGRAMS_TOO_LONG
+        self._overflowed = overflow_cell
         self._ended = ended
         self._idle = config.idle_timeout
         self._most = config.max_sessions
@@ -167,6 +170,7 @@ class Sessions:
         self._loop: asyncio.AbstractEventLoop
         self._sock: socket.socket
         self._fd = -1  # of it, while it is read
+        self._overflow: Overflow
         self._here: tuple[str, int] = ("", 0)
         self.deadline = 0.0
         self.look = 0
@@ -177,6 +181,7 @@ class Sessions:
         await self._whereabouts.begin([endpoint.address for endpoint in self._upstream.endpoints])
         self._loop = asyncio.get_running_loop()
         self._sock, self._fd = sock, sock.fileno()
+        self._overflow = Overflow(sock, self._ledger)
         host, port = sock.getsockname()[:2]
         self._here = plain(host), port
         self._is_everywhere = read(plain(host)).is_unspecified
@@ -187,6 +192,10 @@ class Sessions:
     @property
     def received(self) -> int:
         return int(self._cells[self._in])
+
+    def count(self) -> None:
+        if self._fd >= 0:  # who reads it next counts what it drops from then on
+            self._cells[self._overflowed] += self._overflow.count()
 
     def drain(self, reads_on: bool, stopping: bool) -> None:
         if not reads_on:

@@ -58,6 +58,8 @@ _GIVEN = Ranges(("2000::/3", "64:ff9b::/96"))
 
 KINDS = tuple(dict.fromkeys(name for name, _ in _SPECIAL))
 
+_MOST_KNOWN = 4096
+
 _Address = IPv4Address | IPv6Address
 
 
@@ -77,6 +79,7 @@ class Verdict:
             if not host.startswith("unix:") and port.isdecimal():
                 address = unmapped(read(host.removeprefix("[").removesuffix("]")))
                 self._own.setdefault(int(port), []).append(address)
+        self._known: dict[str, str] = {}  # what was said of an address; but for our own, which come and go
 
     def on_port(self, port: int) -> str:
         """What forbids a port, wherever it is; "" when nothing does."""
@@ -85,14 +88,17 @@ class Verdict:
     def on_address(self, text: str, port: int, is_ours: Callable[[str], bool]) -> str:
         """What forbids this address; "" when nothing does. text: an IP address as the kernel is given it, perhaps with
         a zone. is_ours: whether this machine has an address; asked only where that matters. Raises ValueError."""
-        address = unmapped(read(text))
-        inside = tuple(_inside(address)) if isinstance(address, IPv6Address) else ()
-        if port in self._own:
-            spelled = text if "%" in text else str(address)
-            if self._is_own(address, port, spelled, is_ours):
-                return OWN
-            if any(self._is_own(one, port, str(one), is_ours) for one in (*inside, *_perhaps_inside(address))):
-                return OWN
+        if port in self._own and self._leads_here(text, port, is_ours):
+            return OWN
+        found = self._known.get(text)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[text] = self._judged(unmapped(read(text)))
+        return found
+
+    def _judged(self, address: _Address) -> str:
+        inside = tuple(_inside(address))
         if self._deny:
             for one in (address, *inside, *_perhaps_inside(address)):
                 if self._deny.covers(str(one)):
@@ -102,6 +108,13 @@ class Verdict:
             return next(filter(None, (kind_of(one) for one in (*inside, address) if not covers(str(one)))), "")
         is_allowed = covers(str(address)) and all(covers(str(one)) for one in inside if kind_of(one))
         return "" if is_allowed else NOT_ALLOWED
+
+    def _leads_here(self, text: str, port: int, is_ours: Callable[[str], bool]) -> bool:
+        address = unmapped(read(text))
+        if self._is_own(address, port, text if "%" in text else str(address), is_ours):
+            return True
+        inside = (*_inside(address), *_perhaps_inside(address))
+        return any(self._is_own(one, port, str(one), is_ours) for one in inside)
 
     def _is_own(self, address: _Address, port: int, spelled: str, is_ours: Callable[[str], bool]) -> bool:
         """Whether one of the gateway's listeners is there. Who connects to 0.0.0.0 or :: gets to this machine."""
@@ -129,8 +142,10 @@ def kind_of(address: _Address) -> str:
 _FOUR = 0xFFFF_FFFF
 
 
-def _inside(address: IPv6Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses at which what is sent to this one may come out."""
+def _inside(address: _Address) -> Iterator[IPv4Address]:
+    """The IPv4 addresses at which what is sent to an IPv6 address may come out."""
+    if address.version == 4:
+        return
     number = int(address)
     low = number & _FOUR
     if number >> 32 in (_NAT64, 0, _TRANSLATED) and number > 1:

@@ -425,6 +425,7 @@ class Master:
         if current is not None:
             self._keep(current)
             self._retire_old(current)
+            self._reload.report()
             self._close_sockets(current)
             queues.steer(current, self._children.of(current), current.config.process)
             places = {(Role.WORKER, slot) for slot in range(max(1, self.wanted))}

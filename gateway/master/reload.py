@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from setproctitle import setproctitle
 
@@ -76,6 +77,7 @@ class Reload:
         self._new_sockets: list[Listening] = []
         self._is_adopted = False  # what serves is of the program before an upgrade, and no reload has ended since
         self._waiting: list[Reply] = []  # who waits for the outcome of the one under way
+        self._outcome: dict[str, Any] | None = None  # of one that is over, and of which nobody was told yet
         self._asked_meanwhile: list[Reply] | None = None  # who waits for that of the next one; None: nobody wants one
 
     # Asking for it.
@@ -230,9 +232,15 @@ class Reload:
         self._endpoints.bring_back(generation)
         setproctitle(f"gateway: master [{self._path}] generation {generation.number}")
         self._notifier.ready(f"generation {generation.number}, {generation.wanted} workers")
-        replies, self._waiting = self._waiting, []
-        for reply in replies:
-            reply({"ok": True, "generation": generation.number, "changes": changed})
+        self._outcome = {"ok": True, "generation": generation.number, "changes": changed}
+
+    def report(self) -> None:
+        """The old generation has been told to leave: whoever waited may count on the new one."""
+        outcome, self._outcome = self._outcome, None
+        if outcome is not None:
+            replies, self._waiting = self._waiting, []
+            for reply in replies:
+                reply(outcome)
 
     def _refuse(self, reason: str) -> None:
         """It has failed: the old generation goes on, and everybody is told why."""

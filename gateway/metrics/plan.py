@@ -62,6 +62,7 @@ CELLS = {
     "datagrams": 5,
     "ending": 1,
     "denial": 1,
+    "overflow": 1,  # datagrams for which the socket had no room
 }
 _GAUGES = {
     "upstream": (UPSTREAM_OPEN,),
@@ -90,6 +91,7 @@ LABELS = {
     "datagrams": ("listener",),
     "ending": ("listener", "reason"),
     "denial": ("egress", "rule"),
+    "overflow": ("listener",),
 }
 OTHER = "__other__"
 EVERY_ROUTE = "*"  # the route of a layer around all of them
@@ -158,6 +160,7 @@ class Plan:
                 self.block("session", listener.name)
             if listener.DATAGRAMS:
                 self.block("datagrams", listener.name)
+                self.block("overflow", listener.name)
         for listener in config.http_listeners:
             for route in config.routes:
                 for upstream in route.upstreams or ("",):

@@ -140,6 +140,8 @@ def _sessions(out: list[str], plan: Plan, totals: list[int]) -> None:
             ("too_long", p.DATAGRAMS_TOO_LONG),
         ):
             _line(out, "datagrams_dropped_total", [*labels, ("why", why)], totals[start + offset])
+    for labels, start in _known(plan, "overflow", totals):
+        _line(out, "datagrams_dropped_total", [*labels, ("why", "overflow")], totals[start])
     for kind, name, text in (
         ("ending", "session_endings_total", "How they ended; no reason: both sides were done."),
         ("denial", "egress_denials_total", "What clients of proxies were denied, by rule."),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from time import monotonic_ns
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvicorn
 import uvloop
@@ -26,6 +27,7 @@ log = logging.getLogger("gateway")
 
 _BEAT = 0.5  # seconds, as the workers'
 _LEAVE = 2  # seconds for an answer under way when it is told to go
+_ASK = 0.5  # and for whoever has connected to ask something
 # Seconds that a new generation waits for endpoints to be looked up and documents to be fetched, and the part of its
 # boot_timeout.
 _LOOK_UP = 2.0
@@ -56,7 +58,7 @@ async def _live(birth: Birth) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_LEAVE,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     go = asyncio.Event()
     wheel = Wheel(loop.call_later, loop.time)
     leaving = asyncio.Event()
@@ -117,3 +119,20 @@ async def _live(birth: Birth) -> None:
         await server._serve(list(birth.sockets.values()))
     else:  # there is no admin listener
         await leaving.wait()
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn closes every connection on which nothing is under way, those too which have just come and on which
+        the request is about to. A successor accepts from the same sockets by now, so they are the last."""
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _ASK
+        while loop.time() < end and any(map(_has_asked_nothing, self.server_state.connections)):  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+def _has_asked_nothing(connection: Any) -> bool:
+    return connection.cycle is None

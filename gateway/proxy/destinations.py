@@ -15,6 +15,7 @@ from gateway.proxy.tape import Shelf
 from gateway.proxy.tunnel import Tunnel
 from gateway.scoreboard import Cells
 from gateway.upstream.destination import Destination, no_series
+from gateway.upstream.idle import Idle
 from gateway.wheel import Wheel
 
 # Destinations to which a worker keeps connections. A browser visits a dozen hosts for a page: enough for a hundred
@@ -39,14 +40,16 @@ class Destinations:
         timeouts: UpstreamTimeouts,
         wheel: Wheel,
         cells: Cells,
+        max_idle: int,
         most: int = _MOST,
     ) -> None:
-        """via: our name; cells: the seat of this worker."""
+        """via: our name; cells: the seat of this worker; max_idle: connections that are kept, to all of them."""
         self._listener = listener
         self._via = via
         self._timeouts = timeouts
         self._wheel = wheel
         self._cells = cells
+        self._idle = Idle(max_idle)
         self._most = most
         self._series = no_series()
         self._tunnel = Tunnel(wheel, timeouts.tunnel_idle, cells)
@@ -65,7 +68,7 @@ class Destinations:
             known.move_to_end(key)
             return found[1](scope, receive, send)
         destination = Destination(
-            self._listener, authority, addresses, self._timeouts, self._wheel, self._cells, self._series
+            self._listener, authority, addresses, self._timeouts, self._wheel, self._cells, self._series, self._idle
         )
         way = self._way(destination)
         known[key] = destination, way

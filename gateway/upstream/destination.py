@@ -19,6 +19,7 @@ from gateway.errors import NoEndpoint, UpstreamError
 from gateway.metrics.plan import CELLS
 from gateway.scoreboard import Cells
 from gateway.upstream.http1 import Connection
+from gateway.upstream.idle import Idle
 from gateway.upstream.pool import Pool
 from gateway.upstream.remote import Remote
 from gateway.wheel import Wheel
@@ -95,15 +96,16 @@ class Destination:
         wheel: Wheel,
         cells: Cells,
         series: Cells,
+        idle: Idle,
     ) -> None:
         """authority: as in Host. timeouts: they share the time to connect. cells: the seat of this process, which
-        counts the connections; series: what `no_series` made."""
+        counts the connections; series: what `no_series` made; idle: bounds what is kept of all destinations."""
         self._name = authority.decode()
         timeouts = timeouts.model_copy(update={"connect": timeouts.connect / len(addresses)})
         self._places = []
         for address in addresses:
             place = Place(listener, address, authority)
-            place.pool = Pool(place, _CONFIG, timeouts, wheel, cells, series=series)
+            place.pool = Pool(place, _CONFIG, timeouts, wheel, cells, series=series, common=idle)
             self._places.append(place)
 
     def lease(

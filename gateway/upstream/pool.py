@@ -22,6 +22,7 @@ from gateway.scoreboard import Cells, Fact
 from gateway.tls import Tls
 from gateway.upstream.dial import Sources, dial, dial_with
 from gateway.upstream.http1 import Connection
+from gateway.upstream.idle import Idle
 from gateway.upstream.lifetime import MARGIN, NEVER, UNKNOWN, Lifetime
 from gateway.upstream.remote import Remote
 from gateway.wheel import Wheel
@@ -57,14 +58,17 @@ class Pool:
         source_addresses: Sequence[str] = (),
         tls: Tls | None = None,
         series: Cells | None = None,
+        common: Idle | None = None,
     ) -> None:
         """cells: the seat of this process. source_addresses: those of this machine from which it dials; the kernel's
-        choice when empty. series: the cells that the endpoint's own series are among; the seat when absent."""
+        choice when empty. series: the cells that the endpoint's own series are among; the seat when absent. common: a
+        bound that it shares with other pools."""
         self._endpoint = endpoint
         self._wheel = wheel
         self._cells = cells
         self._series = cells if series is None else series
         self._tls = tls
+        self._common = common
         self._max = config.max_connections
         self._max_idle = config.max_idle
         self._idle_timeout = config.idle_timeout
@@ -89,6 +93,8 @@ class Pool:
             if not repeatable and now >= connection.safe:
                 return None  # and the others are older still
             idle.pop()
+            if self._common is not None:
+                self._common.discard(connection)
             if now < connection.retire:
                 if connection.is_usable(now, repeatable):
                     connection.busy = True
@@ -215,6 +221,8 @@ class Pool:
             return
         self._idle.append(connection)
         self._wheel.arm(connection, connection.retire)
+        if self._common is not None:
+            self._common.add(connection)
 
     def _date(self, connection: Connection, now: float) -> None:
         """How long it may be kept, and for how long it is safe."""
@@ -253,6 +261,8 @@ class Pool:
                 self._idle.remove(connection)
             except ValueError:
                 pass
+            if self._common is not None:
+                self._common.discard(connection)
         self._next_in_line()
 
     def _next_in_line(self) -> None:

@@ -195,7 +195,7 @@ class Entries:
                 "tunnel_idle": listener.idle_timeout,
             }
         )
-        destinations = Destinations(listener.name, self.via, timeouts, self.wheel, self.cells)
+        destinations = Destinations(listener.name, self.via, timeouts, self.wheel, self.cells, listener.max_idle)
         self._destinations.append(destinations)
         app = ForwardProxy(
             egress=self._egress(listener.egress),
@@ -255,6 +255,7 @@ class Entries:
             open_cell=block + LISTENER_OPEN,
             tunnels_cell=self.plan.block("tunnels", listener.name) + TUNNELS_OPEN,
             datagrams=self.plan.block("datagrams", listener.name),
+            overflow_cell=self.plan.block("overflow", listener.name),
             ended=self.ended,
         )
 
@@ -267,6 +268,7 @@ class Entries:
             users=self._verifier(listener.name, listener.auth),
             egress=self._egress(listener.egress),
             takes_datagrams=listener.udp_associate,
+            udp_address=listener.udp_address,
             handshake_timeout=listener.handshake_timeout,
             connect_timeout=listener.connect_timeout,
             idle_timeout=listener.idle_timeout,

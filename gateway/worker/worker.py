@@ -145,6 +145,8 @@ class _Worker:
             connections += len(entry.connections)
             cells[entry.idle_cell] = sum(connection.idle for connection in entry.connections)
         cells[Fact.OPEN] = connections
+        for one in self._made.datagrams:
+            one.count()
         if self._access is not None and self._access.dropped:
             cells[Fact.LOG_DROPPED] += self._access.dropped
             self._access.dropped = 0

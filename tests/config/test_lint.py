@@ -469,6 +469,12 @@ def test_what_no_listener_uses() -> None:
     assert streams({}, TCP | {"backlog": 9}, out, egress={"lan": {}}) == []
 
 
+def test_an_address_for_datagrams_that_nobody_may_send() -> None:
+    socks = {"name": "socks", "kind": "socks5", "listen": "127.0.0.1:1080", "udp_address": "192.0.2.7"}
+    assert streams({}, TCP, socks) == ["listeners[1].udp_address not used: udp_associate is false"]
+    assert streams({}, TCP, socks | {"udp_associate": True}) == []
+
+
 SENDING = TCP | {"proxy_protocol": {"send": "v2"}}
 
 

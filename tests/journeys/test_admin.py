@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 
 from tests.support.gateway_process import Start
-from tests.support.http import get
+from tests.support.http import Cut, get
 from tests.support.load import Load
 from tests.support.metrics import Metrics
 from tests.support.settings import Settings
@@ -44,6 +45,29 @@ def test_live_and_ready(gateway: Start, settings: Settings) -> None:
         eventually(lambda: get(one.admin, "/ready").status == 503, "not ready while a worker is missing")
         assert get(one.admin, "/live").status == 200
         eventually(lambda: get(one.admin, "/ready").status == 200)
+
+
+def test_a_reload_cuts_nobody_who_asks(gateway: Start, settings: Settings) -> None:
+    one = gateway(settings.but(workers=1))
+    admin, over, failed = one.admin, threading.Event(), []
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                get(admin, "/live")
+            except (Cut, OSError) as error:
+                failed.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    for _ in range(5):
+        assert one.ask(do="reload")["ok"]
+        one.settled(1)
+    over.set()
+    for thread in asking:
+        thread.join()
+    assert not failed
 
 
 def test_status_is_the_same_from_both_sides(gateway: Start, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -95,6 +96,25 @@ def test_what_waited_for_a_worker_that_was_killed_is_answered_by_its_successor(
         os.kill(pid, signal.SIGKILL)
         callers.goes_on(1)
     callers.clean()
+
+
+def test_what_the_kernel_drops_is_counted(gateway: Start, settings: Settings) -> None:
+    """Also what it drops while there is no worker."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
+        endpoint.bind(("127.0.0.1", 0))
+        one = gateway(before(settings, f"127.0.0.1:{endpoint.getsockname()[1]}", workers=1))
+
+        def dropped() -> float:
+            return Metrics(one.admin)("gateway_datagrams_dropped_total", listener="udp", why="overflow")
+
+        assert dropped() == 0
+        host, _, port = one.address("udp").rpartition(":")
+        [pid] = one.pids()
+        os.kill(pid, signal.SIGSTOP)
+        for _ in range(1000):
+            endpoint.sendto(b"x" * 30_000, (host, int(port)))
+        os.kill(pid, signal.SIGKILL)
+        assert 0 < eventually(dropped) < 1000
 
 
 def test_an_upgrade_in_place_loses_nothing_and_moves_nobody(

@@ -172,6 +172,11 @@ class DatagramSite:
         return self.counted(DATAGRAMS_TOO_LONG)
 
     @property
+    def overflowed(self) -> int:
+        self.sessions.count()
+        return int(self.cells[self.plan.block("overflow", "udp")])
+
+    @property
     def open(self) -> int:
         return int(self.cells[self.plan.block("tunnels", "udp") + TUNNELS_OPEN])
 

@@ -22,18 +22,23 @@ from gateway.config.values import TcpAddress
 from gateway.errors import EgressDenied, NameUnknown, UpstreamError
 from gateway.ledger import Ledger
 from gateway.listeners import egress as module
+from gateway.listeners import outward, verdict
+from gateway.listeners.admission import Admission
 from gateway.listeners.egress import Egress, is_ours
 from gateway.listeners.outward import Held, connect, reach
-from gateway.listeners.resolver import Machine, Resolver, by_turns, resolver_of
+from gateway.listeners.resolver import Resolver, by_turns, resolver_of
 from gateway.listeners.verdict import KINDS, NOT_ALLOWED, OWN, Verdict, kind_of
-from gateway.ranges import read, unmapped
+from gateway.ranges import UNIX, read, unmapped
 from gateway.reasons import EGRESS_RULES
 from gateway.scoreboard import Fact, Scoreboard
+from gateway.upstream.dial import dial_with
 from tests.listeners.site import until
+from tests.support.descriptors import descriptors
 from tests.support.dns_server import DnsServer
 from tests.upstream.peer import Origin, Peer, closed_port, live
 
 NONE = "not a name"
+CLIENT = "10.0.0.1"
 
 
 class Shifting(DnsServer):
@@ -86,7 +91,7 @@ def judged(host: str, port: int = 80, **more: Any) -> tuple[list[str], str]:
     """The addresses that would be dialled, or the rule that forbids them."""
     with guard(**more) as one:
         try:
-            found = asyncio.run(one.admit(host, port))
+            found = asyncio.run(one.admit(host, port, CLIENT))
         except EgressDenied as denied:
             assert denied.reason == "egress_denied"
             return [], denied.rule
@@ -408,6 +413,26 @@ def test_addresses_that_are_not(address: str, monkeypatch: pytest.MonkeyPatch) -
     assert not is_ours(address)
 
 
+@live
+async def test_what_was_judged_before_is_judged_anew_where_it_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the configuration says of an address is remembered, and not whether it is ours, nor for which port."""
+    ours: list[str] = []
+    monkeypatch.setattr(module, "is_ours", lambda address: address in ours)
+    monkeypatch.setattr(verdict, "_MOST_KNOWN", 1)
+    with guard(own=("0.0.0.0:80",), ports=["80", "81"]) as one:
+        for _ in range(2):
+            for host in ("8.8.8.8", "8.8.4.4", "64:ff9b::808:808"):
+                for port in (80, 81):
+                    assert len(await one.admit(host, port, CLIENT)) == len(one.known(host, port) or ()) == 1
+        ours.append("8.8.8.8")
+        for host in ("8.8.8.8", "64:ff9b::808:808"):
+            with pytest.raises(EgressDenied) as denied:
+                one.known(host, 80)
+            assert denied.value.rule == OWN
+            assert one.known(host, 81)
+        assert len(one._verdict._known) == 1
+
+
 # Names.
 
 
@@ -424,9 +449,9 @@ async def test_the_address_that_passed_is_the_one_that_is_dialled() -> None:
             outcomes = []
             for _ in range(9):
                 try:
-                    transport, _, address = await reach(one, "shift.test", good.port, 10.0, Held)
-                    assert transport.get_extra_info("peername")[0] == address.host
-                    transport.abort()
+                    held, address = await reach(one, CLIENT, "shift.test", good.port, 10.0, room())
+                    assert held.transport.get_extra_info("peername")[0] == address.host
+                    held.transport.abort()
                     outcomes.append(address.host)
                 except EgressDenied as denied:
                     outcomes.append(denied.rule)
@@ -439,11 +464,11 @@ async def test_the_address_that_passed_is_the_one_that_is_dialled() -> None:
 async def test_a_name_is_looked_up_once_for_all_who_ask(names: DnsServer) -> None:
     before = names.asked["public.test", "A"]
     with guard(resolver=names.address) as one:
-        asked = [asyncio.ensure_future(one.admit(name, 80)) for name in ("public.test", "Public.TEST.") * 10]
+        asked = [asyncio.ensure_future(one.admit(name, 80, CLIENT)) for name in ("public.test", "Public.TEST.") * 10]
         asked[0].cancel()  # the one for whom it was begun
         found = await asyncio.gather(*asked[1:])
         assert found == [[TcpAddress("8.8.4.4", 80)]] * 19
-        assert await one.admit("public.test", 81)
+        assert await one.admit("public.test", 81, CLIENT)
     assert names.asked["public.test", "A"] == before + 1
 
 
@@ -497,23 +522,74 @@ async def test_no_more_than_so_many_names_wait(monkeypatch: pytest.MonkeyPatch) 
 
 
 @live
-async def test_a_name_that_nobody_waits_for_keeps_nobody_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_nobody_waits_for_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.listeners.resolver._WAITING", 2)
     source = Counted()
-    resolver = Resolver(source)
+    resolver = Resolver(source, at_once=1)
     one, two = (asyncio.ensure_future(resolver.addresses("a.test")) for _ in range(2))
     other = asyncio.ensure_future(resolver.addresses("b.test"))
-    await until(lambda: len(source.asked) == 2)
+    await until(lambda: len(resolver._lookups) == 2)
     one.cancel()
     other.cancel()
+    await until(lambda: one.done() and other.done())
     third = asyncio.ensure_future(resolver.addresses("c.test"))  # there is room again for one
-    await until(lambda: len(source.asked) == 3)
-    again = asyncio.ensure_future(resolver.addresses("b.test"))
+    await until(lambda: len(resolver._lookups) == 2)
     with pytest.raises(NameUnknown, match="too many names"):
-        await again
+        await resolver.addresses("b.test")
     source.gate.set()
     assert [await two, await third] == [("8.8.8.8",)] * 2  # "a.test" was still waited for
-    assert source.asked == ["a.test", "b.test", "c.test"]
+    assert source.asked == ["a.test", "c.test"]
+
+
+@live
+async def test_what_was_asked_takes_its_place_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._WAITING", 1)
+    source = Counted()
+    resolver = Resolver(source)
+    ask = asyncio.ensure_future(resolver.addresses("a.test"))
+    await until(lambda: source.asked)
+    ask.cancel()
+    await until(ask.done)
+    with pytest.raises(NameUnknown, match="too many names"):
+        await resolver.addresses("b.test")
+    again = asyncio.ensure_future(resolver.addresses("a.test"))
+    await asyncio.sleep(0)
+    source.gate.set()
+    assert await again == await resolver.addresses("b.test") == ("8.8.8.8",)
+    assert source.asked == ["a.test", "b.test"]
+
+
+@live
+async def test_one_client_has_so_many_names_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it has begun, until they are over: to leave them, or to wait for what others have begun, changes
+    nothing."""
+    monkeypatch.setattr("gateway.listeners.resolver._OF_CLIENT", 2)
+    source = Counted()
+    with guard() as one:
+        one._resolver = Resolver(source, at_once=2)
+
+        async def asks(*names: str, client: str = CLIENT) -> list[asyncio.Task[list[TcpAddress]]]:
+            begun = [asyncio.ensure_future(one.admit(name, 80, client)) for name in names]
+            await asyncio.sleep(0)
+            return begun
+
+        left, kept = await asks("a.test", "b.test", client="2001:db8::1")
+        await until(lambda: len(source.asked) == 2)
+        left.cancel()
+        for client in ("2001:db8::1", "2001:db8::2"):
+            with pytest.raises(NameUnknown, match="too many names"):
+                await one.admit("c.test", 80, client)
+        others = await asks("c.test", "d.test")
+        shared = await asks("a.test", "c.test", "d.test", client="2001:db8::1")
+        others += await asks(*(f"{number}.test" for number in range(9)), client=UNIX)
+        [in_line] = await asks("e.test", client="2001:db8:0:1::1")
+        in_line.cancel()
+        await until(in_line.done)
+        others += await asks("f.test", "g.test", client="2001:db8:0:1::1")
+        source.gate.set()
+        assert await asyncio.gather(kept, *others, *shared) == [[TcpAddress("8.8.8.8", 80)]] * 17
+        assert await one.admit("h.test", 80, "2001:db8::1")
+        assert not one._resolver._begun
 
 
 @live
@@ -527,7 +603,7 @@ async def test_a_thread_that_nobody_waits_for_is_still_one(monkeypatch: pytest.M
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
-    resolver = Resolver(Machine())
+    resolver = resolver_of(None)
     first = asyncio.ensure_future(resolver.addresses("a.test"))
     await until(lambda: begun)
     first.cancel()
@@ -545,7 +621,7 @@ async def test_of_a_name_with_many_addresses_some_are_tried() -> None:
     with DnsServer() as server:
         server.records["many.test", "A"] = [f"8.8.{number}.1" for number in range(30)]
         with guard(resolver=server.address) as one:
-            assert len(await one.admit("many.test", 80)) == 16
+            assert len(await one.admit("many.test", 80, CLIENT)) == 16
 
 
 @live
@@ -561,20 +637,23 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 @live
 async def test_a_resolver_that_ends() -> None:
-    resolver = Resolver(Counted())
-    ask = asyncio.ensure_future(resolver.addresses("a.test"))
-    await until(lambda: resolver._lookups)
+    source = Counted()
+    resolver = Resolver(source, at_once=1)
+    asked, in_line = (asyncio.ensure_future(resolver.addresses(name)) for name in ("a.test", "b.test"))
+    await until(lambda: source.asked and len(resolver._lookups) == 2)
     resolver.close()
-    with pytest.raises(NameUnknown):
-        await ask
+    with pytest.raises(NameUnknown, match="not looked up to the end"):
+        await in_line
+    source.gate.set()
+    assert await asked and source.asked == ["a.test"]
 
 
 @live
 async def test_this_machine_s_own_way() -> None:
     with guard(allow=["127.0.0.0/8", "::1"]) as one:
-        assert TcpAddress("127.0.0.1", 80) in await one.admit("localhost", 80)
+        assert TcpAddress("127.0.0.1", 80) in await one.admit("localhost", 80, CLIENT)
         with pytest.raises(NameUnknown):
-            await one.admit("does-not-exist.invalid", 80)
+            await one.admit("does-not-exist.invalid", 80, CLIENT)
 
 
 @given(st.lists(st.sampled_from(["1.1.1.1", "2.2.2.2", "3.3.3.3", "::1", "::2", "::3"])))
@@ -591,6 +670,32 @@ def test_families_take_turns(addresses: list[str]) -> None:
 # Dialling.
 
 
+def room(descriptors: int = 1000) -> Admission:
+    """So many are left."""
+    one = Admission(memoryview(bytearray(8 * Fact.SERIES)).cast("Q"), 0)
+    one.limit(descriptors, ())
+    return one
+
+
+@contextmanager
+def silence() -> Iterator[socket.socket]:
+    """Somebody at every address of this machine who answers nobody: the queue is full."""
+    with socket.create_server(("0.0.0.0", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        yield full
+
+
+def at(sock: socket.socket, count: int) -> list[TcpAddress]:
+    return [TcpAddress(f"127.0.0.{number + 1}", sock.getsockname()[1]) for number in range(count)]
+
+
+def attempts() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "attempt"]
+
+
+async def stay(peer: Peer) -> None:
+    await peer.ends()
+
+
 @live
 async def test_the_next_address_is_tried() -> None:
     async def handler(peer: Peer) -> None:
@@ -598,34 +703,96 @@ async def test_the_next_address_is_tried() -> None:
 
     async with Origin(handler) as origin:
         dead = [TcpAddress("127.0.0.1", closed_port()), TcpAddress("::1", closed_port())]
-        transport, held, address = await connect([*dead, TcpAddress("127.0.0.1", origin.port)], 10.0, Held)
+        held, address = await connect([*dead, TcpAddress("127.0.0.1", origin.port)], 60.0, room())
         assert str(address) == origin.address
         await until(lambda: held.closed or held._before)
         assert held.detach()[1] == b"here"
-        transport.abort()
+        held.transport.abort()
         with pytest.raises(UpstreamError) as failure:
-            await connect(dead, 10.0, Held)
-        assert failure.value.reason == "connection_refused"
+            await connect(dead, 60.0, room())
+        assert failure.value.reason == "connection_refused" and failure.value.endpoint == str(dead[-1])
 
 
 @live
-async def test_who_does_not_answer_gets_a_part_of_the_time() -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.ends()
+async def test_who_does_not_answer_takes_no_part_of_the_time() -> None:
+    """A half of it would be more than this test has."""
+    with silence() as silent:
+        async with Origin(stay) as origin:
+            held, address = await connect([*at(silent, 1), TcpAddress("127.0.0.1", origin.port)], 60.0, room())
+            assert str(address) == origin.address
+            held.transport.abort()
 
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        port = full.getsockname()[1]
-        taken = [socket.create_connection(("127.0.0.1", port)) for _ in range(1)]
-        async with Origin(handler) as origin:
-            silent = TcpAddress("127.0.0.1", port)
-            transport, _, address = await connect([silent, TcpAddress("127.0.0.1", origin.port)], 1.0, Held)
-            assert address.port == origin.port
-            transport.abort()
-            with pytest.raises(UpstreamError) as failure:
-                await connect([silent], 0.1, Held)
-            assert failure.value.reason == "connection_timeout"
-        for one in taken:
-            one.close()
+
+@pytest.mark.parametrize("count", [1, 3])
+@live
+async def test_nobody_answers(count: int) -> None:
+    with silence() as silent:
+        with pytest.raises(UpstreamError, match=r"no connection within 0\.1 s") as failure:
+            await connect(at(silent, count), 0.1, room())
+        assert failure.value.reason == "connection_timeout"
+
+
+@live
+async def test_the_first_may_win_after_others_have_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outward, "_DELAY", 0.001)
+    with silence() as slow, silence() as silent:
+        race = asyncio.ensure_future(connect([*at(slow, 1), *at(silent, 2)], 60.0, room()))
+        await until(lambda: len(attempts()) == 3)
+        slow.accept()[0].close()  # and the kernel asks again after a second
+        held, address = await race
+        assert [address] == at(slow, 1)
+        held.transport.abort()
+        await until(lambda: not attempts())
+
+
+@pytest.mark.parametrize(("left", "most"), [(1000, 4), (2, 3)])
+@live
+async def test_so_many_addresses_at_a_time(left: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each beside one is counted; who is silent gives way where there is no room for another."""
+    monkeypatch.setattr(outward, "_DELAY", 0.01)
+    seen = []
+
+    async def watched(*args: Any) -> Held:
+        seen.append((len(attempts()), admission._more))
+        return await dial_with(*args)
+
+    monkeypatch.setattr(outward, "dial_with", watched)
+    admission = room(left)
+    with silence() as silent:
+        async with Origin(stay) as origin:
+            held, address = await connect([*at(silent, 9), TcpAddress("127.0.0.1", origin.port)], 60.0, admission)
+            assert str(address) == origin.address
+            held.transport.abort()
+    assert seen == [(min(number, most), min(number, most) - 1) for number in range(1, 11)]
+    assert admission._more == 0
+
+
+@live
+async def test_nothing_is_left_of_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wins, or gives up, however many come in at the same time."""
+    monkeypatch.setattr(outward, "_DELAY", 0.0)
+    with silence() as silent:
+        async with Origin(stay) as one, Origin(stay, host="127.0.0.2") as two:
+            there = [*at(silent, 1), TcpAddress("127.0.0.1", one.port), TcpAddress("127.0.0.2", two.port)]
+            admission = room()
+
+            async def race(turns: int) -> str:
+                asked = asyncio.ensure_future(connect(there, 60.0, admission))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                asked.cancel()
+                try:
+                    held, address = await asked
+                except asyncio.CancelledError:
+                    return ""
+                held.transport.abort()
+                return address.host
+
+            before = descriptors()
+            winners = [await race(turns) for turns in (1000, *range(60))]
+            assert "" in winners and any(winners)
+            await until(lambda: not attempts() and descriptors() <= before)
+            assert admission._more == 0
 
 
 @live
@@ -633,7 +800,7 @@ async def test_looking_up_is_part_of_the_time() -> None:
     with guard() as one:
         one._resolver = Resolver(Counted())
         with pytest.raises(UpstreamError, match="not looked up within") as failure:
-            await reach(one, "slow.test", 80, 0.05, Held)
+            await reach(one, CLIENT, "slow.test", 80, 0.05, room())
         assert failure.value.reason == "connection_timeout"
         one._resolver.close()
 
@@ -643,7 +810,7 @@ async def test_looking_up_is_part_of_the_time() -> None:
 SECOND = 10**9
 
 
-def denial(one: Egress, client: str = "10.0.0.1", user: str = "") -> tuple[str, str]:
+def denial(one: Egress, client: str = CLIENT, user: str = "") -> tuple[str, str]:
     with pytest.raises(EgressDenied) as found:
         one.enter(client, user)
     return found.value.reason, found.value.rule

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.exchange import Exchange
+from gateway.scoreboard import Fact
 from tests.listeners.site import Site, until
 from tests.middleware.hashes import user_line
 from tests.support.descriptors import descriptors
@@ -173,6 +174,44 @@ async def test_the_least_used_destinations_are_forgotten() -> None:
                 await site.ask(get(origin, host=b"%d.test" % number))
             assert origin.accepted == 4  # 0, 1, 2, and 1 again
             assert len(destinations._known) == 2
+
+
+@live
+async def test_so_many_connections_are_kept_to_all_origins() -> None:
+    async with (
+        Origin(always(ok())) as one,
+        Origin(always(ok())) as two,
+        Origin(always(ok())) as three,
+        proxy(max_idle=2) as site,
+    ):
+        client = await site.client()
+
+        async def visit(*origins: Origin) -> list[int]:
+            for origin in origins:
+                await client.send(get(origin))
+                await client.response()
+            return [each.accepted for each in (one, two, three)]
+
+        assert await visit(one, two, one) == [1, 1, 0]
+        assert await visit(three) == [1, 1, 1]  # and two's is closed, which was idle for longest
+        await until(two.peers[0].writer.is_closing)
+        assert await visit(one, three, one) == [1, 1, 1]
+        assert await visit(two) == [1, 2, 1]  # in the place of three's
+        await until(three.peers[0].writer.is_closing)
+        one.peers[0].close()  # one that ends leaves its place
+        idle = site.entry.app._app.onward._idle
+        await until(lambda: len(idle) == 1)
+        assert await visit(three, two, three) == [1, 2, 2]
+        assert site.cells[Fact.UPSTREAM_OPEN] == len(idle) == 2
+
+
+@live
+async def test_no_connection_is_kept_where_that_is_wanted() -> None:
+    async with Origin(always(ok())) as origin, proxy(max_idle=0) as site:
+        for number in range(1, 4):
+            assert (await site.ask(get(origin))).body == b"ok"
+            await until(lambda: not site.cells[Fact.UPSTREAM_OPEN])
+            assert origin.accepted == number
 
 
 @live
@@ -778,6 +817,23 @@ async def test_a_reset_stays_a_reset(who: str) -> None:
             with pytest.raises(ConnectionError):
                 await client.reader.read()
         assert told(await site.exchange()) == (200, "tunnel_reset")
+
+
+@pytest.mark.parametrize("ask", [connect, get])
+@live
+async def test_one_client_has_so_many_names_looked_up(
+    ask: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._OF_CLIENT", 1)
+    with DnsServer() as names:
+        names.says["slow.test"] = ""
+        async with Origin(echo) as origin, proxy({"resolver": names.address}) as site:
+            client = await site.client(ask(origin, host=b"slow.test"))
+            await until(lambda: names.asked["slow.test", "A"])
+            assert why(await site.ask(ask(origin, host=b"other.test"))) == (502, b"dns_error")
+            client.reset()
+            assert {told(await site.exchange()) for _ in range(2)} == {(502, "dns_error"), (499, "client_gone")}
+            assert not names.asked["other.test", "A"]
 
 
 @live

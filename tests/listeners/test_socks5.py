@@ -440,6 +440,22 @@ async def test_a_name_that_is_not_looked_up_in_time() -> None:
             assert (await one.session()).reason == "connection_timeout"
 
 
+@live
+async def test_one_client_has_so_many_names_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners.resolver._OF_CLIENT", 1)
+    with DnsServer() as server:
+        server.says["slow.test"] = ""
+        async with site(egress={"resolver": server.address}) as one:
+            first = await one.client(HELLO + to("slow.test", 80))
+            await until(lambda: server.asked["slow.test", "A"])
+            second = await one.client(HELLO + to("other.test", 80))
+            assert await told(second) == OK + socks.reply(socks.HOST_UNREACHABLE)
+            assert (await one.session()).reason == "dns_error"
+            first.reset()
+            assert (await one.session()).reason == "client_gone"
+            assert not server.asked["other.test", "A"]
+
+
 @pytest.mark.parametrize(
     ("host", "egress", "rule"),
     [
@@ -657,11 +673,11 @@ class Associated:
     def __init__(self, one: Streams) -> None:
         self._one = one
 
-    async def open(self, host: str = "0.0.0.0", port: int = 0) -> Associated:
+    async def open(self, host: str = "0.0.0.0", port: int = 0, told: str = "127.0.0.1") -> Associated:
         self.peer = await self._one.client(HELLO + to(host, port, socks.UDP_ASSOCIATE))
         assert await self.peer.reader.readexactly(2) == OK
         code, address, self.port = await reply(self.peer)
-        assert (code, address) == (0, "127.0.0.1") and self.port
+        assert (code, address) == (0, told) and self.port
         self.talker = await talker()
         return self
 
@@ -701,6 +717,19 @@ async def test_datagrams_and_their_answers() -> None:
         session = await client.close()
         assert (session.reason, session.bytes_in, session.bytes_out) == ("", 120_009, 120_030)
         assert session.endpoint == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
+@live
+async def test_the_address_that_clients_are_told_to_send_to(address: str) -> None:
+    """Behind a NAT, which the test is by leading to where the socket really is."""
+    async with with_datagrams(udp_address=address) as one:
+        server = await talker(echoes=True)
+        client = await Associated(one).open(told=address)
+        client.send(headed("127.0.0.1", server.port), b"here")
+        assert await client.hear() == ("127.0.0.1", server.port, b"here")
+        server.transport.abort()
+        assert (await client.close()).bytes_out == 4
 
 
 @live
@@ -846,7 +875,8 @@ async def test_a_name_with_addresses_of_which_one_can_be_reached() -> None:
         names.records["both.test", "A"] = ["127.0.0.1"]
         allow = ["127.0.0.0/8", "fe80::/10"]
         async with with_datagrams(egress={"resolver": names.address, "allow": allow}) as one:
-            assert [each.host for each in await one.entry.egress.admit("both.test", 9)] == ["fe80::1", "127.0.0.1"]  # type: ignore[attr-defined]
+            found = await one.entry.egress.admit("both.test", 9, "127.0.0.1")  # type: ignore[attr-defined]
+            assert [each.host for each in found] == ["fe80::1", "127.0.0.1"]
             server = await talker(echoes=True)
             client = await Associated(one).open()
             client.send(headed("both.test", server.port), b"here")

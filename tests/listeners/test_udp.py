@@ -14,12 +14,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway.listeners import udp
+from gateway.listeners import overflow, udp
 from gateway.metrics.plan import DATAGRAMS_IN, DATAGRAMS_OUT
 from gateway.proxy_protocol import read
 from gateway.scoreboard import Condition, Mark
 from gateway.upstream.endpoint import Endpoint as UpstreamEndpoint
-from tests.listeners.datagram_site import HOST, Client, DatagramSite, Endpoint
+from tests.listeners.datagram_site import HOST, Board, Client, DatagramSite, Endpoint
 from tests.listeners.site import until
 from tests.support.descriptors import descriptors
 from tests.upstream.peer import live
@@ -333,6 +333,46 @@ async def test_what_is_too_long_with_its_header_is_dropped() -> None:
             await until(lambda: site.too_long == 1)
             client.send(b"y", site.address)
             assert (await endpoint.read())[0].endswith(b"y")
+
+
+@contextmanager
+def full() -> Iterator[socket.socket]:
+    """A listener's socket that nobody has read for too long: of ten datagrams it has some, and not all."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, Client() as client:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        sock.bind((HOST, 0))
+        sock.setblocking(False)
+        for _ in range(10):
+            client.send(b"x" * 1000, sock.getsockname())
+        yield sock
+
+
+@live
+async def test_what_the_kernel_dropped_is_counted_once() -> None:
+    """By the first worker that looks, also when there was none before."""
+    with Endpoint() as endpoint, full() as sock, contextlib.closing(Board()) as board:
+        async with DatagramSite(endpoint, sock=sock, board=board) as first:
+            lost = first.overflowed
+            await until(lambda: first.counted(DATAGRAMS_IN) + lost == 10)
+            assert 0 < lost < 10 and first.overflowed == lost
+            async with DatagramSite(endpoint, sock=sock, board=board) as second:
+                with Client() as client:
+                    for _ in range(10):
+                        client.send(b"x" * 1000, sock.getsockname())
+                assert first.overflowed > lost and second.overflowed == 0
+                first.sessions.drain(False, False)
+                second.sessions.drain(False, False)
+                assert second.overflowed == 0
+        assert (await first.over()).port and first.ended.empty()
+
+
+@live
+async def test_a_kernel_that_tells_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overflow, "_SO_MEMINFO", 9999)
+    monkeypatch.setattr(overflow, "_SO_COOKIE", 9999)
+    with Endpoint() as endpoint, full() as sock:
+        async with DatagramSite(endpoint, sock=sock) as site:
+            assert site.overflowed == 0
 
 
 @live

@@ -9,6 +9,7 @@ from gateway.config.values import TcpAddress
 from gateway.errors import Busy, ConnectFailed, NoEndpoint
 from gateway.scoreboard import Cells, Fact, Scoreboard
 from gateway.upstream.destination import Destination, Visit, no_series
+from gateway.upstream.idle import Idle
 from gateway.worker.assembly import running_wheel
 from tests.listeners.site import until
 from tests.upstream.peer import Origin, always, closed_port, live, ok
@@ -20,7 +21,7 @@ def destination(cells: Cells, *ports: int, **timeouts: float) -> Destination:
     """A host with these ports of 127.0.0.1, each in the place of an address."""
     addresses = [TcpAddress("127.0.0.1", port) for port in ports]
     limits = UpstreamTimeouts().model_copy(update=timeouts)
-    return Destination("web", b"a.test:80", addresses, limits, running_wheel(), cells, no_series())
+    return Destination("web", b"a.test:80", addresses, limits, running_wheel(), cells, no_series(), Idle(100))
 
 
 def ports(there: Destination) -> list[int]:
