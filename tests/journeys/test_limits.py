@@ -26,8 +26,8 @@ from tests.support.settings import Settings
 from tests.support.waiting import eventually
 
 _SECONDS = 10.0
-# By path: requests per second, and burst. Together far less than four processes ask for on a busy machine; and should it
-# keep all of them from asking for two seconds, no account is full by then, of which nobody could tell.
+# By path: requests per second, and burst. Together far less than four processes ask for on a busy machine; and should
+# that keep all of them from asking for two seconds, no account is full by then, of which nobody could tell.
 _RATES = {"/20": (20, 40), "/60": (60, 120), "/150": (150, 300)}
 
 
