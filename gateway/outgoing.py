@@ -3,13 +3,17 @@
 To send something wakes whoever sleeps at the other end, and that costs more than to send, most of all where processors
 are virtual ones. An endpoint that gets its requests one by one, with the work for a request between any two, is asleep
 again each time; one that gets several in a row wakes once, and so does a client with many connections. Where a turn has
-but one step, as on a worker that has little to do, nothing is held.
+but one step, as on a worker that has little to do, nothing is held. What is held waits for the steps that are before it
+in the turn, and so for one that blocks.
 """
 
 from __future__ import annotations
 
+import logging
 from asyncio import AbstractEventLoop
 from typing import Protocol
+
+log = logging.getLogger("gateway")
 
 # Messages that are held at most: more would not save much more, and the first of them waits for the work for all.
 _MOST = 16
@@ -19,7 +23,7 @@ class Held(Protocol):
     """Who has something that is to leave with the others."""
 
     def leave(self) -> None:
-        """Write it, if there still is something. Never raises: it is called in the middle of another one's step."""
+        """Write it, if there still is something."""
         ...
 
 
@@ -60,7 +64,10 @@ class Outgoing:
             return
         self._held = []
         for one in held:
-            one.leave()
+            try:
+                one.leave()
+            except Exception:  # in the middle of another one's step, which has nothing to do with it
+                log.exception("what was held could not leave")
 
 
 _latest: Outgoing | None = None
@@ -69,6 +76,7 @@ _latest: Outgoing | None = None
 def outgoing_of(loop: AbstractEventLoop) -> Outgoing:
     """That of a loop. A process has one loop, or one after the other."""
     global _latest
-    if _latest is None or _latest.loop is not loop:
-        _latest = Outgoing(loop)
-    return _latest
+    found = _latest
+    if found is None or found.loop is not loop:
+        found = _latest = Outgoing(loop)
+    return found

@@ -150,6 +150,7 @@ class Http1Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends nothing more. While its requests are whole it is answered all the same, if it is there."""
+        self.leave()
         exchange = self.exchange
         if exchange is None or not self._transport.can_write_eof():
             return False
@@ -523,6 +524,7 @@ class Http1Connection(asyncio.Protocol):
     def gone(self) -> None:
         """The client is not there any more, though the event loop could not see it."""
         if not self.closed:
+            self.leave()
             self._transport.abort()
 
     def abort(self) -> None:

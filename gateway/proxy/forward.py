@@ -162,7 +162,8 @@ class Forward:
             facts[one] = exchange.reused, exchange.connect_time
             request = self._onward.head(head, one.endpoint)
             within = course.within(monotonic(), one.began)
-            connection.send(request, head.method == b"HEAD", more=False, within=within, until=course.until)
+            bodyless = head.method == b"HEAD"
+            connection.send(request, bodyless, more=False, within=within, until=course.until, repeatable=True)
             response = await connection.response()
             while response.status < 200:
                 if one is lease and not exchange.begun:
@@ -265,7 +266,8 @@ class Forward:
         try:
             if not head.length:
                 request = self._onward.head(head, endpoint, upgrade)
-                connection.send(request, bodyless, more=False, upgrade=upgrade != b"", within=within, until=until)
+                offers = upgrade != b""
+                connection.send(request, bodyless, False, False, offers, within, until, repeatable)
             elif 0 < head.length <= WRITE and exchange.received:
                 # All of it, and all of it is there: what was kept of a body may come in parts.
                 body = exchange.unsent

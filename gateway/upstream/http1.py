@@ -139,14 +139,17 @@ class Connection(asyncio.Protocol):
         upgrade: bool = False,
         within: float | None = None,
         until: float = NEVER,
+        repeatable: bool = False,
     ) -> None:
         """Begin an exchange. bodyless: the response has no body whatever its fields say (HEAD). more: a body
         follows; expecting: but not before the endpoint has asked for it. upgrade: it may switch protocols. within:
         seconds for the response head when they are fewer than the upstream's, counted from the end of the request;
         interim heads don't lengthen them. until: the moment at which there must be one, however slow the client is.
+        repeatable: it may be made twice, and so may leave a moment later: by then an endpoint that has just ended the
+        connection may be found out only when it is too late to tell.
 
         Raises ConnectionCut with `sent` false when it turns out to be closed and not one byte has left: any request
-        may be made again then."""
+        may be made again then. Of a repeatable one `response` may say so."""
         if self.closed or self._buffer:
             raise self._unfit()
         self._head = None
@@ -163,7 +166,7 @@ class Connection(asyncio.Protocol):
         elif until != NEVER:
             self._wheel.arm(self, until)
         outgoing = self._outgoing
-        if outgoing.steps and not more:
+        if repeatable and outgoing.steps and not more:
             self._unsent = head
             outgoing.hold(self)
         elif not self._write_first(head):

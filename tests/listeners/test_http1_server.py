@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -130,6 +131,41 @@ async def test_answers_that_leave_in_one_turn_of_the_loop(
             if half_closes:
                 assert await client.ends() == b""
         assert held
+
+
+@live
+async def test_an_answer_that_is_held_when_its_client_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = Outgoing.hold
+
+    def finished(outgoing: Outgoing, one: Held) -> None:
+        hold(outgoing, one)
+        client.shutdown(socket.SHUT_WR)
+
+    monkeypatch.setattr(Outgoing, "hold", finished)
+    async with Site() as site:
+        site.entry.outgoing.steps = 9  # more are to come, as it seems
+        with socket.create_connection(("127.0.0.1", site.port)) as client:
+            client.setblocking(False)
+            client.send(get(b"/none"))
+            heard = b""
+            while part := await asyncio.get_running_loop().sock_recv(client, 1000):
+                heard += part
+            assert heard.startswith(b"HTTP/1.1 404 ")
+
+
+@live
+async def test_an_answer_before_a_request_that_will_never_be_whole() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await until(lambda: all(connection._half_closed for connection in site.entry.connections))
+        site.entry.outgoing.steps = 9
+        await peer.send(ok())
+
+    async with Origin(handler) as origin, Site(origin) as site:
+        client = await site.client(get() + post(b"body")[:-1])
+        client.writer.write_eof()
+        answers = await client.ends()
+        assert answers.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"").startswith(b"HTTP/1.1 200 OK")
 
 
 @live

@@ -577,11 +577,24 @@ async def test_a_request_may_leave_with_those_of_other_connections() -> None:
         connections = [await rig.connection() for _ in range(3)]
         outgoing_of(asyncio.get_running_loop()).steps = 9  # more are to come, as it seems
         for connection in connections:
-            connection.send(GET, bodyless=False, more=False)
+            connection.send(GET, bodyless=False, more=False, repeatable=True)
             assert connection._unsent == GET
         for connection in connections:
             assert (await connection.response()).status == 200 and await whole(connection) == b"ok"
             assert connection.is_reusable()
+
+
+@live
+async def test_a_request_that_may_not_be_repeated_leaves_at_once() -> None:
+    """Its connection was looked at just now, and nothing ends it in between."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with Rig(f"127.0.0.1:{server.getsockname()[1]}") as rig:
+            connection = await rig.connection()
+            origin, _ = server.accept()
+            with origin:
+                outgoing_of(asyncio.get_running_loop()).steps = 9
+                connection.send(POST % 4 + b"body", bodyless=False, more=False)
+                assert origin.recv(1000) == POST % 4 + b"body"
 
 
 @pytest.mark.parametrize("end", ["ended", "reset", "spoken to", "given up"])
@@ -593,7 +606,7 @@ async def test_a_request_that_could_not_leave_was_not_sent(end: str) -> None:
             origin, _ = server.accept()
             with origin:
                 outgoing_of(asyncio.get_running_loop()).steps = 9
-                connection.send(POST % 4 + b"body", bodyless=False, more=False)
+                connection.send(GET, bodyless=False, more=False, repeatable=True)
                 if end == "spoken to":
                     origin.sendall(ok(b"poison"))
                 elif end == "given up":
