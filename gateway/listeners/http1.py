@@ -109,11 +109,7 @@ class Http1Connection(asyncio.Protocol):
             "state": None,
             "gateway": None,
         }
-        self._server_state.connections.add(self)
-        entry.connections.add(self)
-        cells = entry.cells
-        cells[entry.accepted_cell] += 1
-        cells[entry.open_cell] += 1
+        entry.enter(self, self._server_state)
         entry.wheel.arm(self, monotonic() + entry.head_timeout)
         if not entry.admission.admits(self, self._server_state.connections):
             self._refuse(WireError(503, "connection_limit_reached"))
@@ -164,14 +160,9 @@ class Http1Connection(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        entry = self.entry
         self.closed = True
         self.deadline = 0.0
-        self._server_state.connections.discard(self)
-        entry.connections.discard(self)
-        entry.cells[entry.open_cell] -= 1
-        if self._held is not None and entry.crowd is not None:
-            entry.crowd.leave(self._held)
+        self.entry.leave(self, self._server_state, self._held)
         if self.choked is not None:
             if not self.choked.done():
                 self.choked.set_result(None)

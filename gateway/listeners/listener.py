@@ -97,6 +97,22 @@ class Entry:
         self.loop = loop
         self.outgoing = outgoing_of(loop)
 
+    def enter(self, connection: Connection, server_state: Any) -> None:
+        """It is one of the connections, until `leave`. server_state: uvicorn's."""
+        server_state.connections.add(connection)
+        self.connections.add(connection)
+        cells = self.cells
+        cells[self.accepted_cell] += 1
+        cells[self.open_cell] += 1
+
+    def leave(self, connection: Connection, server_state: Any, held: bytes | None) -> None:
+        """held: its place among those of the same client."""
+        server_state.connections.discard(connection)
+        self.connections.discard(connection)
+        self.cells[self.open_cell] -= 1
+        if held is not None and self.crowd is not None:
+            self.crowd.leave(held)
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class HttpEntry(Entry):

@@ -63,11 +63,7 @@ class StreamConnection(asyncio.Protocol, ABC):
         peer = (self._told and self._told.source) or transport.get_extra_info("peername")
         address, port = (plain(peer[0]), peer[1]) if isinstance(peer, tuple) else (UNIX, 0)
         self.session = Session(entry, address, port, monotonic())
-        self._server_state.connections.add(self)
-        entry.connections.add(self)
-        cells = entry.cells
-        cells[entry.accepted_cell] += 1
-        cells[entry.open_cell] += 1
+        entry.enter(self, self._server_state)
 
     def _is_admitted(self) -> bool:
         entry = self.entry
@@ -79,14 +75,9 @@ class StreamConnection(asyncio.Protocol, ABC):
         return self._held is not None
 
     def _leave(self) -> None:
-        entry = self.entry
         self.closed = True
         self.deadline = 0.0
-        self._server_state.connections.discard(self)
-        entry.connections.discard(self)
-        entry.cells[entry.open_cell] -= 1
-        if self._held is not None and entry.crowd is not None:
-            entry.crowd.leave(self._held)
+        self.entry.leave(self, self._server_state, self._held)
 
     def _detached(self) -> End:
         """The transport, given away to a relay."""

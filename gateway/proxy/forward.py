@@ -267,7 +267,9 @@ class Forward:
             if not head.length:
                 request = self._onward.head(head, endpoint, upgrade)
                 offers = upgrade != b""
-                connection.send(request, bodyless, False, False, offers, within, until, repeatable)
+                connection.send(
+                    request, bodyless, more=False, upgrade=offers, within=within, until=until, repeatable=repeatable
+                )
             elif 0 < head.length <= WRITE and exchange.received:
                 # All of it, and all of it is there: what was kept of a body may come in parts.
                 body = exchange.unsent
