@@ -161,24 +161,15 @@ async def _connected(loop: asyncio.AbstractEventLoop, address: TcpAddress, sourc
             if shortage.lasts:
                 failure = OSError(errno.EADDRNOTAVAIL, shortage.why)
                 continue
-            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
             try:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((source, 0))
-                await loop.sock_connect(sock, where)
+                return await _opened(loop, family, kind, protocol, where, source=source)
             except OSError as error:
-                sock.close()
                 failure = error
                 if error.errno != errno.EADDRNOTAVAIL:
                     break  # the same from every source
-                why = f"{os.strerror(error.errno)}: {source}"
+                why = f"{error.strerror}: {source}"
                 shortage.begin(why)
                 failure = OSError(error.errno, why)
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return sock
     raise failure
 
 
@@ -191,16 +182,35 @@ async def _begun(loop: asyncio.AbstractEventLoop, address: TcpAddress | UnixAddr
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     failure = OSError("it has no address")
     for family, kind, protocol, _, where in found:
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
         try:
-            await loop.sock_connect(sock, where)
-            await loop.sock_sendall(sock, preface)
+            return await _opened(loop, family, kind, protocol, where, preface=preface)
         except OSError as error:
-            sock.close()
-            failure = OSError(error.errno, os.strerror(error.errno or errno.EIO))  # not the loop's own words
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
+            failure = error
     raise failure
+
+
+async def _opened(
+    loop: asyncio.AbstractEventLoop,
+    family: int,
+    kind: int,
+    protocol: int,
+    where: Any,
+    source: str = "",
+    preface: bytes = b"",
+) -> socket.socket:
+    """A socket that is connected to one place. Raises OSError, in the kernel's words instead of the loop's."""
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+    try:
+        if source:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
+        await loop.sock_connect(sock, where)
+        if preface:
+            await loop.sock_sendall(sock, preface)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, os.strerror(error.errno or errno.EIO)) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
